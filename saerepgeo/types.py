@@ -1,0 +1,116 @@
+"""The tuples that flow through the package, and the array types that name their shapes.
+
+Words used everywhere: `residuals [point, d_model]`, `latents [point, d_sae]`, `recons [point, d_model]`,
+`labels [point]` are ids of concept items, −1 where a point belongs to background text.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+else:
+    try:
+        from jaxtyping import Bool, Float, Int
+    except ImportError:  # geometry/ stands alone on torch, numpy, scipy and scikit-learn
+
+        class _Unchecked:
+            def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+                return item[0]
+
+        Bool = Float = Int = _Unchecked
+
+__all__ = [
+    "ActivationBatch",
+    "Bool",
+    "ConceptActivations",
+    "Estimate",
+    "Float",
+    "Int",
+    "Interval",
+    "SAEOutput",
+    "SparseLatents",
+]
+
+BACKGROUND = -1
+"""Label and concept id of a point of background text."""
+
+
+class ActivationBatch(NamedTuple):
+    """Points of one training or validation batch; special and padding positions never get here."""
+
+    residuals: Float[Tensor, "point d_model"]
+    labels: Int[Tensor, "point"]
+    """Item id, unique over all concepts; `BACKGROUND` (−1) for background text."""
+    concepts: Int[Tensor, "point"]
+    """Concept id; `BACKGROUND` (−1) for background text."""
+
+
+class ConceptActivations(NamedTuple):
+    """All prompts of one concept, every position of them, as the analysis cases read it."""
+
+    concept: str
+    items: tuple[str, ...]
+    """Names of the items that occur in `labels`, by `labels - labels.min()` order of the concept."""
+    tokens: Int[Tensor, "prompt position"]
+    residuals: Float[Tensor, "prompt position d_model"]
+    is_real: Bool[Tensor, "prompt position"]
+    """Neither a special token nor padding."""
+    labels: Int[Tensor, "prompt"]
+    """Index into `items` of the item that the prompt names."""
+    item_positions: Int[Tensor, "prompt"]
+    """Position of the last token of the item's mention: the first that has seen the whole item."""
+
+
+class SparseLatents(NamedTuple):
+    """Latents by their active entries: row p holds `values[p, i]` at `indices[p, i]`, 0 elsewhere."""
+
+    values: Float[Tensor, "point k"]
+    indices: Int[Tensor, "point k"]
+    d_sae: int
+
+    def to_dense(self) -> Float[Tensor, "point d_sae"]:
+        """Return the latents as a dense tensor; differentiable in `values`."""
+        dense = self.values.new_zeros(self.values.shape[0], self.d_sae)
+        return dense.scatter_add(1, self.indices, self.values)
+
+
+class SAEOutput(NamedTuple):
+    """What one pass through an SAE gives."""
+
+    recons: Float[Tensor, "point d_model"]
+    """In the units of the residuals, input normalisation undone."""
+    latents: "Float[Tensor, 'point d_sae'] | SparseLatents"
+    """As the architecture defines them (raw gauge)."""
+    losses: dict[str, Tensor]
+    """The architecture's own sparsity and auxiliary terms, scaled by their coefficients; empty in evaluation."""
+
+
+class Estimate(NamedTuple):
+    """A number together with what it was computed from; never a silent NaN."""
+
+    value: Tensor
+    """float64 scalar; NaN exactly where `reason` says why."""
+    n_used: int
+    n_dropped: int
+    reason: str | None = None
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    @classmethod
+    def undefined(cls, reason: str, n_used: int = 0, n_dropped: int = 0) -> "Estimate":
+        """Return the NaN estimate with the reason for it."""
+        return cls(torch.tensor(float("nan"), dtype=torch.float64), n_used, n_dropped, reason)
+
+
+class Interval(NamedTuple):
+    """A two-sided interval of a statistic and how it was made."""
+
+    low: float
+    high: float
+    level: float
+    """Nominal coverage, e.g. 0.95."""
+    n_draws: int
