@@ -1,0 +1,239 @@
+"""How far apart the classes of a labelled point cloud lie.
+
+Everything here follows from per-class counts, sums and square sums, which add up over batches and
+over processes: a figure, or a regularizer made of it, has one value however points are shared out.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from saerepgeo.types import Estimate, Float, Int, SparseLatents
+
+__all__ = [
+    "ClassMoments",
+    "as_loss",
+    "average_pairwise_distance",
+    "centroids",
+    "class_moments",
+    "fisher_ratio",
+    "pairwise_distances",
+    "relative_aedp",
+    "within_scatter",
+]
+
+
+class ClassMoments(NamedTuple):
+    """Zeroth, first and second moments of every class, about one fixed `shift` of the origin."""
+
+    counts: Int[Tensor, "cluster"]
+    sums: Float[Tensor, "cluster dim"]
+    square_sums: Float[Tensor, "cluster"]
+    """Σ‖x‖² of each class."""
+
+    def __add__(self, other: "ClassMoments") -> "ClassMoments":  # type: ignore[override]
+        """Return the moments of both batches together; both must share one `shift`."""
+        return ClassMoments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def select(self, classes: Sequence[int] | Int[Tensor, "chosen"]) -> "ClassMoments":
+        """Return the moments of the named classes only, e.g. the items of one concept."""
+        index = torch.as_tensor(classes, dtype=torch.long, device=self.counts.device)
+        return ClassMoments(*(moment[index] for moment in self))
+
+
+def class_moments(
+    points: Float[Tensor, "point dim"] | SparseLatents,
+    labels: Int[Tensor, "point"],
+    n_classes: int,
+    *,
+    shift: Float[Tensor, "dim"] | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> ClassMoments:
+    """Return counts, sums and square sums of every class; they add up over batches.
+
+    n_k = #{i: y_i = k},  s_k = Σ_{y_i=k} (x_i − shift),  q_k = Σ_{y_i=k} ‖x_i − shift‖².
+
+    The figures of this module do not depend on `shift`; their rounding does. The within-class
+    scatter is q_k − ‖s_k‖²/n_k, so points far from the origin lose digits unless `shift` (any
+    point near them, the same for all batches that are to be added) takes the offset off first.
+
+    Args:
+        points: coordinates, or sparse latents (each index at most once a row), which stay sparse.
+        labels: class of each point; −1 leaves a point out.
+        n_classes: number of classes; classes without a point get zeros.
+        shift: origin of the moments; default 0. Not with sparse latents.
+        dtype: type of the accumulation, float32 or float64. Differentiable with respect to
+        `points`.
+
+    No points at all give zero moments.
+
+    Raises:
+        ValueError: integer or non-finite points, labels outside −1…n_classes−1, unequal lengths.
+
+    >>> moments = class_moments(torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([0, 0, -1]), 2)
+    >>> moments.counts.tolist(), moments.sums.tolist(), moments.square_sums.tolist()
+    ([2, 0], [[2.0], [0.0]], [4.0, 0.0])
+    """
+    values = points.values if isinstance(points, SparseLatents) else points
+    _check_labelled(values, labels, n_classes)
+    keep = labels >= 0
+    values, labels = values[keep].to(dtype), labels[keep]
+    counts = torch.bincount(labels, minlength=n_classes)
+    if isinstance(points, SparseLatents):
+        if shift is not None:
+            raise ValueError("`shift` must be None for sparse latents; shifted, they are dense.")
+        cells = labels[:, None] * points.d_sae + points.indices[keep]
+        sums = values.new_zeros(n_classes * points.d_sae)
+        sums = sums.index_add(0, cells.flatten(), values.flatten()).view(n_classes, points.d_sae)
+    else:
+        values = values if shift is None else values - shift.to(values)
+        sums = values.new_zeros(n_classes, values.shape[1]).index_add(0, labels, values)
+    square_sums = values.new_zeros(n_classes).index_add(0, labels, values.square().sum(1))
+    if not bool(square_sums.detach().isfinite().all()):
+        raise ValueError("`points` must be finite, got NaN or infinity; filter them first.")
+    return ClassMoments(counts, sums, square_sums)
+
+
+def _check_labelled(points: Tensor, labels: Tensor, n_classes: int) -> None:
+    if points.ndim != 2 or labels.shape != points.shape[:1]:
+        raise ValueError(
+            "expected `points` [point, dim] and `labels` [point], got shapes "
+            f"{tuple(points.shape)} and {tuple(labels.shape)}."
+        )
+    if not points.is_floating_point():
+        raise ValueError(f"`points` must be floating point, got {points.dtype}; convert first.")
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"`labels` must be integers, got {labels.dtype}.")
+    if labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise ValueError(
+            f"`labels` must lie in −1…{n_classes - 1} (n_classes={n_classes}), got "
+            f"{int(labels.min())}…{int(labels.max())}."
+        )
+
+
+def centroids(
+    moments: ClassMoments, *, shift: Float[Tensor, "dim"] | None = None
+) -> Float[Tensor, "present dim"]:
+    """Return the means c_k = s_k/n_k (+ `shift`) of the classes that have points, in class order.
+
+    No class with points gives an empty [0, dim] tensor.
+    """
+    present = moments.counts > 0
+    means = moments.sums[present] / moments.counts[present, None].to(moments.sums)
+    return means if shift is None else means + shift.to(means)
+
+
+def within_scatter(moments: ClassMoments) -> Float[Tensor, ""]:
+    """Return trace(S_w) = Σ_k Σ_{y_i=k} ‖x_i − c_k‖², never negative.
+
+    What remains when all points of a class coincide is rounding; less than that rounding counts as
+    0 (and has no gradient). No points give 0.
+    """
+    of_means = moments.sums.square().sum(1) / moments.counts.clamp(min=1).to(moments.sums)
+    scatter = (moments.square_sums - of_means).sum()
+    total = moments.square_sums.detach().sum()
+    rounding = 16 * torch.finfo(total.dtype).eps * moments.counts.sum().sqrt() * total
+    return torch.where(scatter.detach() > rounding, scatter, torch.zeros_like(scatter))
+
+
+def pairwise_distances(
+    points: Float[Tensor, "point dim"],
+) -> Float[Tensor, "point point"]:
+    """Return the Euclidean distances ‖x_i − x_j‖, from the differences themselves.
+
+    Coincident points have distance exactly 0 and gradient 0 (a subgradient), never NaN. No points
+    give an empty [0, 0] tensor. Memory O(N²); meant for centroids.
+    """
+    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def average_pairwise_distance(centres: Float[Tensor, "cluster dim"]) -> Estimate:
+    """Return the average Euclidean distance between pairs of centroids (AEDP), differentiable.
+
+    AEDP = 2/(K(K−1)) Σ_{k<l} ‖c_k − c_l‖, in the units of the points.
+
+    Fewer than two centroids: undefined. All centroids equal: 0, with gradient 0.
+    Source: *Sparsification and Reconstruction from the Perspective of Representation Geometry*
+    (arXiv 2505.22506), where it is called AEDP.
+
+    >>> average_pairwise_distance(torch.tensor([[0.0], [1.0], [3.0]])).value.item()
+    2.0
+    """
+    n = len(centres)
+    if n < 2:
+        return Estimate.undefined(f"AEDP needs two or more centroids, got {n}", n_used=n)
+    value = pairwise_distances(centres).sum() / (n * (n - 1))
+    return Estimate(value.double(), n_used=n, n_dropped=0)
+
+
+def relative_aedp(moments: ClassMoments) -> Estimate:
+    """Return AEDP in units of the root mean within-class variance: free of scale, differentiable.
+
+    AEDP / √(trace(S_w)/(N − K)), with N points in K classes; N − K makes the pooled variance
+    unbiased, so that the figure does not drift with the number of points a class has in a batch.
+
+    Fewer than two classes with points, or no scatter within any class (every class a single point,
+    say): undefined. Classes without points are counted in `n_dropped`.
+    """
+    reason = _undefined_ratio(moments)
+    if reason is not None:
+        return _undefined(reason, moments)
+    n_used, n_dropped = _class_counts(moments)
+    variance = within_scatter(moments) / (int(moments.counts.sum()) - n_used)
+    aedp = average_pairwise_distance(centroids(moments)).value
+    return Estimate(aedp / variance.double().sqrt(), n_used, n_dropped)
+
+
+def fisher_ratio(moments: ClassMoments) -> Estimate:
+    """Return the scatter between classes over the scatter within: free of scale, differentiable.
+
+    trace(S_b)/trace(S_w), S_b = Σ_k n_k (c_k − c̄)(c_k − c̄)ᵀ, S_w = Σ_k Σ_{y_i=k} (x_i − c_k)(x_i
+    − c_k)ᵀ, c̄ the mean of all labelled points. Under it, trace(S_b)/(trace(S_b) + trace(S_w)) is
+    the share of the variance that the classes explain.
+
+    Fewer than two classes with points, or no scatter within any class: undefined. Classes without
+    points are counted in `n_dropped`. Source: Fukunaga (1990), *Introduction to Statistical
+    Pattern Recognition*, ch. 10.
+    """
+    reason = _undefined_ratio(moments)
+    if reason is not None:
+        return _undefined(reason, moments)
+    present = moments.counts > 0
+    weights = moments.counts[present].to(moments.sums)
+    mean = moments.sums.sum(0) / weights.sum()
+    between = (weights * (centroids(moments) - mean).square().sum(1)).sum()
+    n_used, n_dropped = _class_counts(moments)
+    return Estimate((between / within_scatter(moments)).double(), n_used, n_dropped)
+
+
+def as_loss(estimate: Estimate, anchor: Tensor) -> Float[Tensor, ""]:
+    """Return the differentiable value of a figure for use in a loss.
+
+    Where the figure is undefined (a batch with fewer than two classes, say) this is a zero
+    attached to the graph of `anchor`: its gradients are zeros rather than missing, so that every
+    process still takes part in the gradient reduction.
+    """
+    if estimate.reason is None:
+        return estimate.value
+    return anchor.double().sum() * 0.0
+
+
+def _class_counts(moments: ClassMoments) -> tuple[int, int]:
+    n_used = int((moments.counts > 0).sum())
+    return n_used, len(moments.counts) - n_used
+
+
+def _undefined(reason: str, moments: ClassMoments) -> Estimate:
+    n_used, n_dropped = _class_counts(moments)
+    return Estimate.undefined(reason, n_used, n_dropped)
+
+
+def _undefined_ratio(moments: ClassMoments) -> str | None:
+    n_used, _ = _class_counts(moments)
+    if n_used < 2:
+        return f"needs two or more classes with points, got {n_used}"
+    if not bool(within_scatter(moments.__class__(*(m.detach() for m in moments))) > 0):
+        return "no scatter within the classes (single or coincident points in each)"
+    return None
