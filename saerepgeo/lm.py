@@ -1,0 +1,309 @@
+"""FrozenLM: tokens → residuals at one hook, and no further through the model than that."""
+
+import copy
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from saerepgeo.lm_sources import load_config, load_pretrained
+from saerepgeo.types import Bool, Float, Int
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+RESIDUAL_HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+SINK_RATIO = 10.0
+"""A position whose norm exceeds this many times its prompt batch's median is an attention sink."""
+
+
+class _HookReached(Exception):  # noqa: N818  (control flow, not an error)
+    """Raised by the hook to leave the forward pass: what follows is not needed."""
+
+
+class FrozenLM:
+    """A language model without gradients that gives the residuals at one hook.
+
+    TransformerLens names the hook and is the reference. Residual-stream hooks (`hook_resid_pre`,
+    `hook_resid_post`) are read from the plain `transformers` modules, which hold the same
+    parameters and run up to 1.4x faster than the hooked ones; on construction the two are
+    compared on a short input, and the hooked model serves whenever they differ.
+
+    Attributes:
+        name: what it was loaded by.
+        hook_name: TransformerLens name of the hook.
+        d_model: width of the residuals.
+        special_ids: token ids that are never real text.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str,
+        hook_name: str,
+        dtype: Dtype = "auto",
+        device: torch.device | str = "cpu",
+        center_residuals: bool = False,
+    ) -> None:
+        from transformer_lens.model_bridge import TransformerBridge
+
+        self.name, self.hook_name, self.tokenizer = name, hook_name, tokenizer
+        self.device = torch.device(device)
+        self.center_residuals = center_residuals
+        self.autocast_dtype = _autocast_dtype(dtype, self.device)
+        self.special_ids = torch.tensor(sorted(set(tokenizer.all_special_ids)))
+        self.bos_id: int = _first_token_id(tokenizer)
+        model = model.to(self.device)
+        self._plain = _twin(model)  # before booting, which rewires the modules in place
+        self._bridge = TransformerBridge.boot_transformers(
+            name, hf_model=model, tokenizer=tokenizer, device=self.device
+        )
+        self.d_model: int = self._bridge.cfg.d_model
+        self._layer = self._check_hook(hook_name)
+        if self._layer is not None and not self._agrees_with_bridge():
+            self._layer = None
+        if self._layer is not None and self.autocast_dtype is not None:
+            _store_linear_weights(self._plain, self.autocast_dtype)
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        hook_name: str,
+        dtype: Dtype = "auto",
+        device: torch.device | str = "cpu",
+        center_residuals: bool = False,
+    ) -> "FrozenLM":
+        """Load the model `name` and hook it at `hook_name`.
+
+        Args:
+            name: hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`.
+            hook_name: e.g. `blocks.10.hook_resid_post`.
+            dtype: `float32`, `bfloat16` (autocast; the residual stream stays float32), or `auto`:
+                bfloat16 where the device computes it natively.
+            device: where the model runs.
+            center_residuals: subtract each residual's mean over d_model, which is what
+                TransformerLens' `center_writing_weights` does to a LayerNorm model.
+
+        Raises:
+            ValueError: unknown model or hook, missing package, no access.
+        """
+        check_hook_name(name, hook_name)
+        model, tokenizer = load_pretrained(name)
+        return cls(model, tokenizer, name, hook_name, dtype, device, center_residuals)
+
+    @torch.no_grad()
+    def residuals(self, tokens: Int[Tensor, "prompt position"]) -> Tensor:
+        """Return the residuals `[prompt, position, d_model]` (float32) at the hook.
+
+        Pad on the right only: attention is causal, so padding changes no earlier position.
+        """
+        tokens = tokens.to(self.device)
+        if tokens.numel() == 0:
+            return torch.zeros(*tokens.shape, self.d_model, device=self.device)
+        with self._autocast():
+            if self._layer is None:
+                out = self._bridge_residuals(tokens)
+            else:
+                out = self._plain_residuals(tokens)
+        out = out.float()
+        return out - out.mean(-1, keepdim=True) if self.center_residuals else out
+
+    def is_real(self, tokens: Int[Tensor, "prompt position"]) -> Bool[Tensor, "prompt position"]:
+        """Return where `tokens` are neither special tokens nor padding."""
+        return ~torch.isin(tokens, self.special_ids.to(tokens.device))
+
+    def is_sink(
+        self,
+        residuals: Float[Tensor, "prompt position d_model"],
+        is_real: Bool[Tensor, "prompt position"],
+    ) -> Bool[Tensor, "prompt position"]:
+        """Return where a residual is so large that the position serves as an attention sink.
+
+        ‖x‖ > 10 · median of ‖x‖ over real positions; false everywhere where none are real.
+        """
+        norms = residuals.norm(dim=-1)
+        if not bool(is_real.any()):
+            return torch.zeros_like(is_real)
+        return norms > SINK_RATIO * norms[is_real].median()
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[list[tuple[int, int]]]]:
+        """Return tokens `[prompt, position]`, BOS first and padded on the right, and char spans.
+
+        The spans of a text name, for each position, the characters that its token stands for;
+        BOS has the empty span (0, 0). Special tokens spelled out in a text are read as text.
+        """
+        coded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+        )
+        width = 1 + max((len(ids) for ids in coded["input_ids"]), default=0)
+        tokens = torch.full((len(texts), width), self.bos_id)
+        pad = self.tokenizer.pad_token_id
+        tokens[:, 1:] = self.bos_id if pad is None else pad
+        for row, ids in enumerate(coded["input_ids"]):
+            tokens[row, 1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.long)
+        spans = [[(0, 0), *map(tuple, offsets)] for offsets in coded["offset_mapping"]]
+        return tokens, spans
+
+    @torch.no_grad()
+    def token_losses(
+        self,
+        tokens: Int[Tensor, "prompt position"],
+        splice: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return next-token cross entropies `[prompt, position − 1]` in nats and the log-probs.
+
+        Args:
+            tokens: as for `residuals`.
+            splice: maps the residuals at the hook to what shall stand in their place.
+
+        Raises:
+            ValueError: the hook is not on the residual stream.
+        """
+        if self._layer is None:
+            raise ValueError(
+                f"splicing needs a residual-stream hook (hook_resid_pre/post), got "
+                f"`{self.hook_name}`; choose one of those"
+            )
+        tokens = tokens.to(self.device)
+        with self._autocast(), self._spliced(splice):
+            logits = self._plain(tokens, use_cache=False).logits
+        log_probs = logits.float().log_softmax(-1)
+        losses = -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+        return losses, log_probs
+
+    @contextmanager
+    def _spliced(self, splice: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
+        if splice is None:
+            yield
+            return
+
+        def replace(_: nn.Module, __: Any, output: Any) -> Any:
+            old = output[0] if isinstance(output, tuple) else output
+            new = splice(old).to(old.dtype)
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        handle = self._block(self._layer).register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.autocast_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _block(self, layer: int | None) -> nn.Module:
+        """Return the module whose output is the residual at the hook (−1: the embeddings' side)."""
+        path = self._bridge.adapter.component_mapping["blocks"].name
+        return self._plain.get_submodule(f"{path}.{layer}")
+
+    def _plain_residuals(self, tokens: Tensor) -> Tensor:
+        caught: list[Tensor] = []
+
+        def catch(_: nn.Module, __: Any, output: Any) -> None:
+            caught.append(output[0] if isinstance(output, tuple) else output)
+            raise _HookReached
+
+        handle = self._block(self._layer).register_forward_hook(catch)
+        try:
+            self._plain.base_model(tokens, use_cache=False)
+        except _HookReached:
+            pass
+        finally:
+            handle.remove()
+        return caught[0]
+
+    def _bridge_residuals(self, tokens: Tensor) -> Tensor:
+        match = re.match(r"blocks\.(\d+)\.", self.hook_name)
+        stop = int(match[1]) + 1 if match else None
+        _, cache = self._bridge.run_with_cache(
+            tokens, names_filter=[self.hook_name], stop_at_layer=stop, return_type=None
+        )
+        return cache[self.hook_name]
+
+    def _agrees_with_bridge(self) -> bool:
+        tokens = torch.arange(8, device=self.device)[None] + 100
+        tokens = tokens % self._bridge.cfg.d_vocab
+        with torch.no_grad():
+            plain, bridged = self._plain_residuals(tokens), self._bridge_residuals(tokens)
+        return bool((plain - bridged).norm() <= 1e-4 * bridged.norm())
+
+    def _check_hook(self, hook_name: str) -> int | None:
+        """Return the layer whose output the hook reads; None where only the bridge has it."""
+        if hook_name not in self._bridge.hook_dict:
+            near = difflib.get_close_matches(hook_name, list(self._bridge.hook_dict), n=3)
+            raise ValueError(
+                f"`hook_name` must be a TransformerLens hook of `{self.name}`, got `{hook_name}`; "
+                f"near it: {', '.join(near) or 'none, see TransformerBridge.hook_dict'}"
+            )
+        match = RESIDUAL_HOOK.fullmatch(hook_name)
+        if match is None:
+            return None
+        layer = int(match[1]) - (match[2] == "pre")
+        return layer if layer >= 0 else None
+
+
+def check_hook_name(name: str, hook_name: str) -> None:
+    """Check, from the model's configuration alone, that `hook_name` names an existing layer.
+
+    Raises:
+        ValueError: unknown model, or a layer that the model has not got.
+    """
+    config = load_config(name)
+    match = re.match(r"blocks\.(\d+)\.", hook_name)
+    n_layers = getattr(config, "num_hidden_layers", None)
+    if match and n_layers is not None and int(match[1]) >= n_layers:
+        raise ValueError(
+            f"`hook_name` must name one of the layers 0 to {n_layers - 1} of `{name}`, "
+            f"got `{hook_name}`"
+        )
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Return whether `device` multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return bool(probe())
+    return False
+
+
+def _autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"`dtype` must be auto, float32 or bfloat16, got `{dtype}`")
+    use = dtype == "bfloat16" or (dtype == "auto" and has_native_bfloat16(device))
+    return torch.bfloat16 if use else None
+
+
+def _first_token_id(tokenizer: Any) -> int:
+    """Return the token that begins every context: BOS, else EOS, else padding."""
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise ValueError("expected a tokenizer with a BOS, EOS or padding token, got one without")
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules that shares every parameter and buffer with `model`."""
+    shared = {id(t): t for t in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _store_linear_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the matrices in the autocast dtype: the same numbers, not cast anew at each call."""
+    for module in model.modules():
+        if type(module) is nn.Linear or type(module).__name__ == "Conv1D":
+            weight, bias = module.weight, module.bias
+            module.weight = nn.Parameter(weight.to(dtype), requires_grad=False)  # type: ignore[arg-type, union-attr, operator]
+            if bias is not None:
+                module.bias = nn.Parameter(bias.to(dtype), requires_grad=False)  # type: ignore[arg-type, union-attr, operator]
