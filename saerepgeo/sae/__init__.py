@@ -1,1 +1,1 @@
-"""sae"""
+"""Sparse autoencoders: SAELens' parameters with stateless input and sparse gradients."""

@@ -1,0 +1,111 @@
+"""Load an SAE for analysis or further training: SAELens release, SAELens folder, foreign folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from saerepgeo.sae.build import assemble, new_sae, training_config
+from saerepgeo.sae.model import SAEModel
+
+__all__ = ["load_sae", "new_sae", "read_config"]
+
+CONFIG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae_weights.safetensors"
+SCALER_FILE = "activation_scaler.json"
+TRAINING_FOLDER = "training"
+
+
+def load_sae(
+    release: str | None = None,
+    sae_id: str | None = None,
+    path: str | Path | None = None,
+    device: str = "cpu",
+    training: dict[str, Any] | None = None,
+    input_scale: float | None = None,
+) -> SAEModel:
+    """Return a trainable SAE from SAELens' registry (`release`, `sae_id`) or a folder (`path`).
+
+    A folder is SAELens' training or inference form (cfg.json + sae_weights.safetensors),
+    dictionary_learning's (config.json + ae.pt) or sparsify's (cfg.json + sae.safetensors). Where a
+    folder written by `save_sae` holds both SAELens forms the training form is taken. Weights come
+    back as float32 whatever they are stored in. `training` overrides settings that an inference
+    form does not hold (see `saerepgeo.sae.build.training_config`). `input_scale` is the constant
+    input factor of SAEs trained with expected_average_only_in whose files do not hold it.
+
+    Raises ValueError, before any weights are read, on a missing folder or file, a config that is
+    not one, an architecture that cannot be trained, tensors of the wrong names or shapes.
+    """
+    if (path is None) == (release is None):
+        raise ValueError(
+            f"either `path` or `release` with `sae_id` must be given, got `path`={path!r}, "
+            f"`release`={release!r}"
+        )
+    if path is None:
+        from saerepgeo.sae.hub import load_release
+
+        return load_release(str(release), sae_id, device, training, input_scale)
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"`path` must be a folder that holds an SAE, got {folder}: no such folder")
+    from saerepgeo.sae.foreign import is_foreign, load_foreign
+
+    if is_foreign(folder):
+        return load_foreign(folder, device, training)
+    if (folder / TRAINING_FOLDER / CONFIG_FILE).is_file():
+        folder = folder / TRAINING_FOLDER
+    return _load_sae_lens(folder, device, training, input_scale)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return the config of a SAELens folder in the 6.x layout, without touching the weights.
+
+    Raises ValueError where the file is missing, not JSON or without sizes.
+    """
+    from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
+
+    cfg = read_json(Path(path) / CONFIG_FILE)
+    for name in ("d_in", "d_sae"):
+        if not isinstance(cfg.get(name), int):
+            raise ValueError(
+                f"{Path(path) / CONFIG_FILE} must hold an integer `{name}`, got {cfg.get(name)!r}; "
+                "is it a SAELens config?"
+            )
+    config: dict[str, Any] = handle_config_defaulting(cfg)
+    return config
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; ValueError where there is none."""
+    if not file.is_file():
+        raise ValueError(f"{file} must exist beside the weights; an SAE folder holds both")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} must be JSON, got: {error}; fetch it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold an object, got {type(content).__name__}")
+    return content
+
+
+def _load_sae_lens(
+    folder: Path, device: str, training: dict[str, Any] | None, input_scale: float | None
+) -> SAEModel:
+    from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
+    from safetensors import SafetensorError
+
+    cfg = read_config(folder)
+    training_config(cfg | {"device": "cpu"}, training)  # refuse before the weights are read
+    file = folder / WEIGHTS_FILE
+    if not file.is_file():
+        raise ValueError(f"{file} must exist beside cfg.json; an SAE folder holds both")
+    if input_scale is None and (folder / SCALER_FILE).is_file():
+        input_scale = read_json(folder / SCALER_FILE).get("scaling_factor")
+    try:
+        cfg, weights = read_sae_components_from_disk(cfg | {"dtype": "float32"}, file)
+        if "topk_threshold" in weights:  # float64, which the line above has rounded
+            from safetensors.torch import load_file
+
+            weights["topk_threshold"] = load_file(file)["topk_threshold"]
+    except SafetensorError as error:
+        raise ValueError(f"{file} must be whole, got: {error}; fetch it again") from error
+    return assemble(cfg, weights, training, input_scale, device)

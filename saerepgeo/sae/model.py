@@ -1,0 +1,284 @@
+"""An SAE of any architecture as one module: stateless normalisation around SAELens' parameters."""
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from saerepgeo.sae.normalization import MODES, InputNormalization, NormalizationMode, normalize
+from saerepgeo.sae.sparsity import Pass, sparsity_terms
+from saerepgeo.sae.topk import encode_topk, gather_rows, sparse_decode
+from saerepgeo.types import Bool, Float, Int, SAEOutput, SparseLatents
+
+__all__ = ["Encoded", "SAEModel"]
+
+_CONSTANT_NORM_TOLERANCE = 5e-3  # half-precision weights move a row's norm by about 1e-3
+
+
+class Encoded(NamedTuple):
+    """Latents, and what the input normalisation took off the points they came from."""
+
+    latents: "Float[Tensor, 'point d_sae'] | SparseLatents"
+    normalization: InputNormalization
+
+
+class SAEModel(nn.Module):
+    """x̂ = scale·(Σ_i z_i·W_dec,i + b_dec) + shift with z = encoder((x − shift)/scale).
+
+    `sae` is a SAELens `TrainingSAE` and holds the parameters; it lives wholly in the normalised
+    space. The input normalisation is a pure function around it, so that any batch can be encoded
+    and decoded in any order. TopK latents are `SparseLatents`; the others are dense tensors.
+
+    `input_scale` is the constant f of "expected_average_only_in" (the SAE sees x·f).
+    Raises ValueError where the normalisation of `sae` is not one of `normalization.MODES`.
+    """
+
+    input_scale: Tensor
+    decoder_norm_target: Tensor
+
+    def __init__(self, sae: nn.Module, input_scale: float = 1.0) -> None:
+        super().__init__()
+        cfg = cast(Any, sae).cfg
+        if cfg.normalize_activations not in MODES:
+            raise ValueError(
+                f"`sae` must have its input normalisation among {', '.join(MODES)}, got "
+                f"{cfg.normalize_activations!r}; fold it into the weights first"
+            )
+        if not (input_scale > 0 and input_scale < float("inf")):
+            raise ValueError(f"`input_scale` must be positive and finite, got {input_scale}")
+        self.normalization: NormalizationMode = cfg.normalize_activations
+        _strip_state(sae)
+        self.sae: Any = sae
+        self.register_buffer("input_scale", torch.tensor(float(input_scale)))
+        self.register_buffer("decoder_norm_target", _constant_norm(cast(Any, sae).W_dec))
+        self._sync_placement()
+
+    @property
+    def d_in(self) -> int:
+        """Width of the residuals."""
+        return int(self.sae.cfg.d_in)
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return int(self.sae.cfg.d_sae)
+
+    @property
+    def architecture(self) -> str:
+        """SAELens' name of the architecture, e.g. "topk"."""
+        return str(self.sae.cfg.architecture())
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is recorded about the origin: model, hook, context size and so on."""
+        return dict(self.sae.cfg.metadata.to_dict())
+
+    @property
+    def has_constant_decoder_norm(self) -> bool:
+        """Whether all decoder rows had one norm when the model was made."""
+        return bool(self.decoder_norm_target > 0)
+
+    @property
+    def _rescales_by_norm(self) -> bool:
+        return bool(getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False))
+
+    def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
+        """Return the latents of residuals, and what `decode` needs to return to their units.
+
+        A batchtopk SAE selects over the batch while training; in evaluation it applies its learned
+        threshold (as its exported form does), once there is one.
+        """
+        seen, normalization = self._normalize(residuals)
+        return Encoded(self._encode(seen)[0], normalization)
+
+    def decode(
+        self,
+        latents: Float[Tensor, "point d_sae"] | SparseLatents,
+        normalization: InputNormalization | None = None,
+    ) -> Float[Tensor, "point d_model"]:
+        """Return reconstructions in residual units.
+
+        `normalization` is what `encode` returned with the latents. It may be left out where the
+        normalisation is the same for all points ("none", "expected_average_only_in"); elsewhere
+        leaving it out is a ValueError.
+        """
+        recons = self._decode(latents)
+        if self.normalization == "none":
+            return recons
+        if normalization is not None:
+            return normalization.undo(recons)
+        if self.normalization == "expected_average_only_in":
+            return recons / self.input_scale
+        raise ValueError(
+            f"`normalization` must be given to decode under {self.normalization!r}, got None; "
+            "pass the one that encode returned with these latents"
+        )
+
+    def forward(
+        self,
+        residuals: Float[Tensor, "point d_model"],
+        dead_mask: Bool[Tensor, "d_sae"] | None = None,
+        step: int = 0,
+        coefficient_scale: float = 1.0,
+    ) -> SAEOutput:
+        """Return reconstructions, latents and, in training mode, the architecture's own terms.
+
+        `dead_mask` marks the latents that the auxiliary terms revive; `step` drives the warm-up of
+        the coefficients; all coefficients are multiplied by `coefficient_scale`. The MSE is left
+        to the caller.
+        """
+        if self.training:
+            self._project_threshold()
+        seen, normalization = self._normalize(residuals)
+        latents, hidden_pre = self._encode(seen)
+        recons = normalization.undo(self._decode(latents))
+        if not self.training:
+            return SAEOutput(recons, latents, {})
+        dense = None if isinstance(latents, SparseLatents) else latents
+        run = Pass(residuals, seen, recons, dense, hidden_pre, normalization, dead_mask)
+        losses = sparsity_terms(self.sae, run, step, coefficient_scale)
+        if dense is not None and hasattr(self.sae, "topk_threshold"):
+            self._update_batchtopk_threshold(dense)
+        return SAEOutput(recons, latents, losses)
+
+    def decoder_norms(self) -> Float[Tensor, "d_sae"]:
+        """Return ‖W_dec,i‖; differentiable."""
+        norms: Tensor = self.sae.W_dec.norm(dim=-1)
+        return norms
+
+    def effective_latents(
+        self,
+        latents: Float[Tensor, "point d_sae"] | SparseLatents,
+        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
+    ) -> Float[Tensor, "row d_sae"]:
+        """Return z_i·‖W_dec,i‖ densely, of all points or of the selected `rows`.
+
+        The gauge in which every separability figure is taken: scaling a latent up and its decoder
+        row down leaves it unchanged. SAEs with `rescale_acts_by_decoder_norm` hold latents in this
+        gauge already. Differentiable in latents and decoder.
+        """
+        if isinstance(latents, SparseLatents):
+            values, indices = latents.values, latents.indices
+            if rows is not None:
+                values, indices = values[rows], indices[rows]
+            if not self._rescales_by_norm:
+                values = values * gather_rows(self.decoder_norms(), indices)
+            return SparseLatents(values, indices, latents.d_sae).to_dense()
+        selected = latents if rows is None else latents[rows]
+        return selected if self._rescales_by_norm else selected * self.decoder_norms()
+
+    @torch.no_grad()
+    def normalize_decoder_(self) -> None:
+        """Rescale the decoder rows to the norm they had when the model was made (else to 1)."""
+        target = self.decoder_norm_target if self.has_constant_decoder_norm else 1.0
+        weight = self.sae.W_dec
+        norms = weight.norm(dim=1, keepdim=True)
+        weight.mul_(target / torch.where(norms > 0, norms, torch.ones_like(norms)))
+
+    @torch.no_grad()
+    def remove_parallel_gradient_(self) -> None:
+        """Project the decoder's gradient orthogonal to its rows, where there is a gradient.
+
+        Without it the optimizer spends its moments on a direction that the rescaling undoes.
+        """
+        weight = self.sae.W_dec
+        if weight.grad is None:
+            return
+        squared = weight.square().sum(dim=1, keepdim=True)
+        safe = torch.where(squared > 0, squared, torch.ones_like(squared))
+        along = (weight.grad * weight).sum(dim=1, keepdim=True) / safe
+        weight.grad.addcmul_(along, weight, value=-1)
+
+    @torch.no_grad()
+    def initialize_bias_(self, mean: Float[Tensor, "d_model"]) -> None:
+        """Set the decoder bias to the mean of the residuals, in the space that the SAE sees.
+
+        Under a per-point normalisation pass the mean of the normalised residuals.
+        """
+        factor = self.input_scale if self.normalization == "expected_average_only_in" else 1.0
+        self.sae.b_dec.copy_(mean.to(self.sae.b_dec) * factor)
+
+    def _normalize(self, residuals: Tensor) -> tuple[Tensor, InputNormalization]:
+        if residuals.shape[1] != self.d_in:
+            raise ValueError(
+                f"`residuals` must have width d_in = {self.d_in}, got {residuals.shape[1]}; "
+                "is the SAE of another model or hook?"
+            )
+        return normalize(residuals.to(self.sae.W_dec.dtype), self.normalization, self.input_scale)
+
+    def _encode(self, seen: Tensor) -> tuple[Tensor | SparseLatents, Tensor | None]:
+        sae = self.sae
+        if self.architecture == "topk":
+            input_bias = sae.b_dec if sae.cfg.apply_b_dec_to_input else None
+            gain = self.decoder_norms() if self._rescales_by_norm else None
+            return encode_topk(seen, sae.W_enc, sae.b_enc, sae.cfg.k, input_bias, gain), None
+        latents, hidden_pre = sae.encode_with_hidden_pre(seen)
+        if not self.training and hasattr(sae, "topk_threshold") and sae.topk_threshold > 0:
+            latents = hidden_pre * (hidden_pre > sae.topk_threshold)
+        return latents, hidden_pre
+
+    def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
+        sae = self.sae
+        if not isinstance(latents, SparseLatents):
+            return cast(Tensor, sae.decode(latents)).to(sae.W_dec.dtype)
+        values = latents.values
+        if self._rescales_by_norm:
+            norms = self.decoder_norms()
+            safe = torch.where(norms > 0, norms, torch.ones_like(norms))
+            values = values / gather_rows(safe, latents.indices)
+        return sparse_decode(values, latents.indices, sae.W_dec) + sae.b_dec
+
+    @torch.no_grad()
+    def _project_threshold(self) -> None:
+        """Keep JumpReLU thresholds ≥ 0, as SAELens does: below, negative latents would pass."""
+        if self.architecture == "jumprelu":
+            self.sae.threshold.clamp_(min=0.0)
+
+    @torch.no_grad()
+    def _update_batchtopk_threshold(self, latents: Tensor) -> None:
+        """Follow the smallest active latent of the global batch by an exponential average."""
+        positive = torch.where(latents > 0, latents, torch.inf).min().double()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(positive, op=torch.distributed.ReduceOp.MIN)
+        threshold, rate = self.sae.topk_threshold, self.sae.cfg.topk_threshold_lr
+        moved = (1 - rate) * threshold + rate * positive
+        threshold.copy_(torch.where(positive.isfinite(), moved, threshold))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "SAEModel":
+        super()._apply(fn, recurse)
+        self._sync_placement()
+        return self
+
+    def _sync_placement(self) -> None:
+        """Tell SAELens where its weights are: Lightning moves them past `SAE.to`."""
+        sae = self.sae
+        sae.device, sae.dtype = sae.W_dec.device, sae.W_dec.dtype
+        sae.cfg.device, sae.cfg.dtype = str(sae.device), str(sae.dtype).removeprefix("torch.")
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _keep_width(tensor: Tensor, d_head: int | None) -> Tensor:
+    return tensor
+
+
+def _strip_state(sae: Any) -> None:
+    """Take the stateful closures off a SAELens SAE; module-level functions pickle and copy."""
+    sae.cfg.normalize_activations = "none"
+    sae.run_time_activation_norm_fn_in = _identity
+    sae.run_time_activation_norm_fn_out = _identity
+    sae.reshape_fn_in = _identity
+    sae.reshape_fn_out = _keep_width
+
+
+def _constant_norm(weight: Tensor) -> Tensor:
+    """Return the common norm of the rows, or 0 where they differ."""
+    norms = weight.detach().norm(dim=1)
+    mean = norms.mean()
+    if mean > 0 and bool((norms - mean).abs().max() <= _CONSTANT_NORM_TOLERANCE * mean):
+        # a norm of 1 up to storage precision means 1
+        near_one = bool((mean - 1).abs() <= _CONSTANT_NORM_TOLERANCE)
+        return torch.ones(()) if near_one else mean.cpu().clone()
+    return torch.zeros(())

@@ -1,0 +1,69 @@
+"""Input normalisation of an SAE as a pure function: what was taken off travels with the latents.
+
+SAELens keeps mean and deviation of the last encoded batch on the SAE and spends them at the next
+decode, so that decoding anything else is wrong. Here they are returned, and given back by the
+caller.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from saerepgeo.types import Float
+
+__all__ = ["InputNormalization", "NormalizationMode", "normalize"]
+
+NormalizationMode = Literal[
+    "none", "expected_average_only_in", "constant_norm_rescale", "layer_norm"
+]
+MODES: tuple[str, ...] = get_args(NormalizationMode)
+
+_LAYER_NORM_EPS = 1e-5
+
+
+class InputNormalization(NamedTuple):
+    """Per point: normalised recons × `scale` + `shift` are recons in residual units."""
+
+    shift: Float[Tensor, "point 1"]
+    scale: Float[Tensor, "point 1"]
+
+    def undo(self, recons: Float[Tensor, "point d_model"]) -> Float[Tensor, "point d_model"]:
+        """Return reconstructions in the units of the residuals."""
+        return recons * self.scale + self.shift
+
+
+def normalize(
+    residuals: Float[Tensor, "point d_model"],
+    mode: NormalizationMode,
+    input_scale: Float[Tensor, ""] | None = None,
+) -> tuple[Float[Tensor, "point d_model"], InputNormalization]:
+    """Return what the SAE sees of the residuals, and how to undo it.
+
+    none: x. expected_average_only_in: x·f with the constant f = `input_scale`.
+    constant_norm_rescale: x·√d/‖x‖. layer_norm: (x − mean)/(std + 1e-5), undone with std alone, as
+    SAELens does. A zero or constant point becomes zero and is reconstructed with scale 0.
+
+    Raises ValueError on an unknown `mode`.
+
+    >>> seen, undo = normalize(torch.tensor([[3.0, 4.0]]), "constant_norm_rescale")
+    >>> undo.undo(seen)
+    tensor([[3., 4.]])
+    """
+    zeros = residuals.new_zeros(residuals.shape[0], 1)
+    if mode == "none":
+        return residuals, InputNormalization(zeros, zeros + 1)
+    if mode == "expected_average_only_in":
+        if input_scale is None:
+            raise ValueError("`input_scale` must be given for expected_average_only_in, got None")
+        return residuals * input_scale, InputNormalization(zeros, zeros + 1 / input_scale)
+    if mode == "constant_norm_rescale":
+        scale = residuals.norm(dim=1, keepdim=True) / residuals.shape[1] ** 0.5
+        safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+        return residuals / safe, InputNormalization(zeros, scale)
+    if mode == "layer_norm":
+        mean = residuals.mean(dim=1, keepdim=True)
+        centred = residuals - mean
+        std = centred.std(dim=1, keepdim=True)
+        return centred / (std + _LAYER_NORM_EPS), InputNormalization(mean, std)
+    raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")

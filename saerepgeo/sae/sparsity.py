@@ -1,0 +1,136 @@
+"""The sparsity and auxiliary terms that each SAE architecture trains with, besides the MSE.
+
+Terms that read latents and pre-activations alone are computed by SAELens' own code. Terms that
+reconstruct (dead latents, gate path, nested widths) are written here in the units of the
+residuals, so that they stay comparable with the MSE under any input normalisation; without
+normalisation they equal SAELens' (tested).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saerepgeo.sae.normalization import InputNormalization
+from saerepgeo.types import Bool, Float
+
+__all__ = ["Pass", "coefficients", "sparsity_terms"]
+
+
+class Pass(NamedTuple):
+    """One forward pass of a training step, as the terms read it."""
+
+    residuals: Float[Tensor, "point d_model"]
+    seen: Float[Tensor, "point d_model"]
+    """The residuals after input normalisation."""
+    recons: Float[Tensor, "point d_model"]
+    latents: Float[Tensor, "point d_sae"] | None
+    """Dense latents; None on the fused route."""
+    hidden_pre: Float[Tensor, "point d_sae"] | None
+    """Pre-activations; None on the fused route, which recomputes those of dead latents."""
+    normalization: InputNormalization
+    dead_mask: Bool[Tensor, "d_sae"] | None
+
+
+def coefficients(sae: Any, step: int, scale: float) -> dict[str, float]:
+    """Return the coefficients at a step: linear warm-up as SAELens has it, times `scale`."""
+    values = {}
+    for name, coefficient in sae.get_coefficients().items():
+        value, warm_up = coefficient if isinstance(coefficient, tuple) else (float(coefficient), 0)
+        share = min(1.0, step / warm_up) if warm_up else 1.0
+        values[name] = scale * float(value) * share
+    return values
+
+
+def sparsity_terms(sae: Any, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
+    """Return the named terms of the architecture of `sae`, scaled by their coefficients."""
+    architecture = sae.cfg.architecture()
+    weights = coefficients(sae, step, scale)
+    if architecture in ("topk", "abstopk", "batchtopk"):
+        return {"auxiliary_reconstruction_loss": scale * _dead_latents_term(sae, run)}
+    if architecture == "gated":
+        return _gated_terms(sae, run, weights["l1"], scale)
+    if architecture == "matryoshka_batchtopk":
+        return _matryoshka_terms(sae, run, step, scale)
+    terms: dict[str, Tensor] = sae.calculate_aux_loss(
+        step_input=_step_input(run, weights, step),
+        feature_acts=run.latents,
+        hidden_pre=run.hidden_pre,
+        sae_out=run.recons,
+    )
+    if "pre_act_loss" in terms:  # its coefficient is no entry of `coefficients`
+        terms["pre_act_loss"] = scale * terms["pre_act_loss"]
+    return terms
+
+
+def _step_input(run: Pass, weights: dict[str, float], step: int) -> Any:
+    from sae_lens.saes.sae import TrainStepInput
+
+    return TrainStepInput(
+        sae_in=run.seen,
+        coefficients=weights,
+        dead_neuron_mask=run.dead_mask,
+        n_training_steps=step,
+        is_logging_step=False,
+    )
+
+
+def _dead_latents_term(sae: Any, run: Pass) -> Tensor:
+    """Let the strongest dead latents predict what the living ones left over.
+
+    α · min(n_dead/k_aux, 1) · mean_p ‖ê_p − (x_p − x̂_p)‖², k_aux = d_model/2.
+    Source: Gao et al. 2024 (arXiv 2406.04093), appendix A.2. Zero without dead latents.
+    """
+    dead = torch.empty(0) if run.dead_mask is None else run.dead_mask.nonzero().squeeze(1)
+    if dead.numel() == 0:
+        return run.recons.new_zeros(())
+    k_aux = run.residuals.shape[1] // 2
+    share = min(dead.numel() / k_aux, 1.0)
+    decoder = sae.W_dec[dead]
+    # only the dead columns are computed: a full pre-activation would undo the fused route's gain
+    hidden = (run.seen - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc[:, dead]
+    hidden = hidden.to(decoder.dtype) + sae.b_enc[dead]
+    if sae.cfg.rescale_acts_by_decoder_norm:
+        decoder = decoder / decoder.norm(dim=1, keepdim=True)
+        hidden = hidden * sae.W_dec[dead].norm(dim=1)
+    if k_aux < dead.numel():
+        strength = hidden.abs() if sae.cfg.architecture() == "abstopk" else hidden
+        kept = strength.topk(k_aux, dim=1, sorted=False).indices
+        hidden = torch.zeros_like(hidden).scatter(1, kept, hidden.gather(1, kept))
+    left_over = (run.residuals - run.recons).detach()
+    predicted = (hidden @ decoder) * run.normalization.scale
+    term = (predicted - left_over).pow(2).sum(dim=1).mean()
+    return sae.cfg.aux_loss_coefficient * share * term
+
+
+def _gated_terms(sae: Any, run: Pass, l1: float, scale: float) -> dict[str, Tensor]:
+    """Penalise the gate path and let it reconstruct (Rajamanoharan et al. 2024, equation 8)."""
+    centred = run.seen - sae.b_dec * sae.cfg.apply_b_dec_to_input
+    gate = torch.relu(centred @ sae.W_enc + sae.b_gate)
+    via_gate = run.normalization.undo(gate @ sae.W_dec + sae.b_dec)
+    return {
+        "l1_loss": l1 * (gate * sae.W_dec.norm(dim=1)).sum(dim=1).mean(),
+        "auxiliary_reconstruction_loss": scale
+        * (via_gate - run.residuals).pow(2).sum(dim=1).mean(),
+    }
+
+
+def _matryoshka_terms(sae: Any, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
+    """Reconstruct from every nested width (Bussmann et al. 2025), and revive dead latents.
+
+    The nested reconstructions are data terms, like the MSE, and `scale` leaves them alone.
+    """
+    terms = {}
+    for width, inner in sae._iterable_decode(run.latents, include_outer_loss=False):
+        error = run.normalization.undo(inner) - run.residuals
+        terms[f"inner_mse_loss_{width}"] = error.pow(2).sum(dim=1).mean()
+    if not sae.cfg.use_matryoshka_aux_loss:
+        terms["auxiliary_reconstruction_loss"] = scale * _dead_latents_term(sae, run)
+        return terms
+    own = sae.calculate_aux_loss(
+        step_input=_step_input(run, {}, step),
+        feature_acts=run.latents,
+        hidden_pre=run.hidden_pre,
+        sae_out=run.recons,
+    )
+    return terms | {name: scale * term for name, term in own.items()}
