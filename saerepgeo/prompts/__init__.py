@@ -1,1 +1,13 @@
-"""prompts"""
+"""Concept prompts: which items a concept has, which prompt names which item, which tokens are filler."""
+
+from saerepgeo.prompts.filters import FILTER_COMMON, FILTER_WORDS, token_filter
+from saerepgeo.prompts.loading import Concept, ConceptPrompts, load_prompts
+
+__all__ = [
+    "FILTER_COMMON",
+    "FILTER_WORDS",
+    "Concept",
+    "ConceptPrompts",
+    "load_prompts",
+    "token_filter",
+]
