@@ -55,7 +55,7 @@ class FrozenLM:
         self.name, self.hook_name, self.tokenizer = name, hook_name, tokenizer
         self.device = torch.device(device)
         self.center_residuals = center_residuals
-        self.autocast_dtype = _autocast_dtype(dtype, self.device)
+        self.autocast_dtype = autocast_dtype(dtype, self.device)
         self.special_ids = torch.tensor(sorted(set(tokenizer.all_special_ids)))
         self.bos_id: int = _first_token_id(tokenizer)
         model = model.to(self.device)
@@ -278,7 +278,7 @@ def has_native_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
     if dtype not in ("auto", "float32", "bfloat16"):
         raise ValueError(f"`dtype` must be auto, float32 or bfloat16, got `{dtype}`")
     use = dtype == "bfloat16" or (dtype == "auto" and has_native_bfloat16(device))

@@ -1,4 +1,4 @@
-"""Explicit randomness: a generator is made from (seed, purpose, indices), never from a global state."""
+"""Explicit randomness: generators made from (seed, purpose, indices), never a global state."""
 
 import hashlib
 

@@ -1,7 +1,8 @@
 """The tuples that flow through the package, and the array types that name their shapes.
 
-Words used everywhere: `residuals [point, d_model]`, `latents [point, d_sae]`, `recons [point, d_model]`,
-`labels [point]` are ids of concept items, −1 where a point belongs to background text.
+Words used everywhere: `residuals [point, d_model]`, `latents [point, d_sae]`,
+`recons [point, d_model]`; `labels [point]` are ids of concept items, −1 where a point belongs to
+background text.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,7 +54,7 @@ class ConceptActivations(NamedTuple):
 
     concept: str
     items: tuple[str, ...]
-    """Names of the items that occur in `labels`, by `labels - labels.min()` order of the concept."""
+    """Names of the concept's items."""
     tokens: Int[Tensor, "prompt position"]
     residuals: Float[Tensor, "prompt position d_model"]
     is_real: Bool[Tensor, "prompt position"]
@@ -65,7 +66,7 @@ class ConceptActivations(NamedTuple):
 
 
 class SparseLatents(NamedTuple):
-    """Latents by their active entries: row p holds `values[p, i]` at `indices[p, i]`, 0 elsewhere."""
+    """Latents by their active entries: row p has `values[p, i]` at `indices[p, i]`, 0 elsewhere."""
 
     values: Float[Tensor, "point k"]
     indices: Int[Tensor, "point k"]
@@ -85,7 +86,7 @@ class SAEOutput(NamedTuple):
     latents: "Float[Tensor, 'point d_sae'] | SparseLatents"
     """As the architecture defines them (raw gauge)."""
     losses: dict[str, Tensor]
-    """The architecture's own sparsity and auxiliary terms, scaled by their coefficients; empty in evaluation."""
+    """The architecture's own sparsity and auxiliary terms, scaled; only in training."""
 
 
 class Estimate(NamedTuple):
