@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.points import check_finite
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = [
@@ -79,7 +80,9 @@ def class_moments(
     values = points.values if isinstance(points, SparseLatents) else points
     _check_labelled(values, labels, n_classes)
     keep = labels >= 0
-    values, labels = values[keep].to(dtype), labels[keep]
+    values, labels = values[keep], labels[keep]
+    check_finite(values)
+    values = values.to(dtype)
     counts = torch.bincount(labels, minlength=n_classes)
     if isinstance(points, SparseLatents):
         if shift is not None:
@@ -91,8 +94,6 @@ def class_moments(
         values = values if shift is None else values - shift.to(values)
         sums = values.new_zeros(n_classes, values.shape[1]).index_add(0, labels, values)
     square_sums = values.new_zeros(n_classes).index_add(0, labels, values.square().sum(1))
-    if not bool(square_sums.detach().isfinite().all()):
-        raise ValueError("`points` must be finite, got NaN or infinity; filter them first.")
     return ClassMoments(counts, sums, square_sums)
 
 
@@ -102,8 +103,6 @@ def _check_labelled(points: Tensor, labels: Tensor, n_classes: int) -> None:
             "expected `points` [point, dim] and `labels` [point], got shapes "
             f"{tuple(points.shape)} and {tuple(labels.shape)}."
         )
-    if not points.is_floating_point():
-        raise ValueError(f"`points` must be floating point, got {points.dtype}; convert first.")
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"`labels` must be integers, got {labels.dtype}.")
     if labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < n_classes:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.points import check_finite
 from saerepgeo.types import Float
 
 __all__ = ["Coupling", "gromov_wasserstein"]
@@ -133,11 +134,8 @@ def _quantiles(distances: np.ndarray, mass: np.ndarray, other: np.ndarray) -> np
 def _checked_distances(c: Tensor, name: str) -> np.ndarray:
     if c.ndim != 2 or c.shape[0] != c.shape[1] or c.shape[0] == 0:
         raise ValueError(f"`{name}` must be a square, non-empty matrix, got {tuple(c.shape)}.")
-    if not c.is_floating_point():
-        raise ValueError(f"`{name}` must be floating point, got {c.dtype}; convert it first.")
+    check_finite(c, name)
     array = c.detach().cpu().double().numpy()
-    if not np.isfinite(array).all():
-        raise ValueError(f"`{name}` must be finite, got NaN or infinite distances.")
     if np.abs(array - array.T).max() > 1e-4 * np.abs(array).max():
         raise ValueError(f"`{name}` must be symmetric, as distances are.")
     return np.ascontiguousarray((array + array.T) / 2)

@@ -1,0 +1,122 @@
+"""Whether two representations of the same points have the same shape."""
+
+import torch
+from torch import Tensor
+
+from saerepgeo.geometry.points import as_float64
+from saerepgeo.types import Estimate, Float
+
+__all__ = ["debiased_cka", "procrustes_disparity"]
+
+
+def procrustes_disparity(a: Float[Tensor, "point d_a"], b: Float[Tensor, "point d_b"]) -> Estimate:
+    """Return what rotation, translation and scaling cannot make equal in two paired point sets.
+
+    1 − (Σ_i σ_i(AᵀB))², A and B centred and of unit Frobenius norm, the narrower padded with zeros:
+    0 for the same shape, at most 1. Symmetric in a and b; differentiable.
+
+    Few points in many dimensions are always nearly aligned: two points give 0 whatever they are,
+    and random Gaussian centres in 50 dimensions .016 (3 points), .040 (5), .095 (10). Show it next
+    to its permutation null (`permutation_test` over the pairing), never alone.
+
+    Fewer than two points, or all points of one side equal: undefined.
+
+    Raises:
+        ValueError: integer or non-finite points, or different numbers of points.
+
+    Source: Gower (1975), *Generalized Procrustes analysis*; `scipy.spatial.procrustes` for one
+    width.
+
+    >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> turned = 3 * square.flip(1) + 7
+    >>> abs(procrustes_disparity(square, turned).value.item()) < 1e-12
+    True
+    """
+    a, b = _checked_pair(a, b, ("a", "b"))
+    n = len(a)
+    if n < 2:
+        return Estimate.undefined(f"a shape needs two or more points, got {n}", n_used=n)
+    a, b = _centred(a), _centred(b)
+    size_a, size_b = a.norm(), b.norm()
+    if not (bool(size_a > 0) and bool(size_b > 0)):
+        return Estimate.undefined("all points of one side are equal: no shape", n_used=n)
+    spectrum = torch.linalg.svdvals(_narrowed(a / size_a).T @ _narrowed(b / size_b))
+    return Estimate((1 - spectrum.sum().square()).clamp(min=0.0), n_used=n, n_dropped=0)
+
+
+def debiased_cka(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -> Estimate:
+    """Return the linear centred kernel alignment of paired points, without its bias.
+
+    HSIC₁(x, y)/√(HSIC₁(x, x)·HSIC₁(y, y)), with centred rows and up to one factor of n
+
+        HSIC₁ = ‖XᵀY‖²_F − n/(n−2) Σ_i ‖x_i‖²‖y_i‖² + ‖X‖²_F‖Y‖²_F/((n−1)(n−2)),
+
+    the unbiased estimator. 1 for y = x up to rotation, translation and scale; near 0, on either
+    side, for independent points, where the biased CKA gives .94 (50 points in hundreds of
+    dimensions). Cost O(n² d) or O(n d_x d_y), whichever is less.
+
+    Fewer than four points, or a side without variance that the estimator can see (all points equal,
+    say): undefined.
+
+    Raises:
+        ValueError: integer or non-finite points, or different numbers of points.
+
+    Source: Song et al. (2012), *Feature selection via dependence maximization*; Kornblith et al.
+    (2019), *Similarity of neural network representations revisited*.
+
+    >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0], [3.0, 3.0], [4.0, 1.0]])
+    >>> round(debiased_cka(x, 2 * x.flip(1) - 1).value.item(), 12)
+    1.0
+    """
+    x, y = _checked_pair(x, y, ("x", "y"))
+    n = len(x)
+    if n < 4:
+        return Estimate.undefined(f"debiased CKA needs four or more points, got {n}", n_used=n)
+    x, y = _centred(x), _centred(y)
+    if not (bool(x.abs().max() > 0) and bool(y.abs().max() > 0)):
+        return Estimate.undefined("all points of one side are equal", n_used=n)
+    x, y = x / x.norm(), y / y.norm()
+    own_x, own_y = _unbiased_hsic(x, x), _unbiased_hsic(y, y)
+    if min(float(own_x), float(own_y)) <= 1e-12:
+        return Estimate.undefined("the self-similarity of one side is not positive", n_used=n)
+    return Estimate(_unbiased_hsic(x, y) / (own_x * own_y).sqrt(), n_used=n, n_dropped=0)
+
+
+def _unbiased_hsic(x: Tensor, y: Tensor) -> Tensor:
+    n = len(x)
+    if n * (x.shape[1] + y.shape[1]) < x.shape[1] * y.shape[1]:
+        together = ((x @ x.T) * (y @ y.T)).sum()
+    else:
+        together = (x.T @ y).square().sum()
+    squares_x, squares_y = x.square().sum(1), y.square().sum(1)
+    correction = squares_x.sum() * squares_y.sum() / ((n - 1) * (n - 2))
+    return together - n / (n - 2) * (squares_x * squares_y).sum() + correction
+
+
+def _narrowed(points: Tensor) -> Tensor:
+    """Return the points in a basis of their span, at most as wide as they are many.
+
+    The singular values of AᵀB stay, the d×d product is never formed and the narrower side needs no
+    zeros. The basis is held fixed under differentiation: turning the span moves no singular value
+    in first order, while the derivative of the QR decomposition does not exist at centred points.
+    """
+    if points.shape[0] >= points.shape[1]:
+        return points
+    return points @ torch.linalg.qr(points.detach().T).Q
+
+
+def _centred(points: Tensor) -> Tensor:
+    """Return the points about their mean; what is only rounding of equal points becomes 0."""
+    centred = points - points.mean(0)
+    rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)
+    return torch.where(centred.detach().abs().amax(0) > rounding, centred, 0.0)
+
+
+def _checked_pair(a: Tensor, b: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    a, b = as_float64(a, names[0]), as_float64(b, names[1])
+    if len(a) != len(b):
+        raise ValueError(
+            f"`{names[0]}` and `{names[1]}` must have paired rows, got {len(a)} and {len(b)}
+            points."
+        )
+    return a, b
