@@ -116,7 +116,6 @@ def _checked_pair(a: Tensor, b: Tensor, names: tuple[str, str]) -> tuple[Tensor,
     a, b = as_float64(a, names[0]), as_float64(b, names[1])
     if len(a) != len(b):
         raise ValueError(
-            f"`{names[0]}` and `{names[1]}` must have paired rows, got {len(a)} and {len(b)}
-            points."
+            f"`{names[0]}` and `{names[1]}` must have paired rows, got {len(a)} and {len(b)}."
         )
     return a, b
