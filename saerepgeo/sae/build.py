@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
 __all__ = ["assemble", "new_sae", "training_config"]
@@ -33,6 +34,7 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
 
     Raises ValueError on an architecture that cannot be trained and on unknown `training` keys.
     """
+    sae_lens()
     from sae_lens.registry import get_sae_training_class
 
     architecture = cfg.get("architecture", "standard")
@@ -135,6 +137,7 @@ def new_sae(
 
 def _quiet_sae(config: Any) -> Any:
     """Build the training SAE; the model processing its metadata names is honoured by `lm`."""
+    sae_lens()
     from sae_lens.registry import get_sae_training_class
 
     with warnings.catch_warnings():

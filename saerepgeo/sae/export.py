@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.load import CONFIG_FILE, SCALER_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from saerepgeo.sae.model import SAEModel
 
@@ -54,9 +55,7 @@ def save_sae(
 
 
 def _metadata(model: SAEModel, extra: dict[str, Any] | None) -> dict[str, Any]:
-    import sae_lens
-
-    record = model.metadata | {"sae_lens_version": sae_lens.__version__} | (extra or {})
+    record = model.metadata | {"sae_lens_version": sae_lens().__version__} | (extra or {})
     try:
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -1,11 +1,16 @@
 """Load an SAE for analysis or further training: SAELens release, SAELens folder, foreign folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from saerepgeo.sae.build import assemble, new_sae, training_config
+from saerepgeo.sae.foreign import is_foreign, load_foreign
+from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.reading import read_json, read_safetensors
 
 __all__ = ["load_sae", "new_sae", "read_config"]
 
@@ -47,8 +52,6 @@ def load_sae(
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"`path` must be a folder that holds an SAE, got {folder}: no such folder")
-    from saerepgeo.sae.foreign import is_foreign, load_foreign
-
     if is_foreign(folder):
         return load_foreign(folder, device, training)
     if (folder / TRAINING_FOLDER / CONFIG_FILE).is_file():
@@ -61,6 +64,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises ValueError where the file is missing, not JSON or without sizes.
     """
+    sae_lens()
     from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
 
     cfg = read_json(Path(path) / CONFIG_FILE)
@@ -74,38 +78,21 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; ValueError where there is none."""
-    if not file.is_file():
-        raise ValueError(f"{file} must exist beside the weights; an SAE folder holds both")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} must be JSON, got: {error}; fetch it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold an object, got {type(content).__name__}")
-    return content
-
-
 def _load_sae_lens(
     folder: Path, device: str, training: dict[str, Any] | None, input_scale: float | None
 ) -> SAEModel:
-    from sae_lens.loading.pretrained_sae_loaders import read_sae_components_from_disk
-    from safetensors import SafetensorError
-
     cfg = read_config(folder)
     training_config(cfg | {"device": "cpu"}, training)  # refuse before the weights are read
-    file = folder / WEIGHTS_FILE
-    if not file.is_file():
-        raise ValueError(f"{file} must exist beside cfg.json; an SAE folder holds both")
     if input_scale is None and (folder / SCALER_FILE).is_file():
         input_scale = read_json(folder / SCALER_FILE).get("scaling_factor")
-    try:
-        cfg, weights = read_sae_components_from_disk(cfg | {"dtype": "float32"}, file)
-        if "topk_threshold" in weights:  # float64, which the line above has rounded
-            from safetensors.torch import load_file
-
-            weights["topk_threshold"] = load_file(file)["topk_threshold"]
-    except SafetensorError as error:
-        raise ValueError(f"{file} must be whole, got: {error}; fetch it again") from error
+    weights = _without_finetuning_scale(read_safetensors(folder / WEIGHTS_FILE))
     return assemble(cfg, weights, training, input_scale, device)
+
+
+def _without_finetuning_scale(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the `scaling_factor` of SAELens before version 6; a factor of 1 has no effect."""
+    factor = weights.pop("scaling_factor", None)
+    if factor is not None and not torch.allclose(factor, torch.ones_like(factor)):
+        # latents were multiplied by it on the way into the decoder alone
+        weights["W_dec"] = weights["W_dec"].float() * factor.float()[:, None]
+    return weights

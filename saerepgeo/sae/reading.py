@@ -1,0 +1,35 @@
+"""Read the files of an SAE folder, and say in one line what is wrong with one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["read_json", "read_safetensors"]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; ValueError where there is none."""
+    if not file.is_file():
+        raise ValueError(f"{file} must exist beside the weights; an SAE folder holds both")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} must be JSON, got: {error}; fetch it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold an object, got {type(content).__name__}")
+    return content
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file as stored; ValueError where it is cut or missing."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.is_file():
+        raise ValueError(f"{file} must exist beside its config; an SAE folder holds both")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} must be whole, got: {error}; fetch it again") from error
