@@ -1,4 +1,4 @@
-"""Concept prompts: which items a concept has, which prompt names which item, which tokens are filler."""
+"""Concept prompts: the items of a concept, the item a prompt names, the tokens that are filler."""
 
 from saerepgeo.prompts.filters import FILTER_COMMON, FILTER_WORDS, token_filter
 from saerepgeo.prompts.loading import Concept, ConceptPrompts, load_prompts

@@ -216,7 +216,7 @@ def _strings(value: Any, place: str, kind: str) -> tuple[str, ...]:
 
 
 def _mention_pattern(items: Sequence[str]) -> re.Pattern[str]:
-    """Return a pattern whose matching group `item<i>` names the item; longer items are tried first."""
+    """Return a pattern whose group `item<i>` names the item; longer items are tried first."""
     longest_first = sorted(range(len(items)), key=lambda index: -len(items[index]))
     options = []
     for index in longest_first:
