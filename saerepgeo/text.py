@@ -335,7 +335,9 @@ def unwrap_entry(entry: str) -> str:
     >>> unwrap_entry("zymase\\n    n 1: a complex of {enzymes} that\\n         cause glycolysis\\n")
     'zymase\\nn 1: a complex of enzymes that cause glycolysis'
     """
-    lines = re.sub(r"\{([^{}]*)\}", r"\1", entry).splitlines()
+    # A word broken at its own hyphen is whole again; "pre- and postwar" stays as it is.
+    joined = re.sub(r"(?<=\w)-\n\s+(?!(?:and|or|to)\b)(?=\w)", "-", entry)
+    lines = re.sub(r"\{([^{}]*)\}", r"\1", joined).splitlines()
     paragraphs: list[list[str]] = [[]]
     in_head = True
     for line in lines:
