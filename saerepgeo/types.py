@@ -99,7 +99,7 @@ class Estimate(NamedTuple):
     reason: str | None = None
 
     def __float__(self) -> float:
-        return float(self.value)
+        return float(self.value.detach())
 
     @classmethod
     def undefined(cls, reason: str, n_used: int = 0, n_dropped: int = 0) -> "Estimate":

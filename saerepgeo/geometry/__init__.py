@@ -15,8 +15,30 @@ precision decides the answer, and need torch, numpy, scipy and scikit-learn only
 """
 
 from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
+from saerepgeo.geometry.clusters import Matching, cluster, match_clusters
 from saerepgeo.geometry.dictionaries import random_dictionary
+from saerepgeo.geometry.dimension import ScaleCurve, dimension_from_ratios, gride, two_nn
+from saerepgeo.geometry.graphs import (
+    GeodesicEstimate,
+    SpanningTree,
+    average_geodesic_distance,
+    betti_0,
+    minimum_spanning_tree,
+    mst_weight,
+    persistence_0,
+)
+from saerepgeo.geometry.neighbours import Neighbours, nearest_neighbours
 from saerepgeo.geometry.nulls import PermutationTest, permutation_test, subsample_interval
+from saerepgeo.geometry.rank import (
+    NumericalRankResult,
+    effective_rank,
+    multilinear_rank,
+    numerical_rank,
+    participation_ratio,
+    singular_values,
+    stable_rank,
+    unfold,
+)
 from saerepgeo.geometry.separation import (
     ClassMoments,
     as_loss,
@@ -28,26 +50,53 @@ from saerepgeo.geometry.separation import (
     relative_aedp,
     within_scatter,
 )
-from saerepgeo.geometry.silhouette import silhouette
+from saerepgeo.geometry.silhouettes import silhouette
+from saerepgeo.geometry.spsd import bures_wasserstein, spsd_distance
 from saerepgeo.geometry.transport import Coupling, gromov_wasserstein
 
 __all__ = [
     "ClassMoments",
     "Coupling",
+    "GeodesicEstimate",
+    "Matching",
+    "Neighbours",
+    "NumericalRankResult",
     "PermutationTest",
+    "ScaleCurve",
+    "SpanningTree",
     "as_loss",
+    "average_geodesic_distance",
     "average_pairwise_distance",
+    "betti_0",
+    "bures_wasserstein",
     "centroids",
     "class_moments",
+    "cluster",
     "debiased_cka",
+    "dimension_from_ratios",
+    "effective_rank",
     "fisher_ratio",
+    "gride",
     "gromov_wasserstein",
+    "match_clusters",
+    "minimum_spanning_tree",
+    "mst_weight",
+    "multilinear_rank",
+    "nearest_neighbours",
+    "numerical_rank",
     "pairwise_distances",
+    "participation_ratio",
     "permutation_test",
+    "persistence_0",
     "procrustes_disparity",
     "random_dictionary",
     "relative_aedp",
     "silhouette",
+    "singular_values",
+    "spsd_distance",
+    "stable_rank",
     "subsample_interval",
+    "two_nn",
+    "unfold",
     "within_scatter",
 ]

@@ -73,11 +73,12 @@ def debiased_cka(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -
     if n < 4:
         return Estimate.undefined(f"debiased CKA needs four or more points, got {n}", n_used=n)
     x, y = _centred(x), _centred(y)
-    if not (bool(x.abs().max() > 0) and bool(y.abs().max() > 0)):
+    size_x, size_y = x.norm(), y.norm()
+    if not (bool(size_x > 0) and bool(size_y > 0)):
         return Estimate.undefined("all points of one side are equal", n_used=n)
-    x, y = x / x.norm(), y / y.norm()
+    x, y = x / size_x, y / size_y
     own_x, own_y = _unbiased_hsic(x, x), _unbiased_hsic(y, y)
-    if min(float(own_x), float(own_y)) <= 1e-12:
+    if min(own_x.item(), own_y.item()) <= 1e-12:
         return Estimate.undefined("the self-similarity of one side is not positive", n_used=n)
     return Estimate(_unbiased_hsic(x, y) / (own_x * own_y).sqrt(), n_used=n, n_dropped=0)
 
