@@ -48,6 +48,7 @@ from saerepgeo.geometry.separation import (
     fisher_ratio,
     pairwise_distances,
     relative_aedp,
+    scale_free_mstw,
     within_scatter,
 )
 from saerepgeo.geometry.silhouettes import silhouette
@@ -91,6 +92,7 @@ __all__ = [
     "procrustes_disparity",
     "random_dictionary",
     "relative_aedp",
+    "scale_free_mstw",
     "silhouette",
     "singular_values",
     "spsd_distance",

@@ -9,7 +9,7 @@ __all__ = ["as_float64", "check_finite"]
 
 
 def check_finite(x: Tensor, name: str = "points") -> None:
-    """Raise ValueError unless `x` is real floating point and finite, whatever its shape or layout."""
+    """Raise ValueError unless `x`, of any shape and layout, is floating point and finite."""
     if not x.is_floating_point():
         raise ValueError(f"`{name}` must be floating point, got {x.dtype}: convert with `.float()`")
     # a layout that stores few entries is finite exactly if they are

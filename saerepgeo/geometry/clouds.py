@@ -1,0 +1,233 @@
+"""Clouds of points as the neighbour search sees them: dense or sparse, centred and scaled.
+
+A cloud nominates candidates by the Gram matrix, ‖x‖² + ‖y‖² − 2⟨x,y⟩, which is fast and loses
+digits, and measures them by differences in float64, which is slow and exact.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from saerepgeo.geometry.points import as_float64, check_finite
+from saerepgeo.types import Float, Int, SparseLatents
+
+__all__ = ["Cloud", "DenseCloud", "Nomination", "SparseCloud", "as_cloud"]
+
+BLOCK_BYTES = 1 << 26
+"""Size of a temporary array, about; two or three of them are alive at once."""
+SPARSE_SHARE = 0.05
+"""A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
+
+
+class Nomination(NamedTuple):
+    """Points that may be the nearest ones, and what is known of all others."""
+
+    indices: Int[Tensor, "row candidate"]
+    bounds: Float[Tensor, "row"]
+    """No point left out is nearer than this squared distance."""
+
+
+class Cloud(ABC):
+    """N points, searched block by block."""
+
+    n_points: int
+    scale: float
+    """Distances between the points as given = distances here · `scale`."""
+    device: torch.device
+    precisions: tuple[torch.dtype, ...]
+    """In which candidates can be nominated, the fast one first."""
+
+    @abstractmethod
+    def take(self, index: Int[Tensor, "kept"]) -> "Cloud":
+        """Return the cloud of the points `index`."""
+
+    @abstractmethod
+    def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:
+        """Return the points `index` as rows."""
+
+    @abstractmethod
+    def nominate(self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype) -> Nomination:
+        """Return about `count` candidates for each of `rows`, never the point itself."""
+
+    @abstractmethod
+    def squared_distances(
+        self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
+    ) -> Float[Tensor, "row candidate"]:
+        """Return ‖x_row − x_other‖², exact to float64."""
+
+
+def as_cloud(points: Tensor | SparseLatents) -> Cloud:
+    """Return the cloud of `points`; sparse where that saves most of the work.
+
+    Raises ValueError for integers, non-finite entries and anything that is not a matrix.
+    """
+    if isinstance(points, SparseLatents):
+        check_finite(points.values)
+        return SparseCloud(_csr_of_latents(points), points.values.device)
+    if points.layout != torch.strided:
+        check_finite(points)
+        return SparseCloud(_csr_of_tensor(points), points.device)
+    x = as_float64(points).detach()
+    if x.device.type == "cpu" and x.numel() > 0 and x.shape[1] > 100:
+        n_entries = int(x.count_nonzero())
+        if n_entries <= SPARSE_SHARE * x.numel():
+            return SparseCloud(sparse.csr_matrix(x.numpy()), x.device)
+    return DenseCloud(x - x.mean(0)) if len(x) else DenseCloud(x)
+
+
+class DenseCloud(Cloud):
+    """Points as rows of a float64 matrix; centred by whoever makes it."""
+
+    precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
+
+    def __init__(self, x: Float[Tensor, "point dim"]) -> None:
+        top = float(x.abs().max()) if x.numel() else 0.0
+        self.scale = _power_of_two(top)
+        self.x = x / self.scale
+        self.n_points, self.device = len(x), x.device
+        self.norms = self.x.square().sum(1)
+
+    def take(self, index: Int[Tensor, "kept"]) -> "Cloud":
+        taken = DenseCloud(self.x[index])
+        taken.scale *= self.scale
+        return taken
+
+    def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:
+        return self.x[index]
+
+    def nominate(self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype) -> Nomination:
+        x, norms = self._in(precision)
+        indices, bounds = [], []
+        for block in rows.split(max(1, BLOCK_BYTES // (8 * self.n_points))):
+            # the row's own norm is the same for all candidates: left out, added to the bound
+            partial = torch.addmm(norms, x[block], x.T, alpha=-2)
+            partial[torch.arange(len(block), device=self.device), block] = math.inf
+            nearest = partial.topk(count, largest=False)
+            indices.append(nearest.indices)
+            bounds.append(nearest.values[:, -1].double() + self.norms[block])
+        return Nomination(torch.cat(indices), torch.cat(bounds) - self._error(rows, precision))
+
+    def squared_distances(
+        self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
+    ) -> Float[Tensor, "row candidate"]:
+        size = max(1, BLOCK_BYTES // (8 * max(1, others.shape[1] * self.x.shape[1])))
+        squared = torch.empty(others.shape, dtype=torch.float64, device=self.device)
+        for block in range(0, len(rows), size):
+            part = slice(block, block + size)
+            differences = self.x[others[part]] - self.x[rows[part], None]
+            squared[part] = differences.square().sum(2)
+        return squared
+
+    def _in(self, precision: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.x.to(precision), self.norms.to(precision)
+
+    def _error(self, rows: Tensor, precision: torch.dtype) -> Tensor:
+        # |fl(⟨x,y⟩) − ⟨x,y⟩| ≤ D·u·‖x‖‖y‖ in any order of summation, and a few more roundings
+        unit = (self.x.shape[1] + 8) * torch.finfo(precision).eps
+        return unit * (self.norms[rows].sqrt() + self.norms.max().sqrt()).square()
+
+
+class SparseCloud(Cloud):
+    """Points as rows of a CSR matrix; not centred, which would fill it."""
+
+    precisions: tuple[torch.dtype, ...] = (torch.float64,)
+
+    def __init__(self, x: sparse.csr_matrix, device: torch.device) -> None:
+        top = float(abs(x.data).max()) if x.nnz else 0.0
+        self.scale = _power_of_two(top)
+        self.x = x / self.scale
+        self.n_points, self.device = x.shape[0], device
+        self.transposed = self.x.T.tocsr()
+        self.norms = np.asarray(self.x.multiply(self.x).sum(1)).ravel()
+        self.longest = int(np.diff(self.x.indptr).max(initial=0))
+
+    def take(self, index: Int[Tensor, "kept"]) -> "Cloud":
+        taken = SparseCloud(self.x[index.cpu().numpy()], self.device)
+        taken.scale *= self.scale
+        return taken
+
+    def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:
+        return _to(self.x[index.cpu().numpy()].toarray(), self.device)
+
+    def nominate(self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype) -> Nomination:
+        # a point that shares no entry with the row lies at ‖x‖² + ‖y‖²: of those, the smallest
+        # ones are candidates, and the first one not listed bounds the rest
+        smallest = np.argsort(self.norms, kind="stable")[: count + 1]
+        apart = np.inf if count + 1 >= self.n_points else self.norms[smallest[-1]]
+        indices = np.empty((len(rows), 2 * count), dtype=np.int64)
+        bounds = np.empty(len(rows))
+        size = max(1, BLOCK_BYTES // (16 * self.n_points))
+        numbers = rows.cpu().numpy()
+        for start in range(0, len(rows), size):
+            block = numbers[start : start + size]
+            overlaps = self.x[block] @ self.transposed
+            for place, row in enumerate(block, start):
+                span = slice(*overlaps.indptr[place - start : place - start + 2])
+                sharing = overlaps.indices[span]
+                partial = self.norms[sharing] - 2 * overlaps.data[span]
+                near, bound = _smallest(sharing, partial, int(row), count)
+                filler = smallest[smallest != row][: 2 * count - len(near)]
+                indices[place] = np.resize(np.concatenate([near, filler]), 2 * count)
+                bounds[place] = min(bound, apart) + self.norms[row]
+        reach = np.sqrt(self.norms[numbers]) + np.sqrt(self.norms.max())
+        bounds -= (self.longest + 8) * np.finfo(np.float64).eps * reach**2
+        return Nomination(_to(indices, self.device), _to(bounds, self.device))
+
+    def squared_distances(
+        self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
+    ) -> Float[Tensor, "row candidate"]:
+        count = others.shape[1]
+        squared = np.empty(others.shape)
+        size = max(1, BLOCK_BYTES // (32 * count * max(1, self.longest)))
+        left, right = rows.cpu().numpy(), others.cpu().numpy()
+        for start in range(0, len(left), size):
+            part = slice(start, start + size)
+            differences = self.x[np.repeat(left[part], count)] - self.x[right[part].ravel()]
+            squared[part] = np.asarray(differences.power(2).sum(1)).reshape(-1, count)
+        return _to(squared, self.device)
+
+
+def _smallest(
+    indices: np.ndarray, values: np.ndarray, excluded: int, count: int
+) -> tuple[np.ndarray, float]:
+    """Return the indices of the `count` smallest values, and a bound on all others."""
+    kept = indices != excluded
+    indices, values = indices[kept], values[kept]
+    if len(values) <= count:
+        return indices, math.inf
+    order = np.argpartition(values, count)
+    return indices[order[:count]], float(values[order[count]])
+
+
+def _power_of_two(top: float) -> float:
+    """Return a scale that squares may go with, by a factor that rounds nothing."""
+    return math.ldexp(1.0, max(math.frexp(top)[1], -1000)) if top > 0 else 1.0
+
+
+def _csr_of_latents(latents: SparseLatents) -> sparse.csr_matrix:
+    values = latents.values.detach().double().cpu().numpy()
+    n_points, k = values.shape
+    indices = latents.indices.cpu().numpy().ravel()
+    starts = np.arange(n_points + 1) * k
+    x = sparse.csr_matrix((values.ravel(), indices, starts), shape=(n_points, latents.d_sae))
+    x.sum_duplicates()  # what `to_dense` does with an index that occurs twice
+    x.eliminate_zeros()
+    return x
+
+
+def _csr_of_tensor(points: Tensor) -> sparse.csr_matrix:
+    rows = points.detach().to_sparse_csr().cpu()
+    values = rows.values().double().numpy()
+    parts = (values, rows.col_indices().numpy(), rows.crow_indices().numpy())
+    x = sparse.csr_matrix(parts, shape=tuple(points.shape))
+    x.eliminate_zeros()
+    return x
+
+
+def _to(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)

@@ -1,0 +1,99 @@
+"""Clusters found without their number, and the matching of two clusterings of the same points."""
+
+from typing import NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import HDBSCAN
+from torch import Tensor
+
+from saerepgeo.geometry.points import as_float64
+from saerepgeo.types import Estimate, Float, Int, SparseLatents
+
+__all__ = ["Matching", "cluster", "match_clusters"]
+
+
+class Matching(NamedTuple):
+    """One-to-one pairs of clusters of two clusterings."""
+
+    pairs: Int[Tensor, "pair 2"]
+    """Label in the first and in the second clustering, by the first; pairs share points."""
+    overlaps: Int[Tensor, "pair"]
+    """Points that both clusters of the pair hold."""
+    unmatched_mass: Estimate
+    """Share of the points in any cluster that no pair holds; points that are noise in both
+    clusterings are left out and counted in `n_dropped`."""
+
+
+def cluster(
+    points: Float[Tensor, "point dim"] | SparseLatents,
+    min_cluster_size: int = 5,
+    *,
+    min_samples: int | None = None,
+) -> Int[Tensor, "point"]:
+    """Return the HDBSCAN cluster 0, 1, … of each point, −1 for noise.
+
+    Clusters are the most persistent branches, at least `min_cluster_size` points strong, of the
+    single linkage tree in mutual reachability distance max(core_i, core_j, ‖x_i − x_j‖), where
+    core is the distance to neighbour `min_samples` (None: `min_cluster_size`), the point included.
+
+    All −1 for fewer than `min_cluster_size` (or `min_samples`) points and where all points are
+    equal: neither shows a cluster. Sparse input is made dense. Raises ValueError for sizes too
+    small (2 and 1 are the least), and for integer or non-finite points.
+
+    Source: Campello, Moulavi & Sander 2013, *Density-Based Clustering Based on Hierarchical
+    Density Estimates*; scikit-learn's implementation.
+
+    >>> blobs = torch.cat([torch.linspace(0, 1, 8), torch.linspace(9, 10, 8)])[:, None]
+    >>> cluster(blobs, 5).unique().tolist()
+    [0, 1]
+    """
+    if min_cluster_size < 2 or (min_samples is not None and min_samples < 1):
+        sizes = f"{min_cluster_size} and {min_samples}"
+        raise ValueError(f"`min_cluster_size` must be ≥ 2 and `min_samples` ≥ 1, got {sizes}")
+    x = as_float64(points).detach()
+    noise = torch.full((len(x),), -1, device=x.device)
+    if len(x) < max(min_cluster_size, min_samples or 0) or bool((x == x[:1]).all()):
+        return noise
+    # a shared offset costs the Gram distances their digits
+    centred = (x - x.mean(0)).cpu().numpy()
+    model = HDBSCAN(min_cluster_size=min_cluster_size, min_samples=min_samples, copy=True)
+    return torch.from_numpy(model.fit_predict(centred)).to(noise)
+
+
+def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching:
+    """Return the one-to-one matching of clusters that share the most points (Hungarian).
+
+    Maximises Σ_(i,j) #{p: a_p = i, b_p = j} over matchings; pairs that share no point are left
+    out. Negative labels are noise, which is no cluster. The unmatched mass is
+    1 − Σ overlaps / #{p: a_p ≥ 0 or b_p ≥ 0}: 0 for the same clusters under other names.
+
+    Without a cluster in either clustering there are no pairs, and the mass is NaN with a reason.
+    Raises ValueError where the lengths differ, and for labels that are not integers.
+
+    Source: Kuhn 1955, *The Hungarian Method for the Assignment Problem*.
+
+    >>> match_clusters(torch.tensor([0, 0, 1, 1]), torch.tensor([7, 7, 3, 7])).pairs.tolist()
+    [[0, 7], [1, 3]]
+    """
+    if a.shape != b.shape or a.ndim != 1:
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"`a` and `b` must label the same points, got shapes {shapes}")
+    if a.is_floating_point() or b.is_floating_point():
+        raise ValueError(f"labels must be integers, got {a.dtype} and {b.dtype}")
+    is_shared, is_any = (a >= 0) & (b >= 0), (a >= 0) | (b >= 0)
+    names_a, rows = a[is_shared].unique(return_inverse=True)
+    names_b, columns = b[is_shared].unique(return_inverse=True)
+    shape = (len(names_a), len(names_b))
+    table = torch.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).view(shape)
+    assigned = linear_sum_assignment(table.cpu().numpy(), maximize=True)
+    i, j = (torch.from_numpy(part).to(a.device) for part in assigned)
+    overlaps = table[i, j]
+    i, j, overlaps = i[overlaps > 0], j[overlaps > 0], overlaps[overlaps > 0]
+    n_points = int(is_any.sum())
+    n_noise = len(a) - n_points
+    if n_points == 0:
+        mass = Estimate.undefined("no point belongs to a cluster", 0, n_noise)
+    else:
+        mass = Estimate(1 - overlaps.sum().double() / n_points, n_points, n_noise)
+    return Matching(torch.stack([names_a[i], names_b[j]], 1), overlaps, mass)

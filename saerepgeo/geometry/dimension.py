@@ -1,0 +1,210 @@
+"""Intrinsic dimension: in how many directions a cloud of points spreads, seen from its neighbours.
+
+The ratios of neighbour distances of a locally uniform cloud depend on its dimension only, neither
+on the density nor on the space around it. Bootstrapped rows would be duplicates of each other and
+drive such ratios to 0/0: intervals come from subsamples without replacement (`nulls`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from scipy.optimize import brentq
+from torch import Tensor
+
+from saerepgeo.geometry.clouds import as_cloud
+from saerepgeo.geometry.neighbours import distinct_points
+from saerepgeo.geometry.points import check_finite
+from saerepgeo.types import Estimate, Float, Int, SparseLatents
+
+__all__ = ["MIN_POINTS", "ScaleCurve", "dimension_from_ratios", "gride", "two_nn"]
+
+MIN_POINTS = 30
+"""Fewer distinct points say nothing: the standard error d/√N would be a fifth of the dimension."""
+TOLERANCE = 1e-6
+"""Relative distance below which two points are one; float32 rounding of one activation is less."""
+
+Method = Literal["linear", "mle"]
+
+
+class ScaleCurve(NamedTuple):
+    """Dimension over the scale at which the points are looked at, one entry per scale."""
+
+    n1: Int[Tensor, "scale"]
+    """The ratio compares the neighbours `n1` and 2·`n1`."""
+    distances: Float[Tensor, "scale"]
+    """Mean distance of neighbour 2·`n1`: the scale itself."""
+    dimensions: Float[Tensor, "scale"]
+    """NaN exactly where `reason` says why."""
+    standard_errors: Float[Tensor, "scale"]
+    """From the Fisher information, neighbourhoods taken as independent."""
+    n_used: int
+    n_dropped: int
+    reason: str | None = None
+
+
+def two_nn(
+    points: Float[Tensor, "point dim"] | SparseLatents,
+    discard: float = 0.1,
+    *,
+    method: Method = "linear",
+    tolerance: float = TOLERANCE,
+) -> Estimate:
+    """Return the intrinsic dimension by the ratio μ = r₂/r₁ of each point's neighbour distances.
+
+    μ follows F(μ) = 1 − μ^{−d}. The largest fraction `discard` of the ratios is set aside, for
+    they feel the curvature and the border of the set, and d follows from the k that remain,
+
+    - `"linear"`: the slope through the origin of −log(1 − F) on log μ, F = i/N;
+    - `"mle"`: (k − 1) / (Σ_{i≤k} ln μ_i + (N − k) ln μ_(k)), unbiased; standard error d/√k.
+
+    Duplicates, exact and nearer than `tolerance` × the RMS distance from the centroid, are merged
+    first and counted in `n_dropped`; `n_used` counts the distinct points. NaN with a reason for
+    fewer than 30 distinct points and where all neighbours are equally far (a lattice).
+
+    Dense tensors, torch sparse tensors and `SparseLatents` are welcome; neighbours are exact, and
+    the search is sparse where the points are. Not differentiable.
+
+    Raises ValueError for integer or non-finite points, and `discard` or `tolerance` outside [0, 1).
+
+    Source: Facco et al. 2017, *Estimating the Intrinsic Dimension of Datasets by a Minimal
+    Neighborhood Information*; Denti et al. 2022, equation 8 (censored MLE).
+
+    >>> square = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
+    >>> plane = square @ torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0]])
+    >>> round(float(two_nn(plane)), 1)
+    2.0
+    """
+    _check_fraction("tolerance", tolerance)
+    _check_fraction("discard", discard)
+    cloud = as_cloud(points)
+    kept, neighbours = distinct_points(cloud, 2, tolerance)
+    n_dropped = cloud.n_points - len(kept)
+    if neighbours is None or len(kept) < MIN_POINTS:
+        return _too_few(len(kept), n_dropped)
+    ratios = neighbours.distances[:, 1] / neighbours.distances[:, 0]
+    return dimension_from_ratios(ratios, discard, method=method)._replace(n_dropped=n_dropped)
+
+
+def dimension_from_ratios(
+    ratios: Float[Tensor, "point"], discard: float = 0.1, *, method: Method = "linear"
+) -> Estimate:
+    """Return the TwoNN dimension that ratios μ = r₂/r₁ ≥ 1 of neighbour distances give.
+
+    The estimators of `two_nn`, which calls this after merging duplicates. `"linear"` always sets
+    the largest ratio aside, where F = 1. NaN with a reason for fewer than 2 ratios left, and where
+    all are 1.
+
+    Raises ValueError for ratios below 1, not finite, or of a dimension other than one.
+
+    >>> ratios = torch.tensor([1.0, 2.0, 4.0]).exp()
+    >>> round(float(dimension_from_ratios(ratios, 0.0, method="mle")), 6)  # 2/7
+    0.285714
+    """
+    _check_fraction("discard", discard)
+    check_finite(ratios, "ratios")
+    if ratios.ndim != 1 or bool((ratios < 1).any()):
+        raise ValueError("`ratios` must be a vector of second over first neighbour distance, ≥ 1")
+    if method not in ("linear", "mle"):
+        raise ValueError(f"`method` must be 'linear' or 'mle', got {method!r}")
+    n_points = len(ratios)
+    n_kept = int(n_points * (1 - discard))
+    if method == "linear":
+        n_kept = min(n_kept, n_points - 1)
+    if n_kept < 2:
+        return Estimate.undefined(f"{max(n_kept, 0)} ratios left, at least 2 needed", n_points)
+    log_ratios = ratios.double().log().sort().values[:n_kept]
+    if float(log_ratios[-1]) == 0:
+        return Estimate.undefined("all neighbours are equally far", n_points)
+    if method == "mle":
+        censored = (n_points - n_kept) * log_ratios[-1]
+        return Estimate((n_kept - 1) / (log_ratios.sum() + censored), n_points, 0)
+    rank = torch.arange(1, n_kept + 1, dtype=torch.float64, device=ratios.device)
+    survival = -torch.log(1 - rank / n_points)
+    return Estimate((log_ratios @ survival) / (log_ratios @ log_ratios), n_points, 0)
+
+
+def gride(
+    points: Float[Tensor, "point dim"] | SparseLatents,
+    n1: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    *,
+    tolerance: float = TOLERANCE,
+) -> ScaleCurve:
+    """Return the intrinsic dimension over scales, by neighbours n₁ and n₂ = 2n₁ (GRIDE).
+
+    μ = r_{n₂}/r_{n₁} has the density d (μ^d − 1)^{n₂−n₁−1} / (B(n₂−n₁, n₁) μ^{d(n₂−1)+1}); d
+    maximises the likelihood, and its standard error follows from the Fisher information. n₁ = 1 is
+    the uncensored TwoNN. A plateau over scales is a dimension; a falling curve is noise at small
+    scales.
+
+    Duplicates are merged as in `two_nn`. Scales that need more neighbours than there are points
+    are left out of the curve; it is empty, with a reason, for fewer than 30 distinct points.
+
+    Raises ValueError for integer or non-finite points, no `n1`, or one below 1.
+
+    Source: Denti, Doimo, Laio & Mira 2022, *The Generalized Ratios Intrinsic Dimension Estimator*,
+    equations 9 and 10.
+
+    >>> cube = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0))
+    >>> [round(d, 1) for d in gride(cube, (1, 2)).dimensions.tolist()]
+    [3.0, 2.8]
+    """
+    _check_fraction("tolerance", tolerance)
+    scales = sorted(set(n1))
+    if not scales or scales[0] < 1:
+        raise ValueError(f"`n1` must name numbers of neighbours ≥ 1, got {tuple(n1)}")
+    cloud = as_cloud(points)
+    while True:
+        scales = [n for n in scales if 2 * n < cloud.n_points] or scales[:1]
+        kept, neighbours = distinct_points(cloud, 2 * scales[-1], tolerance)
+        if neighbours is not None or len(scales) == 1:
+            break
+        scales.pop()
+    n_dropped = cloud.n_points - len(kept)
+    if neighbours is None or len(kept) < MIN_POINTS:
+        reason = _too_few(len(kept), n_dropped).reason
+        empty = torch.zeros(0, dtype=torch.float64, device=cloud.device)
+        return ScaleCurve(empty.long(), empty, empty, empty, len(kept), n_dropped, reason)
+    distances = neighbours.distances
+    fits = [_fit_scale((distances[:, 2 * n - 1] / distances[:, n - 1]).log(), n) for n in scales]
+    values, errors = torch.tensor(fits, dtype=torch.float64, device=cloud.device).T
+    reason = "all neighbours are equally far" if bool(values.isnan().any()) else None
+    means = torch.stack([distances[:, 2 * n - 1].mean() for n in scales])
+    index = torch.tensor(scales, device=cloud.device)
+    return ScaleCurve(index, means, values, errors, len(kept), n_dropped, reason)
+
+
+def _fit_scale(log_ratios: Tensor, n1: int) -> tuple[float, float]:
+    """Return d at n₂ = 2n₁ and its standard error; NaN where all ratios are 1."""
+    n_points, total = len(log_ratios), float(log_ratios.sum())
+    if total == 0:
+        return math.nan, math.nan
+    positive = log_ratios[log_ratios > 0]
+    n_tied = n_points - len(positive)
+
+    # falls in d; as in the censored MLE, N − 1 instead of N takes the bias off at n₁ = 1, and
+    # where μ = 1 the middle term has the limit 1/d
+    def score(d: float) -> float:
+        middle = float((positive / -torch.expm1(-d * positive)).sum()) + n_tied / d
+        return (n_points - 1) / d + (n1 - 1) * middle - (2 * n1 - 1) * total
+
+    high = 1.0
+    while score(high) > 0:
+        high *= 2
+    low = high
+    while score(low) < 0:
+        low /= 2
+    d = brentq(score, low, high, xtol=1e-14 * high, rtol=1e-14) if low < high else high
+    curvature = (positive / (2 * torch.sinh(d * positive / 2))).square().sum() + n_tied / d**2
+    return d, (n_points / d**2 + (n1 - 1) * float(curvature)) ** -0.5
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
+
+
+def _too_few(n_points: int, n_dropped: int) -> Estimate:
+    reason = f"{n_points} distinct points, at least {MIN_POINTS} needed"
+    return Estimate.undefined(reason, n_points, n_dropped)

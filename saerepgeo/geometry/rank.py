@@ -1,0 +1,253 @@
+"""How many directions a matrix of representations uses, by its singular values.
+
+The Gram matrix G = X Xᵀ has the rank of X, so no function here forms one: a wide X [point, d_sae]
+would turn into a d_sae × d_sae matrix, and squaring halves the digits that tell a small singular
+value from none.
+"""
+
+import math
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from torch import Tensor
+
+from saerepgeo.geometry.points import check_finite
+from saerepgeo.types import Estimate, Float
+
+__all__ = [
+    "NumericalRankResult",
+    "effective_rank",
+    "multilinear_rank",
+    "numerical_rank",
+    "participation_ratio",
+    "singular_values",
+    "stable_rank",
+    "unfold",
+]
+
+Tolerance = Literal["eps", "gavish-donoho"] | float
+
+
+class NumericalRankResult(NamedTuple):
+    """A rank together with what decided it."""
+
+    rank: int
+    threshold: float
+    """Singular values above it count."""
+    dtype: torch.dtype
+    """Precision that the data had."""
+
+    def __int__(self) -> int:
+        return self.rank
+
+
+def unfold(tensor: Float[Tensor, "..."], mode: int) -> Float[Tensor, "mode rest"]:
+    """Return the mode-k unfolding X_(k): axis `mode` as rows, all others, in order, as columns.
+
+    The symmetric positive semidefinite matrix of the mode is G_k = X_(k) X_(k)ᵀ. A view where the
+    layout allows it; differentiable. Raises ValueError where `tensor` has no axis `mode`.
+
+    Source: Kolda & Bader 2009, *Tensor Decompositions and Applications*, section 2.4.
+
+    >>> unfold(torch.zeros(2, 3, 5), 1).shape
+    torch.Size([3, 10])
+    """
+    if not -tensor.ndim <= mode < tensor.ndim:
+        raise ValueError(f"`mode` must name one of {tensor.ndim} axes, got {mode}")
+    moved = tensor.movedim(mode, 0)
+    return moved.reshape(moved.shape[0], math.prod(moved.shape[1:]))
+
+
+def singular_values(matrix: Float[Tensor, "row column"]) -> Float[Tensor, "value"]:
+    """Return the singular values of `matrix` in float64, largest first; differentiable.
+
+    There are min(row, column) of them; none for an empty matrix. Raises ValueError for integer or
+    non-finite input.
+
+    >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
+    tensor([4., 3.], dtype=torch.float64)
+    """
+    check_finite(matrix, "matrix")
+    if matrix.ndim != 2:
+        raise ValueError(f"`matrix` must have two axes, got shape {tuple(matrix.shape)}: unfold it")
+    x = matrix.double()
+    if 0 in x.shape:
+        return x.new_zeros(0)
+    # the thin factor of the long axis first: the square one left holds all singular values
+    tall = x if x.shape[0] >= x.shape[1] else x.T
+    if tall.shape[0] >= 2 * tall.shape[1]:
+        tall = torch.linalg.qr(tall, mode="reduced" if x.requires_grad else "r").R
+    return torch.linalg.svdvals(tall)
+
+
+def numerical_rank(
+    sv: Float[Tensor, "value"],
+    shape: tuple[int, int],
+    tol: Tolerance = "eps",
+    *,
+    dtype: torch.dtype = torch.float64,
+    noise: float | None = None,
+) -> NumericalRankResult:
+    """Return the number of singular values above a threshold, with the threshold.
+
+    With σ₁ ≥ σ₂ ≥ … of an m × n matrix, m ≤ n, β = m/n, the threshold is
+
+    - `"eps"`: σ₁ · n · eps(`dtype`), where `dtype` is the precision the *data* had, not `sv`;
+    - `"gavish-donoho"`: λ(β) √n · `noise` for noise of known standard deviation, with
+      λ² = 2(β+1) + 8β / (β+1+√(β²+14β+1)); where `noise` is None, λ(β)/√μ_β · median(σ), with μ_β
+      the median of the Marchenko–Pastur law. Never below the `"eps"` threshold, for on noiseless
+      data the median is itself rounding error;
+    - a number: that number.
+
+    A matrix without singular values, or with zeros only, has rank 0.
+
+    Args:
+        sv: singular values in any order; fewer than m of them means that the others are 0.
+        shape: shape of the matrix they belong to.
+        tol: the rule above.
+        dtype: precision of the data.
+        noise: standard deviation of an entry's noise, for `"gavish-donoho"`.
+
+    Raises:
+        ValueError: an unknown rule, a negative or NaN number, more values than the shape allows.
+
+    Source: Gavish & Donoho 2014, *The Optimal Hard Threshold for Singular Values is 4/√3*.
+
+    >>> numerical_rank(torch.tensor([3.0, 1.0, 1e-20]), (3, 8)).rank
+    2
+    """
+    check_finite(sv, "sv")
+    small, large = min(shape), max(shape)
+    if sv.numel() > small:
+        raise ValueError(f"`sv` holds {sv.numel()} values, but `shape` {shape} allows {small}")
+    values = sv.detach().double()
+    top = float(values.max()) if values.numel() else 0.0
+    floor = top * large * torch.finfo(dtype).eps
+    if tol == "eps":
+        threshold = floor
+    elif tol == "gavish-donoho":
+        threshold = max(_gavish_donoho(values, small, large, noise), floor)
+    elif isinstance(tol, (int, float)) and tol >= 0:
+        threshold = float(tol)
+    else:
+        raise ValueError(f"`tol` must be 'eps', 'gavish-donoho' or a number ≥ 0, got {tol!r}")
+    return NumericalRankResult(int((values > threshold).sum()), threshold, dtype)
+
+
+def effective_rank(sv: Float[Tensor, "value"]) -> Estimate:
+    """Return exp H(p), p = σ/Σσ: the number of equal singular values of the same entropy.
+
+    Between 1 and the rank. NaN with a reason where no singular value is positive. Differentiable.
+
+    Source: Roy & Vetterli 2007; Garrido et al. 2023 (RankMe, equation 1, without its ε).
+
+    >>> round(float(effective_rank(torch.ones(7))), 6)
+    7.0
+    """
+    values = _positive(sv)
+    if values.numel() == 0:
+        return _no_spectrum(sv)
+    share = values / values.sum()
+    return Estimate(torch.exp(-(share * share.log()).sum()), values.numel(), 0)
+
+
+def stable_rank(sv: Float[Tensor, "value"]) -> Estimate:
+    """Return ‖X‖²_F / ‖X‖₂² = Σσ² / σ₁², which small perturbations of X hardly change.
+
+    Between 1 and the rank. NaN with a reason where no singular value is positive. Differentiable.
+
+    Source: Rudelson & Vershynin 2007, *Sampling from Large Matrices*.
+
+    >>> stable_rank(torch.tensor([2.0, 1.0])).value
+    tensor(1.2500, dtype=torch.float64)
+    """
+    values = _positive(sv)
+    if values.numel() == 0:
+        return _no_spectrum(sv)
+    return Estimate((values / values.max()).square().sum(), values.numel(), 0)
+
+
+def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
+    """Return (Σσ²)² / Σσ⁴, the participation ratio of the eigenvalues σ² of X Xᵀ.
+
+    Between 1 and the rank; of the covariance where X was centred first. NaN with a reason where no
+    singular value is positive. Differentiable.
+
+    Source: Gao et al. 2017, *A Theory of Multineuronal Dimensionality*, equation 5.
+
+    >>> participation_ratio(torch.tensor([1.0, 1.0, 0.0])).value
+    tensor(2., dtype=torch.float64)
+    """
+    values = _positive(sv)
+    if values.numel() == 0:
+        return _no_spectrum(sv)
+    energy = (values / values.max()).square()
+    return Estimate(energy.sum().square() / energy.square().sum(), values.numel(), 0)
+
+
+def multilinear_rank(
+    tensor: Float[Tensor, "..."],
+    tol: Tolerance = "eps",
+    *,
+    dtype: torch.dtype | None = None,
+    noise: float | None = None,
+) -> tuple[NumericalRankResult, ...]:
+    """Return the numerical rank of the unfolding of every mode (Tucker rank).
+
+    `dtype` is the precision of the data, by default that of `tensor`; `tol` and `noise` as in
+    `numerical_rank`. An empty tensor has rank 0 in every mode.
+
+    Source: De Lathauwer, De Moor & Vandewalle 2000, *A Multilinear SVD*, definition 2.
+
+    >>> [r.rank for r in multilinear_rank(torch.ones(3, 4, 5))]
+    [1, 1, 1]
+    """
+    matrices = [unfold(tensor, mode) for mode in range(tensor.ndim)]
+    return tuple(
+        numerical_rank(
+            singular_values(m), (m.shape[0], m.shape[1]), tol, dtype=dtype or m.dtype, noise=noise
+        )
+        for m in matrices
+    )
+
+
+def _positive(sv: Tensor) -> Tensor:
+    check_finite(sv, "sv")
+    values = sv.double()
+    return values[values > 0]
+
+
+def _no_spectrum(sv: Tensor) -> Estimate:
+    return Estimate.undefined(f"none of {sv.numel()} singular values is positive")
+
+
+def _gavish_donoho(values: Tensor, small: int, large: int, noise: float | None) -> float:
+    if noise is not None and not 0 <= noise < math.inf:
+        raise ValueError(f"`noise` must be a finite standard deviation ≥ 0, got {noise}")
+    if small == 0:
+        return 0.0
+    beta = small / large
+    root = math.sqrt(beta**2 + 14 * beta + 1)
+    factor = math.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + root))
+    if noise is not None:
+        return factor * math.sqrt(large) * noise
+    padded = torch.cat([values, values.new_zeros(small - values.numel())])
+    return factor / math.sqrt(_marchenko_pastur_median(beta)) * float(padded.quantile(0.5))
+
+
+@lru_cache(maxsize=256)
+def _marchenko_pastur_median(beta: float) -> float:
+    """Return the median of the Marchenko–Pastur law of aspect ratio `beta` in (0, 1]."""
+    low, high = (1 - math.sqrt(beta)) ** 2, (1 + math.sqrt(beta)) ** 2
+    middle, half = (low + high) / 2, (high - low) / 2
+
+    # x = middle − half·cos t takes the square roots out of the density's ends
+    def density(t: float) -> float:
+        x = middle - half * math.cos(t)
+        return (half * math.sin(t)) ** 2 / (2 * math.pi * beta * x) if x > 0 else half / math.pi
+
+    angle = brentq(lambda t: quad(density, 0.0, t)[0] - 0.5, 0.0, math.pi, xtol=1e-14)
+    return middle - half * math.cos(angle)
