@@ -7,17 +7,17 @@ import gzip
 import hashlib
 import json
 import re
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from glob import glob, has_magic
 from importlib import resources
 from pathlib import Path
-from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Any, NamedTuple, cast
 
-__all__ = ["FileText", "HubText", "TextSource", "open_text", "read_dictionary", "unwrap_entry"]
+from saerepgeo.dictd import GZIP_ERRORS, raw_entries, unwrap_entry
+
+__all__ = ["FileText", "HubText", "TextSource", "open_text"]
 
 DOCUMENT_BYTES = 2000
 """Paragraphs of a `.txt` file are joined into documents of at most this many bytes."""
@@ -28,7 +28,6 @@ READER_VERSION = b"1"
 
 SUFFIXES = (".txt", ".jsonl", ".dict")
 COMPRESSED = (".gz", ".dz")
-_GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 class TextSource(ABC):
@@ -98,10 +97,11 @@ def _matches(entry: str) -> list[Path]:
     if path.is_file():
         return [path]
     if has_magic(entry):
-        found = [Path(name) for name in sorted(glob(str(path), recursive=True))]
-        if found:
-            return [name for name in found if name.is_file()]
-        raise ValueError(f"no file matches {entry}")
+        matches = [Path(name) for name in sorted(glob(str(path), recursive=True))]
+        files = [match for match in matches if match.is_file()]
+        if not files:
+            raise ValueError(f"no file matches {entry}")
+        return files
     hint = '; `source` is "sample", "hf:NAME" or a file' if not path.suffix else ""
     raise ValueError(f"there is no file {entry}{hint}")
 
@@ -156,6 +156,10 @@ class FileText(TextSource):
         if not isinstance(row, dict) or not isinstance(row.get(self.field), str):
             found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise ValueError(f"{place}: no string under {self.field!r} (`field`), found {found}")
+        try:
+            row[self.field].encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{place}: half of a surrogate pair, which is no character") from error
         return cast(str, row[self.field])
 
     @property
@@ -184,14 +188,23 @@ class HubText(TextSource):
         self.field = field
 
     def documents(self, start: int = 0) -> Iterator[str]:
-        rows = self._builder.as_streaming_dataset(split=self.split)
-        for row in rows.skip(start) if start else rows:
+        row: dict[str, Any] | None = None
+        for row in self._rows(start):
             if not isinstance(row.get(self.field), str):
                 found = ", ".join(row)
                 raise ValueError(
                     f"hf:{self.name}: no string in column {self.field!r} (`field`), found {found}"
                 )
             yield row[self.field]
+        if row is None and start == 0:
+            raise ValueError(f"no text in hf:{self.name}, split {self.split!r}")
+
+    def _rows(self, start: int) -> Any:
+        try:
+            rows = self._builder.as_streaming_dataset(split=self.split)
+        except ValueError as error:
+            raise ValueError(f"hf:{self.name}: {_first_line(error)}") from error
+        return rows.skip(start) if start else rows
 
     @property
     def fingerprint(self) -> str:
@@ -205,21 +218,26 @@ class HubText(TextSource):
         from datasets import load_dataset_builder
 
         try:
-            builder = load_dataset_builder(self.name, self.config or None)
+            return load_dataset_builder(self.name, self.config or None)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"cannot open the data set hf:{self.name}: {reason}") from error
-        return builder
+            raise ValueError(
+                f"cannot open the data set hf:{self.name}: {_first_line(error)}"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _decoded(raw: _Raw, path: Path, errors: str) -> str:
     try:
-        return raw.content.decode("utf-8-sig" if raw.offset == 0 else "utf-8", errors)
+        text = raw.content.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         offset = raw.offset + error.start
         raise ValueError(
             f"{path}: not UTF-8 at byte {offset}; save it as UTF-8, or set `errors` to 'replace'"
         ) from error
+    return text.removeprefix("\ufeff") if raw.offset == 0 else text
 
 
 def _kind(path: Path) -> str:
@@ -229,13 +247,13 @@ def _kind(path: Path) -> str:
 
 def _raw_documents(path: Path) -> Iterator[_Raw]:
     if _kind(path) == ".dict":
-        yield from _raw_entries(path)
+        yield from (_Raw(content, offset, 0) for offset, content in raw_entries(path))
         return
     opener: Any = gzip.open if path.suffix in COMPRESSED else open
     try:
         with opener(path, "rb") as lines:
             yield from (_raw_lines(lines) if _kind(path) == ".jsonl" else _raw_paragraphs(lines))
-    except _GZIP_ERRORS as error:
+    except GZIP_ERRORS as error:
         raise ValueError(f"{path}: damaged or not gzip: {error}") from error
 
 
@@ -275,75 +293,3 @@ def _paragraphs(lines: Iterator[bytes]) -> Iterator[_Raw]:
         has_text, after_blank = has_text or not is_blank, is_blank
     if has_text:
         yield _Raw(b"".join(held), start, 0)
-
-
-def read_dictionary(path: str | Path, errors: str = "strict") -> Iterator[str]:
-    """Yield the entries of a dictd dictionary as they stand, in the order of the file.
-
-    The entries about the dictionary itself (`00-database-…`) are left out. Needs the index
-    (`NAME.index` beside `NAME.dict` or `NAME.dict.dz`), which alone tells where an entry begins.
-    """
-    path = Path(path)
-    for raw in _raw_entries(path):
-        yield _decoded(raw, path, errors)
-
-
-def _raw_entries(path: Path) -> Iterator[_Raw]:
-    index = path.with_name(path.name.split(".dict")[0] + ".index")
-    if not index.is_file():
-        raise ValueError(f"{path}: the dictionary's index {index.name} is not beside it")
-    content = _decompressed(path)
-    spans: dict[tuple[int, int], str] = {}
-    for number, line in enumerate(index.read_text(encoding="utf-8").splitlines(), start=1):
-        columns = line.split("\t")
-        if len(columns) < 3 or not re.fullmatch(
-            r"[A-Za-z0-9+/]+ [A-Za-z0-9+/]+", " ".join(columns[1:3])
-        ):
-            raise ValueError(f"{index}, line {number}: expected headword, offset, length")
-        spans.setdefault((_base64_number(columns[1]), _base64_number(columns[2])), columns[0])
-    for (offset, length), headword in sorted(spans.items()):
-        if offset + length > len(content):
-            raise ValueError(f"{index}: {headword!r} lies beyond the end of {path.name}")
-        if not headword.startswith("00-database"):
-            yield _Raw(content[offset : offset + length], offset, 0)
-
-
-def _decompressed(path: Path) -> bytes:
-    if path.suffix not in COMPRESSED:
-        return path.read_bytes()
-    try:
-        return gzip.decompress(path.read_bytes())
-    except _GZIP_ERRORS as error:
-        raise ValueError(f"{path}: damaged or not gzip: {error}") from error
-
-
-_BASE64 = {
-    digit: value for value, digit in enumerate(ascii_uppercase + ascii_lowercase + digits + "+/")
-}
-
-
-def _base64_number(number: str) -> int:
-    value = 0
-    for digit in number:
-        value = value * 64 + _BASE64[digit]
-    return value
-
-
-def unwrap_entry(entry: str) -> str:
-    """Return a dictionary entry with its column breaks undone and its cross-reference braces gone.
-
-    >>> unwrap_entry("zymase\\n    n 1: a complex of {enzymes} that\\n         cause glycolysis\\n")
-    'zymase\\nn 1: a complex of enzymes that cause glycolysis'
-    """
-    # A word broken at its own hyphen is whole again; "pre- and postwar" stays as it is.
-    joined = re.sub(r"(?<=\w)-\n\s+(?!(?:and|or|to)\b)(?=\w)", "-", entry)
-    lines = re.sub(r"\{([^{}]*)\}", r"\1", joined).splitlines()
-    paragraphs: list[list[str]] = [[]]
-    in_head = True
-    for line in lines:
-        leaves_head = in_head and bool(paragraphs[-1]) and line[:1].isspace()
-        if not line.strip() or leaves_head:
-            paragraphs.append([])
-            in_head = False
-        paragraphs[-1] += line.split()
-    return "\n".join(" ".join(words) for words in paragraphs if words)

@@ -5,9 +5,9 @@
     python checkpoints/smollm2-135m/make_corpus.py unpacked corpus saerepgeo/text_sample
 
 Writes `train.jsonl.gz` and `heldout.jsonl.gz` into the second folder and `wordnet.jsonl.gz` into
-the third, and prints what is in them. A document is a page: neighbouring entries of one dictionary, or
-neighbouring paragraphs of the handbook, about 1,500 characters together. Which page goes where
-depends on its digest alone, so that the same packages always give the same files.
+the third, and prints what is in them. A document is a page: neighbouring entries of one
+dictionary, or neighbouring paragraphs of the handbook, about 1,500 characters together. Which page
+goes where depends on its digest alone, so that the same packages always give the same files.
 
 - WordNet repeats a definition in the entry of every synonym; here it stands once, in the first.
 - A third of WordNet's pages is the shipped sample, 2 % of all other pages are held out.
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-from saerepgeo.text import read_dictionary, unwrap_entry
+from saerepgeo.dictd import raw_entries, unwrap_entry
 
 PAGE_CHARS = 1500
 SAMPLE_CHARS = 4_500_000
@@ -33,6 +33,12 @@ SHARED_WORDS = 10
 
 Page = tuple[str, ...]
 """Entries or paragraphs."""
+
+
+def read_dictionary(path: Path) -> Iterator[str]:
+    """Yield the entries as they stand; three bytes of GCIDE are not UTF-8."""
+    for _, content in raw_entries(path):
+        yield content.decode("utf-8", "replace")
 
 
 def wordnet(path: Path) -> Iterator[str]:
@@ -77,7 +83,7 @@ GCIDE_SOURCE = r"\[(?:1913 Webster|Webster 1913|WordNet|PJC|AS\b|RDH|RHUD|MW10)[
 
 def gcide(path: Path) -> Iterator[str]:
     """Yield the entries of GCIDE without pronunciations, marks of origin, and what is WordNet's."""
-    for entry in read_dictionary(path, errors="replace"):
+    for entry in read_dictionary(path):
         paragraphs = re.split(r"\n\s*\n", re.sub(rf"({GCIDE_SOURCE}).*", r"\1", entry))
         own = [text for text in paragraphs if "[WordNet" not in text]
         text = "\n\n".join(own)

@@ -1,0 +1,81 @@
+"""Dictionaries in the dictd format: `NAME.dict` or `NAME.dict.dz`, with `NAME.index` beside it."""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase, digits
+
+__all__ = ["GZIP_ERRORS", "raw_entries", "unwrap_entry"]
+
+GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading a file raises that is cut short, damaged, or not gzip at all."""
+
+
+def raw_entries(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and bytes of every entry, in the order of the file.
+
+    The entries about the dictionary itself (`00-database-…`) are left out. Only the index tells
+    where an entry begins, so it has to be there.
+
+    Raises:
+        ValueError: A missing or damaged index, one of another dictionary, a damaged `.dz`.
+    """
+    index = path.with_name(path.name.partition(".dict.")[0].removesuffix(".dict") + ".index")
+    if not index.is_file():
+        raise ValueError(f"{path}: the dictionary's index {index.name} is not beside it")
+    content = _decompressed(path)
+    spans: dict[tuple[int, int], str] = {}
+    for number, line in enumerate(index.read_bytes().splitlines(), start=1):
+        # Headwords may hold anything but a tab; only the two numbers matter here.
+        columns = line.decode("utf-8", "replace").split("\t")
+        if len(columns) < 3 or not set(columns[1] + columns[2]) <= set(_BASE64):
+            raise ValueError(f"{index}, line {number}: expected headword, offset, length")
+        spans.setdefault((_base64_number(columns[1]), _base64_number(columns[2])), columns[0])
+    for (offset, length), headword in sorted(spans.items()):
+        if offset + length > len(content):
+            raise ValueError(f"{index}: {headword!r} lies beyond the end of {path.name}")
+        if not headword.startswith("00-database"):
+            yield offset, content[offset : offset + length]
+
+
+def _decompressed(path: Path) -> bytes:
+    if path.suffix == ".dict":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except GZIP_ERRORS as error:
+        raise ValueError(f"{path}: damaged or not gzip: {error}") from error
+
+
+_BASE64 = {
+    digit: value for value, digit in enumerate(ascii_uppercase + ascii_lowercase + digits + "+/")
+}
+
+
+def _base64_number(number: str) -> int:
+    value = 0
+    for digit in number:
+        value = value * 64 + _BASE64[digit]
+    return value
+
+
+def unwrap_entry(entry: str) -> str:
+    """Return a dictionary entry with its column breaks undone and its cross-reference braces gone.
+
+    >>> unwrap_entry("zymase\\n    n 1: a complex of {enzymes} that\\n         cause glycolysis\\n")
+    'zymase\\nn 1: a complex of enzymes that cause glycolysis'
+    """
+    # A word broken at its own hyphen is whole again; "pre- and postwar" stays as it is.
+    joined = re.sub(r"(?<=\w)-\n\s+(?!(?:and|or|to)\b)(?=\w)", "-", entry)
+    lines = re.sub(r"\{([^{}]*)\}", r"\1", joined).split("\n")
+    paragraphs: list[list[str]] = [[]]
+    in_head = True
+    for line in lines:
+        leaves_head = in_head and bool(paragraphs[-1]) and line[:1].isspace()
+        if not line.strip() or leaves_head:
+            paragraphs.append([])
+            in_head = False
+        paragraphs[-1] += line.split()
+    return "\n".join(" ".join(words) for words in paragraphs if words)
