@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.graphs import mst_weight
 from saerepgeo.geometry.points import check_finite
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
@@ -22,6 +23,7 @@ __all__ = [
     "fisher_ratio",
     "pairwise_distances",
     "relative_aedp",
+    "scale_free_mstw",
     "within_scatter",
 ]
 
@@ -163,8 +165,8 @@ def average_pairwise_distance(centres: Float[Tensor, "cluster dim"]) -> Estimate
     n = len(centres)
     if n < 2:
         return Estimate.undefined(f"AEDP needs two or more centroids, got {n}", n_used=n)
-    value = pairwise_distances(centres).sum() / (n * (n - 1))
-    return Estimate(value.double(), n_used=n, n_dropped=0)
+    value = pairwise_distances(centres.double()).sum() / (n * (n - 1))
+    return Estimate(value, n_used=n, n_dropped=0)
 
 
 def relative_aedp(moments: ClassMoments) -> Estimate:
@@ -205,6 +207,25 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
     between = (weights * (centroids(moments) - mean).square().sum(1)).sum()
     n_used, n_dropped = _class_counts(moments)
     return Estimate((between / within_scatter(moments)).double(), n_used, n_dropped)
+
+
+def scale_free_mstw(centres: Float[Tensor, "cluster dim"]) -> Estimate:
+    """Return the mean edge of the centroids' spanning tree over their mean distance, differentiable.
+
+    MSTW/((K−1)·AEDP), between 0 and 1: near 0 where the centroids form few tight groups, 1 where
+    all are equally far apart, 3/(K+1) where they are evenly spaced on a line.
+
+    Two centroids always give 1. Fewer than two, or all centroids equal: undefined.
+
+    >>> round(scale_free_mstw(torch.arange(5.0)[:, None]).value.item(), 12)
+    0.5
+    """
+    aedp, n = average_pairwise_distance(centres), len(centres)
+    if aedp.reason is not None:
+        return aedp._replace(reason=f"scale-free MSTW needs two or more centroids, got {n}")
+    if not bool(aedp.value.detach() > 0):
+        return Estimate.undefined("all centroids are equal", n_used=n)
+    return Estimate(mst_weight(centres) / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
 
 
 def as_loss(estimate: Estimate, anchor: Tensor) -> Float[Tensor, ""]:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
 from saerepgeo.geometry import (
@@ -17,6 +19,7 @@ from saerepgeo.geometry import (
     fisher_ratio,
     pairwise_distances,
     relative_aedp,
+    scale_free_mstw,
     silhouette,
     within_scatter,
 )
@@ -40,6 +43,7 @@ def _figures(points, labels, shift=None):
             relative_aedp(moments).value,
             fisher_ratio(moments).value,
             silhouette(points, labels).value,
+            scale_free_mstw(centroids(moments)).value,
         ]
     )
 
@@ -58,13 +62,15 @@ def test_known_answers():
 
 def test_parity_with_scikit_learn_and_numpy():
     points, labels = _sample(0)
-    aedp, relative, fisher, coefficient = _figures(points, labels).tolist()
+    aedp, relative, fisher, coefficient, tree = _figures(points, labels).tolist()
     x, y = points.numpy(), labels.numpy()
     means = np.stack([x[y == k].mean(0) for k in range(N_CLASSES)])
     gaps = np.linalg.norm(means[:, None] - means, axis=-1)[np.triu_indices(N_CLASSES, 1)]
     pooled = sum(((x[y == k] - means[k]) ** 2).sum() for k in range(N_CLASSES)) / (40 - N_CLASSES)
     assert aedp == pytest.approx(gaps.mean(), rel=1e-12)
     assert relative == pytest.approx(gaps.mean() / np.sqrt(pooled), rel=1e-12)
+    weight = minimum_spanning_tree(squareform(pdist(means))).sum()
+    assert tree == pytest.approx(weight / (N_CLASSES - 1) / gaps.mean(), rel=1e-12)
     # Calinski–Harabasz is the Fisher ratio per degree of freedom
     by_freedom = (40 - N_CLASSES) / (N_CLASSES - 1)
     assert fisher * by_freedom == pytest.approx(calinski_harabasz_score(x, y), rel=1e-12)
@@ -165,7 +171,7 @@ def test_select_takes_the_classes_of_one_concept():
     assert float(fisher_ratio(chosen)) == pytest.approx(float(fisher_ratio(alone)), rel=1e-12)
 
 
-@pytest.mark.parametrize("index", [0, 1, 2, 3])
+@pytest.mark.parametrize("index", range(5))
 def test_gradcheck(index):
     points, labels = _sample(0, n=12, dim=3)
     assert torch.autograd.gradcheck(
@@ -220,6 +226,16 @@ def test_undefined_silhouette_and_aedp_say_why():
     assert "2 to n−1 classes" in silhouette(points[:0], torch.arange(0)).reason
     assert "two or more" in average_pairwise_distance(points[:1]).reason
     assert "two or more" in average_pairwise_distance(points[:0]).reason
+    assert "two or more" in scale_free_mstw(points[:1]).reason
+    assert "are equal" in scale_free_mstw(torch.ones(3, 2)).reason
+
+
+def test_scale_free_mstw_of_known_shapes():
+    simplex = torch.eye(6)  # all equally far apart
+    assert float(scale_free_mstw(simplex)) == pytest.approx(1.0, rel=1e-12)
+    assert float(scale_free_mstw(torch.tensor([[0.0], [9.0]]))) == 1.0
+    groups = torch.tensor([[0.0], [1e-6], [1.0], [1.0 + 1e-6]])
+    assert float(scale_free_mstw(groups)) == pytest.approx(0.5, rel=1e-4)  # 1/3 over 2/3
 
 
 def test_constant_columns_change_nothing():
