@@ -210,7 +210,7 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
 
 
 def scale_free_mstw(centres: Float[Tensor, "cluster dim"]) -> Estimate:
-    """Return the mean edge of the centroids' spanning tree over their mean distance, differentiable.
+    """Return the mean edge of the centroids' tree over their mean distance, differentiable.
 
     MSTW/((K−1)·AEDP), between 0 and 1: near 0 where the centroids form few tight groups, 1 where
     all are equally far apart, 3/(K+1) where they are evenly spaced on a line.
