@@ -6,7 +6,7 @@ and further ones for each.
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,9 +75,7 @@ FILTER_WORDS: dict[str, tuple[str, ...]] = {
 MaskFunction = Callable[[Int[Tensor, "*prompt position"]], Bool[Tensor, "*prompt position"]]
 
 
-def token_filter(
-    concept: str, tokenizer: Any, protocol: Literal["paper", "sound"] = "sound"
-) -> MaskFunction:
+def token_filter(concept: str, tokenizer: Any, protocol: str = "sound") -> MaskFunction:
     """Return the function from token ids to a mask that is True where a token passes the filter.
 
     `paper`: every string of the lists is looked up as a single token, bare, as it stands; strings

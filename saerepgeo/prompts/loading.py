@@ -102,7 +102,7 @@ def load_prompts(
     Raises:
         ValueError: With file, concept and index of the prompt: not a file, not UTF-8, not JSON,
             wrong types, an empty concept or prompt, an item in no prompt, a prompt without an item,
-            the same prompt twice, fewer than two items, an unknown concept.
+            fewer than two items or the same one twice, an unknown concept.
 
     >>> months = load_prompts(concepts=["months"])["months"]
     >>> months.items[months.item_ids[0]], months.mentions[0]
@@ -172,7 +172,8 @@ def _concept(name: str, entry: Any, place: str) -> Concept:
     else:
         prompts = _strings(entry, place, "prompt")
         items = _shipped_items().get(name) or _bare_prompts(prompts)
-    if len({item.casefold() for item in items}) < max(len(items), MIN_ITEMS):
+    items = tuple(item.strip() for item in items)
+    if len({_match_key(item) for item in items}) < max(len(items), MIN_ITEMS):
         found = ", ".join(items) or "none"
         raise ValueError(f"{place}: expected at least {MIN_ITEMS} different items, got {found}")
     return _labelled(name, items, prompts, place)
@@ -210,8 +211,6 @@ def _strings(value: Any, place: str, kind: str) -> tuple[str, ...]:
             raise ValueError(f"{where}: expected a string, got {_type_name(text)}")
         if not text.strip():
             raise ValueError(f"{where}: empty")
-        if text in value[:index]:
-            raise ValueError(f"{where} ({text!r}): the same as {kind} {value.index(text)}")
     return tuple(value)
 
 
@@ -220,17 +219,25 @@ def _mention_pattern(items: Sequence[str]) -> re.Pattern[str]:
     longest_first = sorted(range(len(items)), key=lambda index: -len(items[index]))
     options = []
     for index in longest_first:
-        item = items[index].strip()
-        flag = "" if len(item) == 1 else "i"
-        options.append(f"(?P<item{index}>(?{flag}:{re.escape(item)}))")
+        flag = "" if len(items[index]) == 1 else "i"
+        options.append(f"(?P<item{index}>(?{flag}:{re.escape(items[index])}))")
     return re.compile(rf"(?<!\w)(?:{'|'.join(options)})(?!\w)")
 
 
+def _match_key(item: str) -> str:
+    """Return what is the same for two items exactly where one pattern would match both."""
+    return item if len(item) == 1 else item.casefold()
+
+
 def _bare_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
-    candidates = [prompt for prompt in prompts if prompt.rstrip()[-1] not in ".?!"]
+    stripped = [prompt.strip() for prompt in prompts]
+    candidates: dict[str, str] = {}
+    for prompt in stripped:
+        if prompt[-1] not in ".?!":
+            candidates.setdefault(_match_key(prompt), prompt)
     bare = []
-    for candidate in candidates:
-        others = [prompt for prompt in candidates if prompt.casefold() != candidate.casefold()]
+    for key, candidate in candidates.items():
+        others = [other for other_key, other in candidates.items() if other_key != key]
         if not others or not _mention_pattern(others).search(candidate):
             bare.append(candidate)
     return tuple(bare)
