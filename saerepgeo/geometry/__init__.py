@@ -52,6 +52,13 @@ from saerepgeo.geometry.separation import (
     within_scatter,
 )
 from saerepgeo.geometry.silhouettes import silhouette
+from saerepgeo.geometry.sketch import (
+    Sketch,
+    empty_sketch,
+    extend_sketch,
+    merge_sketches,
+    sketch_singular_values,
+)
 from saerepgeo.geometry.spsd import bures_wasserstein, spsd_distance
 from saerepgeo.geometry.transport import Coupling, gromov_wasserstein
 
@@ -64,6 +71,7 @@ __all__ = [
     "NumericalRankResult",
     "PermutationTest",
     "ScaleCurve",
+    "Sketch",
     "SpanningTree",
     "as_loss",
     "average_geodesic_distance",
@@ -76,10 +84,13 @@ __all__ = [
     "debiased_cka",
     "dimension_from_ratios",
     "effective_rank",
+    "empty_sketch",
+    "extend_sketch",
     "fisher_ratio",
     "gride",
     "gromov_wasserstein",
     "match_clusters",
+    "merge_sketches",
     "minimum_spanning_tree",
     "mst_weight",
     "multilinear_rank",
@@ -95,6 +106,7 @@ __all__ = [
     "scale_free_mstw",
     "silhouette",
     "singular_values",
+    "sketch_singular_values",
     "spsd_distance",
     "stable_rank",
     "subsample_interval",

@@ -70,8 +70,10 @@ def as_cloud(points: Tensor | SparseLatents) -> Cloud:
         check_finite(points.values)
         return SparseCloud(_csr_of_latents(points), points.values.device)
     if points.layout != torch.strided:
-        check_finite(points)
-        return SparseCloud(_csr_of_tensor(points), points.device)
+        rows = points.detach()
+        rows = rows if rows.layout == torch.sparse_csr else rows.to_sparse_coo().coalesce()
+        check_finite(rows)
+        return SparseCloud(_csr_of_tensor(rows.cpu()), points.device)
     x = as_float64(points).detach()
     if x.device.type == "cpu" and x.numel() > 0 and x.shape[1] > 100:
         n_entries = int(x.count_nonzero())
@@ -221,10 +223,13 @@ def _csr_of_latents(latents: SparseLatents) -> sparse.csr_matrix:
 
 
 def _csr_of_tensor(points: Tensor) -> sparse.csr_matrix:
-    rows = points.detach().to_sparse_csr().cpu()
-    values = rows.values().double().numpy()
-    parts = (values, rows.col_indices().numpy(), rows.crow_indices().numpy())
-    x = sparse.csr_matrix(parts, shape=tuple(points.shape))
+    if points.layout == torch.sparse_csr:
+        parts = (points.col_indices(), points.crow_indices())
+        entries = (points.values().double().numpy(), *(part.numpy() for part in parts))
+        x = sparse.csr_matrix(entries, shape=tuple(points.shape))
+    else:
+        values, indices = points.values().double().numpy(), points.indices().numpy()
+        x = sparse.csr_matrix((values, tuple(indices)), shape=tuple(points.shape))
     x.eliminate_zeros()
     return x
 

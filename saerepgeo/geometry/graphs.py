@@ -8,7 +8,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, shortest_path
 from torch import Tensor
 
-from saerepgeo.geometry.neighbours import nearest_neighbours
+from saerepgeo.geometry.clouds import as_cloud
+from saerepgeo.geometry.neighbours import search
 from saerepgeo.geometry.points import as_float64
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
@@ -147,12 +148,12 @@ def average_geodesic_distance(
     """
     if k < 1:
         raise ValueError(f"`k` must be at least 1, got {k}")
-    n_points = len(points.values) if isinstance(points, SparseLatents) else len(points)
+    cloud = as_cloud(points)
+    n_points = cloud.n_points
     if n_points < 2:
-        as_float64(points)
         undefined = Estimate.undefined(f"{n_points} points have no pairs")
         return GeodesicEstimate(undefined.value, n_points, 0, 0, undefined.reason)
-    found = nearest_neighbours(points, min(k, n_points - 1))
+    found = search(cloud, min(k, n_points - 1))
     graph = _symmetric_graph(found.distances.cpu().numpy(), found.indices.cpu().numpy())
     n_components = int(connected_components(graph, directed=False)[0])
     total, n_paths = 0.0, 0
