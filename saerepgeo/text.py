@@ -150,7 +150,7 @@ class FileText(TextSource):
 
     def _field(self, line: str, place: str) -> str:
         try:
-            row = json.loads(line)
+            row = json.loads(line.rstrip())
         except json.JSONDecodeError as error:
             raise ValueError(f"{place}: not JSON at column {error.colno}: {error.msg}") from error
         if not isinstance(row, dict) or not isinstance(row.get(self.field), str):
@@ -199,12 +199,14 @@ class HubText(TextSource):
         if row is None and start == 0:
             raise ValueError(f"no text in hf:{self.name}, split {self.split!r}")
 
-    def _rows(self, start: int) -> Any:
+    def _rows(self, start: int) -> Iterator[dict[str, Any]]:
         try:
             rows = self._builder.as_streaming_dataset(split=self.split)
-        except ValueError as error:
+            yield from rows.skip(start) if start else rows
+        except (OSError, ValueError) as error:
             raise ValueError(f"hf:{self.name}: {_first_line(error)}") from error
-        return rows.skip(start) if start else rows
+        except StopIteration:  # out of `datasets`, from a file without a row
+            return
 
     @property
     def fingerprint(self) -> str:
