@@ -1,0 +1,93 @@
+"""How many latents an SAE uses: at a point, and at all."""
+
+from typing import Any
+
+from torch import Tensor
+
+from saerepgeo.geometry.points import check_finite
+from saerepgeo.metrics.estimates import EstimateMetric, ratio
+from saerepgeo.types import Estimate, Float, SparseLatents
+
+__all__ = ["L0", "DeadFraction"]
+
+
+class L0(EstimateMetric):
+    """Mean number of latents that are not 0, a point.
+
+    Takes dense or sparse latents and accumulates both counts. No points: undefined.
+
+    >>> import torch
+    >>> metric = L0()
+    >>> metric.update(torch.tensor([[0.0, 1.5], [0.0, 0.0]]))
+    >>> metric.compute().item()
+    0.5
+    """
+
+    n_active: Tensor
+    n_points: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_count("n_active")
+        self.add_count("n_points")
+
+    def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
+        """Add points."""
+        values = _checked_latents(latents)
+        self.n_active += values.count_nonzero()
+        self.n_points += len(values)
+
+    def estimate(self) -> Estimate:
+        """Return the mean count with the number of points."""
+        return ratio(self.n_active, self.n_points, self.n_points)
+
+
+class DeadFraction(EstimateMetric):
+    """Share of the latents that were active at no point.
+
+    Any share means something only beside the number of tokens: that is `n_points`, and `n_used` of
+    `estimate()`. Accumulates how often each latent was active (`activation_counts [d_sae]`);
+    divided by `n_points` they are the firing frequencies. No points: undefined.
+
+    Args:
+        d_sae: number of latents.
+    """
+
+    higher_is_better = False
+    activation_counts: Tensor
+    n_points: Tensor
+
+    def __init__(self, d_sae: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if d_sae < 1:
+            raise ValueError(f"`d_sae` must be at least 1, got {d_sae}.")
+        self.d_sae = d_sae
+        self.add_count("activation_counts", d_sae)
+        self.add_count("n_points")
+
+    def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
+        """Add points."""
+        values = _checked_latents(latents)
+        width = latents.d_sae if isinstance(latents, SparseLatents) else values.shape[1]
+        if width != self.d_sae:
+            raise ValueError(f"`latents` must have d_sae={self.d_sae} columns, got {width}.")
+        if isinstance(latents, SparseLatents):
+            active = latents.indices[values != 0]
+            self.activation_counts += torch.bincount(active, minlength=self.d_sae)
+        else:
+            self.activation_counts += values.count_nonzero(0)
+        self.n_points += len(values)
+
+    def estimate(self) -> Estimate:
+        """Return the share; `n_used` is the number of tokens."""
+        n_dead = (self.activation_counts == 0).sum()
+        n_latents = n_dead.new_tensor(self.d_sae if self.n_points else 0)
+        return ratio(n_dead, n_latents, self.n_points)
+
+
+def _checked_latents(latents: Tensor | SparseLatents) -> Tensor:
+    values = latents.values if isinstance(latents, SparseLatents) else latents
+    if values.ndim != 2:
+        raise ValueError(f"`latents` must be [point, d_sae], got shape {tuple(values.shape)}.")
+    check_finite(values, "latents")
+    return values.detach()
