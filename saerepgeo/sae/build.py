@@ -153,7 +153,7 @@ def _required_scale(cfg: dict[str, Any], input_scale: float | None) -> float:
             "the weights; fold them with SAELens' fold_activation_whitening and save again"
         )
     if mode != "expected_average_only_in":
-        return 1.0
+        return 1.0 if input_scale is None else float(input_scale)  # the model refuses any but 1
     if input_scale is None:
         raise ValueError(
             "`input_scale` must be given: this SAE was trained on residuals scaled by a constant "

@@ -74,6 +74,12 @@ def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor
             f"{folder / 'config.json'} must name a trainer `dict_class` among "
             f"{', '.join(_ARCHITECTURES)}, got {found!r}"
         )
+    for name in ("activation_dim", "dict_size"):
+        if not isinstance(trainer.get(name), int):
+            raise ValueError(
+                f"{folder / 'config.json'} must hold an integer `{name}` under trainer, got "
+                f"{trainer.get(name)!r}"
+            )
     stored = _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE)
     kind = trainer["dict_class"]
     architecture = _ARCHITECTURES[kind]

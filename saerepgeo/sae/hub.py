@@ -35,7 +35,8 @@ def load_release(
     cfg, weights = _fetch(release, name)
     cfg = handle_config_defaulting(cfg)
     training_config(cfg | {"device": "cpu"}, training)
-    if input_scale is None:
+    is_scaled = cfg.get("normalize_activations") == "expected_average_only_in"
+    if is_scaled and input_scale is None:
         input_scale = get_norm_scaling_factor(release, name)
     return assemble(cfg, weights, training, input_scale, device)
 

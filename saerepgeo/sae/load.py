@@ -83,7 +83,8 @@ def _load_sae_lens(
 ) -> SAEModel:
     cfg = read_config(folder)
     training_config(cfg | {"device": "cpu"}, training)  # refuse before the weights are read
-    if input_scale is None and (folder / SCALER_FILE).is_file():
+    is_scaled = cfg.get("normalize_activations") == "expected_average_only_in"
+    if is_scaled and input_scale is None and (folder / SCALER_FILE).is_file():
         input_scale = read_json(folder / SCALER_FILE).get("scaling_factor")
     weights = _without_finetuning_scale(read_safetensors(folder / WEIGHTS_FILE))
     return assemble(cfg, weights, training, input_scale, device)

@@ -46,6 +46,11 @@ class SAEModel(nn.Module):
             )
         if not (input_scale > 0 and input_scale < float("inf")):
             raise ValueError(f"`input_scale` must be positive and finite, got {input_scale}")
+        if input_scale != 1.0 and cfg.normalize_activations != "expected_average_only_in":
+            raise ValueError(
+                "`input_scale` must be left out unless the SAE was trained with "
+                f"expected_average_only_in, got {input_scale} for {cfg.normalize_activations!r}"
+            )
         self.normalization: NormalizationMode = cfg.normalize_activations
         _strip_state(sae)
         self.sae: Any = sae
