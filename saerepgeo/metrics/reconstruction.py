@@ -177,10 +177,8 @@ class CosineSimilarity(EstimateMetric):
 
     def estimate(self) -> Estimate:
         """Return the mean cosine with the counts."""
-        figure = _ratio(
-            self.total, self.n_points.double(), self.n_points, "no points off the origin"
-        )
-        return figure._replace(n_dropped=int(self.n_dropped))
+        n, reason = self.n_points, "no points off the origin"
+        return ratio(self.total, n, n, reason)._replace(n_dropped=int(self.n_dropped))
 
 
 class RelativeReconstructionBias(EstimateMetric):

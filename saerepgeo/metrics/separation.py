@@ -145,7 +145,7 @@ class ScaleFreeMSTW(ClassMomentsMetric):
 
 
 def chosen_classes(n_classes: int, classes: Sequence[int] | None) -> list[int]:
-    """Return the class ids a figure is about, all where `classes` is None; ValueError for others."""
+    """Return the class ids of a figure, all where `classes` is None; ValueError for others."""
     chosen = range(n_classes) if classes is None else classes
     if n_classes < 1 or not all(0 <= k < n_classes for k in chosen):
         raise ValueError(f"`classes` must lie in 0…{n_classes - 1} (n_classes), got {classes}.")
