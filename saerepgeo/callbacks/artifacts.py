@@ -1,0 +1,169 @@
+"""Results on disk: tables that runs add to, tensors, label arrays and figures; all or nothing.
+
+Every file is written beside its place under a temporary name and renamed, so that a crash or a
+second process leaves either the file of before or the whole new one.
+"""
+
+import csv
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+__all__ = ["merge_rows", "read_rows", "save_array", "save_figure", "save_tensors", "write_rows"]
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: no lock between processes there, still no torn file
+    fcntl = None
+
+Value = str | float | int | bool | None
+Row = Mapping[str, Value]
+
+
+def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> None:
+    """Add `rows` to the CSV file `path`; rows there with the same values in `key` give way.
+
+    Safe beside other processes that add to the same file: each holds a lock (`.NAME.lock`, which
+    the system releases when a process dies) from reading to renaming. The columns are those of the
+    file, then new ones in the order of the rows; where a row has no value the field is empty. NaN
+    is written `nan`, None as an empty field. No rows: nothing happens.
+
+    Args:
+        path: the file; made, with its folder, where it is missing.
+        rows: one mapping of column to value a row.
+        key: columns that say what a row is about, e.g. concept, model, protocol.
+
+    Raises:
+        ValueError: a row or the file lacks a column of `key`, or a line of the file does not fit
+            its header.
+    """
+    path = Path(path)
+    for row in rows:
+        _require(key, row, f"a row for {path}")
+    if not rows:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        existing = read_rows(path) if path.is_file() else []
+        if existing:
+            _require(key, existing[0], f"the header of {path}")
+        fresh = [{name: _as_text(value) for name, value in row.items()} for row in rows]
+        replaced = {tuple(row[name] for name in key) for row in fresh}
+        kept = [row for row in existing if tuple(row[name] for name in key) not in replaced]
+        write_rows(path, [*kept, *fresh], columns=list(existing[0]) if existing else ())
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file as text by column.
+
+    Raises ValueError where a line does not fit the header.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ValueError(
+                f"row {number} of {path} does not fit the header ({len(reader.fieldnames or ())} "
+                "columns); mend the file or move it away"
+            )
+    return rows
+
+
+def write_rows(path: str | Path, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
+    """Write a CSV file anew: `columns` first, then others in the order in which rows name them."""
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    with _replacing(Path(path)) as scratch, open(scratch, "w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({n: _as_text(v) for n, v in row.items()} for row in rows)
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors, which may share memory or lie on any device, as one safetensors file."""
+    from safetensors.torch import save_file
+
+    copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    with _replacing(Path(path)) as scratch:
+        save_file(copies, scratch, metadata=dict(metadata or {}))
+
+
+def save_array(path: str | Path, array: Tensor | np.ndarray) -> None:
+    """Write a numeric array as an `.npy` file, without pickle."""
+    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+    with _replacing(Path(path)) as scratch, open(scratch, "wb") as file:
+        np.save(file, values, allow_pickle=False)
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a matplotlib figure as PNG and SVG; `path` goes without either suffix.
+
+    The same figure gives the same SVG bytes: no date, and ids that do not depend on the run.
+    """
+    import matplotlib
+
+    stem = Path(path)
+    for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
+        target = stem.with_name(stem.name + suffix)
+        salt = matplotlib.rc_context({"svg.hashsalt": "saerepgeo"})
+        with salt, _replacing(target) as scratch:
+            figure.savefig(scratch, format=suffix[1:], **options)
+
+
+def _as_text(value: Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else repr(float(value))
+    return str(value)
+
+
+def _require(key: Sequence[str], row: Mapping[str, Any], what: str) -> None:
+    missing = [name for name in key if name not in row]
+    if missing:
+        raise ValueError(
+            f"{what} must have the key columns {', '.join(key)}, got none named "
+            f"{', '.join(missing)}"
+        )
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[str]:
+    """Give a temporary name beside `path`, renamed to it if all goes well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    try:
+        yield scratch
+        os.chmod(scratch, 0o666 & ~_umask())  # mkstemp's files are the owner's alone
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
