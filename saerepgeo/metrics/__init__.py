@@ -6,7 +6,11 @@ points give the same result.
 """
 
 from saerepgeo.metrics.alignment import ProcrustesDisparity
+from saerepgeo.metrics.clusters import ClusterCount
+from saerepgeo.metrics.dimension import IntrinsicDimension
 from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.metrics.graphs import AverageGeodesicDistance, Betti0, MinimumSpanningTreeWeight
+from saerepgeo.metrics.rank import EffectiveRank, NumericalRank, ParticipationRatio, StableRank
 from saerepgeo.metrics.reconstruction import (
     CosineSimilarity,
     FractionVarianceUnexplained,
@@ -14,6 +18,7 @@ from saerepgeo.metrics.reconstruction import (
     RelativeReconstructionBias,
 )
 from saerepgeo.metrics.recovered import CrossEntropyRecovered, KLRecovered
+from saerepgeo.metrics.reservoir import PointReservoir
 from saerepgeo.metrics.separation import (
     AverageEuclideanDistance,
     ClassMomentsMetric,
@@ -26,17 +31,27 @@ from saerepgeo.metrics.sparsity import L0, DeadFraction
 __all__ = [
     "L0",
     "AverageEuclideanDistance",
+    "AverageGeodesicDistance",
+    "Betti0",
     "ClassMomentsMetric",
+    "ClusterCount",
     "CosineSimilarity",
     "CrossEntropyRecovered",
     "DeadFraction",
+    "EffectiveRank",
     "EstimateMetric",
     "FisherRatio",
     "FractionVarianceUnexplained",
+    "IntrinsicDimension",
     "KLRecovered",
     "MeanSquaredError",
+    "MinimumSpanningTreeWeight",
+    "NumericalRank",
+    "ParticipationRatio",
+    "PointReservoir",
     "ProcrustesDisparity",
     "RelativeAEDP",
     "RelativeReconstructionBias",
     "ScaleFreeMSTW",
+    "StableRank",
 ]

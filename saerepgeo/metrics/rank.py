@@ -1,0 +1,226 @@
+"""Ranks of a stream of points, from one sketch of its spectrum."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.rank import (
+    Tolerance,
+    effective_rank,
+    numerical_rank,
+    participation_ratio,
+    singular_values,
+    stable_rank,
+)
+from saerepgeo.geometry.sketch import Sketch, empty_sketch, extend_sketch, merge_sketches
+from saerepgeo.metrics.base import MergedStateMetric
+from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.types import Estimate, Float, SparseLatents
+
+__all__ = [
+    "EffectiveRank",
+    "NumericalRank",
+    "ParticipationRatio",
+    "SpectrumMetric",
+    "StableRank",
+]
+
+EXACT_DIM = 2048
+"""Up to so many columns the default sketch keeps all directions: exact, 64 MiB at most."""
+WIDE_SIZE = 512
+"""Directions that the default sketch keeps of more columns."""
+PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+class SpectrumMetric(EstimateMetric, MergedStateMetric):
+    """A metric of the singular values of all points as the rows of one matrix.
+
+    Holds a Frequent Directions sketch: memory does not grow with the points, and sketches merge.
+    While the points have at most `sketch_size` columns, or span at most so many directions, it is
+    exact, whatever the batches and processes. Beyond, every singular value is a lower bound,
+    σ² of the points ≤ σ² of the sketch + `shrinkage`; batches still make no difference, processes
+    do within that bound.
+
+    With `center` the mean row is taken off: the spectrum of the covariance. A column of ones goes
+    into the sketch, and the part of the spectrum orthogonal to it is read out, without the
+    cancellation of a difference of moments.
+
+    Args:
+        sketch_size: directions kept; None keeps all up to 2048 columns, 512 of more.
+        center: take the mean off.
+    """
+
+    plot_lower_bound = 0.0
+    rows: Tensor
+    shrinkage: Tensor
+    n_points: Tensor
+    coarsest: Tensor
+
+    def __init__(
+        self, sketch_size: int | None = None, *, center: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if sketch_size is not None and sketch_size < 1:
+            raise ValueError(f"`sketch_size` must be ≥ 1, got {sketch_size}")
+        self.sketch_size = sketch_size
+        self.center = center
+        self.add_state("rows", torch.zeros(0, 0, dtype=torch.float64), dist_reduce_fx="cat")
+        self.add_sum("shrinkage")
+        self.add_count("n_points")
+        self.add_state("coarsest", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
+
+    def update(self, points: Float[Tensor, "point dim"] | SparseLatents) -> None:
+        """Add points as rows of the matrix."""
+        x = as_float64(points).detach().to(self.rows.device)
+        if self.center:
+            x = torch.cat([x.new_ones(len(x), 1), x], 1)
+        dtype = points.values.dtype if isinstance(points, SparseLatents) else points.dtype
+        sketch = extend_sketch(self._sketch(self.rows, self.shrinkage, x.shape[1]), x)
+        self.rows, self.shrinkage = sketch.rows, sketch.shrinkage
+        self.n_points += len(x)
+        if len(x):
+            self.coarsest = self.coarsest.clamp(min=PRECISIONS.index(dtype))
+
+    def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the sketch of all rows together."""
+        filled = [state for state in states if state["rows"].shape[1]] or list(states[:1])
+        dim = filled[0]["rows"].shape[1]
+        sketch = self._sketch(filled[0]["rows"], filled[0]["shrinkage"], dim)
+        for state in filled[1:]:
+            sketch = merge_sketches(sketch, self._sketch(state["rows"], state["shrinkage"], dim))
+        return {
+            "rows": sketch.rows,
+            "shrinkage": sketch.shrinkage,
+            "n_points": torch.stack([state["n_points"] for state in states]).sum(),
+            "coarsest": torch.stack([state["coarsest"] for state in states]).max(),
+        }
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the points; 0 before the first ones."""
+        return max(self.rows.shape[1] - self.center, 0)
+
+    @property
+    def spectrum(self) -> Float[Tensor, "value"]:
+        """Singular values of the points this process has seen, largest first."""
+        if not self.center or not len(self.rows):
+            return singular_values(self.rows)
+        # the first row of the triangle is the column of ones and all that is parallel to it
+        return singular_values(torch.linalg.qr(self.rows, mode="r").R[1:, 1:])
+
+    def _sketch(self, rows: Tensor, shrinkage: Tensor, dim: int) -> Sketch:
+        size = self.sketch_size or (dim if dim <= EXACT_DIM + self.center else WIDE_SIZE)
+        fresh = empty_sketch(dim, max(size, 1), rows.device)
+        return Sketch(rows, shrinkage, fresh.size) if rows.shape[1] else fresh
+
+    def _counted(self, figure: Estimate) -> Estimate:
+        reason = "no points" if not self.n_points else figure.reason
+        return figure._replace(n_used=int(self.n_points), n_dropped=0, reason=reason)
+
+
+class NumericalRank(SpectrumMetric):
+    """Number of singular values above a threshold; see `numerical_rank` for the rules.
+
+    From one sketch for all batches and processes (see `SpectrumMetric`). Once that is inexact
+    (`shrinkage` > 0) the figure is a lower bound, `sketch_size` at most, and the rule
+    `"gavish-donoho"` without `noise` is undefined, for it needs the median of the whole spectrum.
+    After `compute` the attribute `threshold` holds what decided. No points: undefined.
+
+    Args:
+        tol: `"eps"`, `"gavish-donoho"` or a number.
+        dtype: precision of the data; None takes the coarsest dtype of the points seen.
+        noise: standard deviation of an entry's noise, for `"gavish-donoho"`.
+        sketch_size: directions kept.
+        center: take the mean off.
+
+    >>> metric = NumericalRank()
+    >>> metric.update(torch.ones(100, 7))
+    >>> metric.compute().item()
+    1.0
+    """
+
+    threshold: float | None = None
+
+    def __init__(
+        self,
+        tol: Tolerance = "eps",
+        *,
+        dtype: torch.dtype | None = None,
+        noise: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.tol = tol
+        self.data_dtype = dtype
+        self.noise = noise
+        numerical_rank(torch.ones(1), (1, 1), tol, noise=noise)  # bad arguments fail now
+
+    def estimate(self) -> Estimate:
+        """Return the rank with the number of points."""
+        if not self.n_points:
+            return Estimate.undefined("no points")
+        spectrum = self.spectrum
+        is_exact = float(self.shrinkage) <= 1e-20 * float(self.rows.square().sum())
+        if self.tol == "gavish-donoho" and self.noise is None and not is_exact:
+            return self._counted(
+                Estimate.undefined("the median singular value is not in the sketch: give `noise`")
+            )
+        shape = (int(self.n_points), self.n_columns)
+        dtype = self.data_dtype or PRECISIONS[int(self.coarsest)]
+        found = numerical_rank(spectrum, shape, self.tol, dtype=dtype, noise=self.noise)
+        self.threshold = found.threshold
+        return self._counted(Estimate(self.rows.new_tensor(found.rank), 0, 0))
+
+
+class EffectiveRank(SpectrumMetric):
+    """exp H(σ/Σσ), the number of equal singular values of the same entropy (RankMe).
+
+    From one sketch for all batches and processes (see `SpectrumMetric`); of an inexact one it is
+    the figure of the directions kept, too low. No points, or zeros only: undefined.
+
+    >>> metric = EffectiveRank()
+    >>> metric.update(torch.eye(5))
+    >>> round(metric.compute().item(), 6)
+    5.0
+    """
+
+    def estimate(self) -> Estimate:
+        """Return the effective rank with the number of points."""
+        return self._counted(effective_rank(self.spectrum))
+
+
+class StableRank(SpectrumMetric):
+    """Σσ²/σ₁², which small perturbations hardly change.
+
+    From one sketch for all batches and processes (see `SpectrumMetric`); of an inexact one it is
+    the figure of the directions kept. No points, or zeros only: undefined.
+
+    >>> metric = StableRank()
+    >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    >>> metric.compute().item()
+    1.25
+    """
+
+    def estimate(self) -> Estimate:
+        """Return the stable rank with the number of points."""
+        return self._counted(stable_rank(self.spectrum))
+
+
+class ParticipationRatio(SpectrumMetric):
+    """(Σσ²)²/Σσ⁴: of the covariance with `center`, of the second moment matrix without.
+
+    From one sketch for all batches and processes (see `SpectrumMetric`); of an inexact one it is
+    the figure of the directions kept. No points, or zeros only: undefined.
+
+    >>> metric = ParticipationRatio()
+    >>> metric.update(torch.eye(4))
+    >>> round(metric.compute().item(), 6)
+    4.0
+    """
+
+    def estimate(self) -> Estimate:
+        """Return the participation ratio with the number of points."""
+        return self._counted(participation_ratio(self.spectrum))
