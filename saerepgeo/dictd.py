@@ -11,6 +11,8 @@ __all__ = ["GZIP_ERRORS", "raw_entries", "unwrap_entry"]
 
 GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a file raises that is cut short, damaged, or not gzip at all."""
+ABOUT = "00-database"
+"""How the headwords of entries about the dictionary itself begin."""
 
 
 def raw_entries(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -32,11 +34,14 @@ def raw_entries(path: Path) -> Iterator[tuple[int, bytes]]:
         columns = line.decode("utf-8", "replace").split("\t")
         if len(columns) < 3 or not set(columns[1] + columns[2]) <= set(_BASE64):
             raise ValueError(f"{index}, line {number}: expected headword, offset, length")
-        spans.setdefault((_base64_number(columns[1]), _base64_number(columns[2])), columns[0])
+        span = _base64_number(columns[1]), _base64_number(columns[2])
+        # Other names of an entry about the dictionary do not make it one of the language.
+        if not spans.get(span, "").startswith(ABOUT):
+            spans[span] = columns[0]
     for (offset, length), headword in sorted(spans.items()):
         if offset + length > len(content):
             raise ValueError(f"{index}: {headword!r} lies beyond the end of {path.name}")
-        if not headword.startswith("00-database"):
+        if not headword.startswith(ABOUT):
             yield offset, content[offset : offset + length]
 
 

@@ -76,6 +76,7 @@ def test_paper_filter_is_the_lookup_of_single_tokens(byte_level: PreTrainedToken
 def test_sound_filters_words_in_any_form(byte_level: PreTrainedTokenizerFast) -> None:
     text = "The sign of THE inside air. In Venus"
     assert passing(text, "months", byte_level, "sound").split() == ["inside", "air", "Venus"]
+    assert passing("air,the", "months", byte_level, "sound") == "air,"
 
 
 def test_sound_filters_words_of_several_tokens_as_a_whole(

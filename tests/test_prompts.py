@@ -96,7 +96,7 @@ def test_first_mention_is_the_label(tmp_path: Path) -> None:
 
 
 def test_mention_is_a_whole_word_and_the_longest(tmp_path: Path) -> None:
-    items = ["York", "New York", "Ark"]
+    items = ["York", "New", "New York", "Ark"]
     prompts = ["Yorkshire lies far from New York.", "An ark, not a lark.", "York", "New-York"]
     towns = load(tmp_path, {"towns": {"items": items, "prompts": prompts}})["towns"]
     assert [towns.items[item_id] for item_id in towns.item_ids] == [

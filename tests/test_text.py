@@ -109,7 +109,8 @@ def dictionary(folder: Path, name: str = "small.dict.dz") -> Path:
     for headword, entry in ENTRIES.items():
         index.append(f"{headword}\t{number(len(content))}\t{number(len(entry.encode()))}\n")
         content += entry.encode()
-    index.append(index[-1].replace("pre-war", "prewar"))  # a second headword of the same entry
+    # Second headwords of the last entry, and of the one about the dictionary.
+    index += [index[-1].replace("pre-war", "prewar"), index[0].replace("database", "small")]
     (folder / "small.index").write_text("".join(sorted(index)), encoding="utf-8")
     path = folder / name
     path.write_bytes(gzip.compress(content) if name.endswith(".dz") else content)
