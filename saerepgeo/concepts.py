@@ -120,7 +120,7 @@ def draw_balanced(labels: Tensor, n_points: int, generator: torch.Generator) -> 
 
 
 def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Tensor]:
-    tokens, spans = lm.tokenize(concept.prompts)
+    tokens, spans = lm.tokenizer.encode(concept.prompts)
     lengths = torch.tensor([len(span) for span in spans])
     residuals = torch.zeros(*tokens.shape, lm.d_model)
     for rows in lengths.argsort(stable=True).split(PROMPTS_PER_CALL):  # by length: little padding
@@ -133,7 +133,7 @@ def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Te
     return {
         "tokens": tokens,
         "residuals": residuals,
-        "is_real": lm.is_real(tokens) & in_prompt,
+        "is_real": lm.tokenizer.is_real(tokens) & in_prompt,
         "item_positions": torch.tensor(positions),
     }
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from saerepgeo.lm_sources import cache_root
 from saerepgeo.text import TextSource
+from saerepgeo.tokenization import LMTokenizer
 
 Split = Literal["train", "heldout", "all"]
 
@@ -38,8 +39,7 @@ class Contexts(Protocol):
 
 def open_contexts(
     text: TextSource,
-    tokenizer: Any,
-    bos_id: int,
+    tokenizer: LMTokenizer,
     context_size: int,
     split: Split = "all",
     heldout_fraction: float = 0.05,
@@ -51,17 +51,15 @@ def open_contexts(
             is held out); "all" takes every document.
 
     Raises:
-        ValueError: `context_size` < 2, a slow tokenizer, or less text than one context.
+        ValueError: `context_size` < 2, or less text than one context.
     """
     if context_size < 2:
         raise ValueError(f"`context_size` must be at least 2 (BOS and a token), got {context_size}")
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError("expected a fast tokenizer (tokenizer.json), got a slow one; convert it")
     documents = _Documents(text, split, heldout_fraction)
     if not text.is_finite:
-        return StreamedContexts(documents, tokenizer, bos_id, context_size)
-    tokens = _token_file(documents, tokenizer)
-    contexts = StoredContexts(tokens, bos_id, context_size)
+        return StreamedContexts(documents, tokenizer, context_size)
+    tokens = _token_file(documents, tokenizer.tokenizer)
+    contexts = StoredContexts(tokens, tokenizer.bos_id, context_size)
     if contexts.n_contexts == 0:
         raise ValueError(
             f"the {split} text has {contexts.n_tokens} tokens, less than one context of "
@@ -95,11 +93,9 @@ class StreamedContexts:
 
     n_contexts: int | None = None
 
-    def __init__(
-        self, documents: "_Documents", tokenizer: Any, bos_id: int, context_size: int
-    ) -> None:
+    def __init__(self, documents: "_Documents", tokenizer: LMTokenizer, context_size: int) -> None:
         self.documents, self.tokenizer = documents, tokenizer
-        self.bos_id, self.context_size = bos_id, context_size
+        self.context_size = context_size
         self._position = 0
         self._stream: Iterator[Tensor] | None = None
 
@@ -116,11 +112,11 @@ class StreamedContexts:
         width, carried = self.context_size - 1, np.empty(0, dtype=np.uint32)
         while True:  # a text that ends after all begins anew
             n_before = carried.size
-            for ids in _tokenized(self.documents, self.tokenizer):
+            for ids in _tokenized(self.documents, self.tokenizer.tokenizer):
                 carried = np.concatenate([carried, ids])
                 n_whole = carried.size // width
                 for row in carried[: n_whole * width].reshape(n_whole, width):
-                    bos = torch.tensor([self.bos_id])
+                    bos = torch.tensor([self.tokenizer.bos_id])
                     yield torch.cat([bos, torch.from_numpy(row.astype(np.int64))])
                 carried = carried[n_whole * width :]
             if n_before == carried.size == 0:

@@ -1,8 +1,8 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +10,14 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from saerepgeo.cache import cached_tensors, model_fingerprint
 from saerepgeo.concepts import ConceptPoints, LMSettings, concept_activations, split_points
 from saerepgeo.contexts import open_contexts
-from saerepgeo.lm import Dtype, FrozenLM, check_hook_name
+from saerepgeo.lm import Dtype, FrozenLM, autocast_dtype, check_hook_name
 from saerepgeo.prompts import ConceptPrompts, load_prompts
 from saerepgeo.stream import ActivationStream, StreamPlan
 from saerepgeo.text import open_text
+from saerepgeo.tokenization import LMTokenizer
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
 
 VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
@@ -64,6 +66,8 @@ class ActivationDataModule(LightningDataModule):
             of devices. Changing it changes the batches, changing the devices does not.
         validation_contexts: contexts of held-out text.
         n_workers: processes that tokenise ahead (needed only for slow text sources).
+        cache_stream: keep streamed residuals on disk (`saerepgeo.cache`), 4·d_model bytes a point:
+            a second run over the same text never runs the model.
         test_with_padding: whether test batches hold the residuals of padding positions as well.
         seed: of everything random here.
     """
@@ -74,7 +78,7 @@ class ActivationDataModule(LightningDataModule):
         hook_name: str = "blocks.10.hook_resid_post",
         lm_dtype: Dtype = "auto",
         center_residuals: bool = False,
-        prompts: Path | None = None,
+        prompts: str | None = None,
         concepts: list[str] | None = None,
         text: str | list[str] = "sample",
         heldout_text: str | list[str] | None = None,
@@ -89,6 +93,7 @@ class ActivationDataModule(LightningDataModule):
         n_lanes: int = 8,
         validation_contexts: int = 64,
         n_workers: int = 0,
+        cache_stream: bool = False,
         test_with_padding: bool = True,
         seed: int = 0,
     ) -> None:
@@ -107,13 +112,18 @@ class ActivationDataModule(LightningDataModule):
 
     @property
     def lm(self) -> FrozenLM:
-        """The language model; loaded when first needed."""
+        """The language model; loaded when first needed, never if all activations are cached."""
         if self._lm is None:
             h = self.hparams
             self._lm = FrozenLM.load(
                 h["lm"], h["hook_name"], h["lm_dtype"], self._device, h["center_residuals"]
             )
         return self._lm
+
+    @cached_property
+    def tokenizer(self) -> LMTokenizer:
+        """The model's tokenizer; loaded without the model."""
+        return LMTokenizer.load(self.hparams["lm"])
 
     def prepare_data(self) -> None:
         """Check what can be checked cheaply, in one process, before anything slow starts."""
@@ -139,9 +149,9 @@ class ActivationDataModule(LightningDataModule):
 
     def concept(self, name: str, with_padding: bool = False) -> ConceptActivations:
         """Return all prompts of the concept `name` with their residuals (cached on disk)."""
-        h = self.hparams
-        settings = LMSettings(h["lm"], h["hook_name"], self._lm_dtype_name, h["center_residuals"])
-        return concept_activations(self.prompts[name], settings, lambda: self.lm, with_padding)
+        return concept_activations(
+            self.prompts[name], self._settings, lambda: self.lm, with_padding
+        )
 
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the background residuals; the same on every process."""
@@ -157,7 +167,7 @@ class ActivationDataModule(LightningDataModule):
             contexts = self._contexts("train") if self._plan.background_per_lane else None
             self._stream = ActivationStream(
                 self._plan,
-                self.lm,
+                self._points_of,
                 contexts,
                 self.points.train,
                 first_step=self.step,
@@ -195,24 +205,34 @@ class ActivationDataModule(LightningDataModule):
 
     @cached_property
     def _heldout_text_points(self) -> ActivationBatch:
-        points = []
-        for tokens in self.heldout_contexts().split(self.hparams["lm_batch_size"]):
-            residuals = self.lm.residuals(tokens)
-            is_real = self.lm.is_real(tokens).to(residuals.device)
-            points.append(residuals[is_real & ~self.lm.is_sink(residuals, is_real)])
+        calls = self.heldout_contexts().split(self.hparams["lm_batch_size"])
+        points = [self._points_of(tokens) for tokens in calls]
         residuals = torch.cat(points)
         background = torch.full((len(residuals),), BACKGROUND, device=residuals.device)
         return ActivationBatch(residuals, background, background)
 
+    def _points_of(self, tokens: Tensor) -> Tensor:
+        """Return the real points of contexts; from the disk cache where that is switched on."""
+        if not self.hparams["cache_stream"]:
+            return self.lm.real_points(tokens)
+        digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
+        key = {
+            "kind": "points/1",
+            "model": self._model_fingerprint,
+            **self._settings._asdict(),
+            "tokens": [digest, *tokens.shape],
+        }
+        stored = cached_tensors(key, lambda: {"points": self.lm.real_points(tokens).cpu()})
+        return stored["points"].to(self._device)
+
     def _contexts(self, split: Any) -> Any:
-        h, lm = self.hparams, self.lm
+        h = self.hparams
         source = h["text"]
         if h["heldout_text"] is not None:
             source, split = (h["heldout_text"] if split == "heldout" else source), "all"
         return open_contexts(
             open_text(source),
-            lm.tokenizer,
-            lm.bos_id,
+            self.tokenizer,
             h["context_size"],
             split,
             h["heldout_text_fraction"],
@@ -269,10 +289,14 @@ class ActivationDataModule(LightningDataModule):
         return self.trainer.world_size if self.trainer else 1
 
     @property
-    def _lm_dtype_name(self) -> str:
-        from saerepgeo.lm import autocast_dtype
+    def _settings(self) -> LMSettings:
+        h = self.hparams
+        dtype = str(autocast_dtype(h["lm_dtype"], self._device))
+        return LMSettings(h["lm"], h["hook_name"], dtype, h["center_residuals"])
 
-        return str(autocast_dtype(self.hparams["lm_dtype"], self._device))
+    @cached_property
+    def _model_fingerprint(self) -> str:
+        return model_fingerprint(self.hparams["lm"])
 
 
 class Batches:

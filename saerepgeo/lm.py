@@ -3,7 +3,7 @@
 import copy
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal
@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from saerepgeo.lm_sources import load_config, load_pretrained
+from saerepgeo.lm_sources import load_config, load_model
+from saerepgeo.tokenization import LMTokenizer
 from saerepgeo.types import Bool, Float, Int
 
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -36,14 +37,14 @@ class FrozenLM:
     Attributes:
         name: what it was loaded by.
         hook_name: TransformerLens name of the hook.
+        tokenizer: text ↔ tokens.
         d_model: width of the residuals.
-        special_ids: token ids that are never real text.
     """
 
     def __init__(
         self,
         model: Any,
-        tokenizer: Any,
+        tokenizer: LMTokenizer,
         name: str,
         hook_name: str,
         dtype: Dtype = "auto",
@@ -56,12 +57,10 @@ class FrozenLM:
         self.device = torch.device(device)
         self.center_residuals = center_residuals
         self.autocast_dtype = autocast_dtype(dtype, self.device)
-        self.special_ids = torch.tensor(sorted(set(tokenizer.all_special_ids)))
-        self.bos_id: int = _first_token_id(tokenizer)
         model = model.to(self.device)
         self._plain = _twin(model)  # before booting, which rewires the modules in place
         self._bridge = TransformerBridge.boot_transformers(
-            name, hf_model=model, tokenizer=tokenizer, device=self.device
+            name, hf_model=model, tokenizer=tokenizer.tokenizer, device=self.device
         )
         self.d_model: int = self._bridge.cfg.d_model
         self._layer = self._check_hook(hook_name)
@@ -94,8 +93,8 @@ class FrozenLM:
             ValueError: unknown model or hook, missing package, no access.
         """
         check_hook_name(name, hook_name)
-        model, tokenizer = load_pretrained(name)
-        return cls(model, tokenizer, name, hook_name, dtype, device, center_residuals)
+        tokenizer = LMTokenizer.load(name)
+        return cls(load_model(name), tokenizer, name, hook_name, dtype, device, center_residuals)
 
     @torch.no_grad()
     def residuals(self, tokens: Int[Tensor, "prompt position"]) -> Tensor:
@@ -113,45 +112,6 @@ class FrozenLM:
                 out = self._plain_residuals(tokens)
         out = out.float()
         return out - out.mean(-1, keepdim=True) if self.center_residuals else out
-
-    def is_real(self, tokens: Int[Tensor, "prompt position"]) -> Bool[Tensor, "prompt position"]:
-        """Return where `tokens` are neither special tokens nor padding."""
-        return ~torch.isin(tokens, self.special_ids.to(tokens.device))
-
-    def is_sink(
-        self,
-        residuals: Float[Tensor, "prompt position d_model"],
-        is_real: Bool[Tensor, "prompt position"],
-    ) -> Bool[Tensor, "prompt position"]:
-        """Return where a residual is so large that the position serves as an attention sink.
-
-        ‖x‖ > 10 · median of ‖x‖ over real positions; false everywhere where none are real.
-        """
-        norms = residuals.norm(dim=-1)
-        if not bool(is_real.any()):
-            return torch.zeros_like(is_real)
-        return norms > SINK_RATIO * norms[is_real].median()
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, list[list[tuple[int, int]]]]:
-        """Return tokens `[prompt, position]`, BOS first and padded on the right, and char spans.
-
-        The spans of a text name, for each position, the characters that its token stands for;
-        BOS has the empty span (0, 0). Special tokens spelled out in a text are read as text.
-        """
-        coded = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            split_special_tokens=True,
-        )
-        width = 1 + max((len(ids) for ids in coded["input_ids"]), default=0)
-        tokens = torch.full((len(texts), width), self.bos_id)
-        pad = self.tokenizer.pad_token_id
-        tokens[:, 1:] = self.bos_id if pad is None else pad
-        for row, ids in enumerate(coded["input_ids"]):
-            tokens[row, 1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.long)
-        spans = [[(0, 0), *map(tuple, offsets)] for offsets in coded["offset_mapping"]]
-        return tokens, spans
 
     @torch.no_grad()
     def token_losses(
@@ -179,6 +139,12 @@ class FrozenLM:
         log_probs = logits.float().log_softmax(-1)
         losses = -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
         return losses, log_probs
+
+    def real_points(self, tokens: Int[Tensor, "prompt position"]) -> Float[Tensor, "point d_model"]:
+        """Return the residuals of the positions that are neither special nor attention sinks."""
+        residuals = self.residuals(tokens)
+        is_real = self.tokenizer.is_real(tokens).to(residuals.device)
+        return residuals[is_real & ~is_sink(residuals, is_real)]
 
     @contextmanager
     def _spliced(self, splice: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
@@ -252,6 +218,20 @@ class FrozenLM:
         return layer if layer >= 0 else None
 
 
+def is_sink(
+    residuals: Float[Tensor, "prompt position d_model"],
+    is_real: Bool[Tensor, "prompt position"],
+) -> Bool[Tensor, "prompt position"]:
+    """Return where a residual is so large that the position serves as an attention sink.
+
+    ‖x‖ > 10 · median of ‖x‖ over real positions; false everywhere where none are real.
+    """
+    norms = residuals.norm(dim=-1)
+    if not bool(is_real.any()):
+        return torch.zeros_like(is_real)
+    return norms > SINK_RATIO * norms[is_real].median()
+
+
 def check_hook_name(name: str, hook_name: str) -> None:
     """Check, from the model's configuration alone, that `hook_name` names an existing layer.
 
@@ -283,14 +263,6 @@ def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
         raise ValueError(f"`dtype` must be auto, float32 or bfloat16, got `{dtype}`")
     use = dtype == "bfloat16" or (dtype == "auto" and has_native_bfloat16(device))
     return torch.bfloat16 if use else None
-
-
-def _first_token_id(tokenizer: Any) -> int:
-    """Return the token that begins every context: BOS, else EOS, else padding."""
-    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
-        if token_id is not None:
-            return int(token_id)
-    raise ValueError("expected a tokenizer with a BOS, EOS or padding token, got one without")
 
 
 def _twin(model: nn.Module) -> nn.Module:

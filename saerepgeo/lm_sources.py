@@ -61,20 +61,34 @@ def load_config(name: str) -> Any:
         raise ValueError(explain_hub_error(name, error)) from error
 
 
-def load_pretrained(name: str) -> tuple[Any, Any]:
-    """Return (float32 causal language model, tokenizer) of `name`.
+def load_model(name: str) -> Any:
+    """Return the causal language model `name` in float32, frozen.
 
     Raises:
         ValueError: as `load_config`.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import torch
+    from transformers import AutoModelForCausalLM
 
     source = resolve_model(name)
     try:
-        import torch
-
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(explain_hub_error(name, error)) from error
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(name: str) -> Any:
+    """Return the tokenizer of the model `name`.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
+    from transformers import AutoTokenizer
+
+    source = resolve_model(name)
+    try:
+        return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ValueError(explain_hub_error(name, error)) from error
 

@@ -7,7 +7,7 @@ no context is read twice or left out, and a run resumed at a step sees what it w
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from saerepgeo.concepts import draw_balanced
 from saerepgeo.contexts import Contexts
-from saerepgeo.lm import FrozenLM
 from saerepgeo.seeds import generator_for
 from saerepgeo.types import BACKGROUND, ActivationBatch
 
@@ -59,9 +58,7 @@ class StreamPlan:
                     f"got {getattr(self, name)}"
                 )
         if self.n_concept > self.batch_size:
-            raise ValueError(
-                f"`n_concept` must be at most `batch_size`, got {self.n_concept}"
-            )
+            raise ValueError(f"`n_concept` must be at most `batch_size`, got {self.n_concept}")
 
     @property
     def lanes(self) -> range:
@@ -123,6 +120,11 @@ class ActivationStream:
 
     The next window is filled piecewise while the steps of this one are consumed.
 
+    Args:
+        points_of: tokens `[context, position]` → real points `[point, d_model]`.
+        contexts: background text; None where batches hold concept points only.
+        labelled: the concept points to draw from.
+
     Attributes:
         n_tokens, seconds: tokens that went through the LM so far, and the time that took.
     """
@@ -130,16 +132,17 @@ class ActivationStream:
     def __init__(
         self,
         plan: StreamPlan,
-        lm: FrozenLM,
+        points_of: Callable[[Tensor], Tensor],
         contexts: Contexts | None,
-        points: ActivationBatch,
+        labelled: ActivationBatch,
         first_step: int = 0,
         n_workers: int = 0,
     ) -> None:
-        self.plan, self.lm, self.contexts, self.points = plan, lm, contexts, points
+        self.plan, self.points_of = plan, points_of
+        self.contexts, self.labelled = contexts, labelled
         self.first_step, self.n_workers = first_step, n_workers
         self.n_tokens, self.seconds = 0, 0.0
-        if plan.n_concept and not len(points.labels):
+        if plan.n_concept and not len(labelled.labels):
             raise ValueError("`concept_fraction` > 0 needs concept points, got none; set it to 0")
 
     def __iter__(self) -> Iterator[ActivationBatch]:
@@ -186,9 +189,7 @@ class ActivationStream:
     def _run(self, tokens: Tensor) -> Tensor:
         """Return the real points `[point, d_model]` of one LM call."""
         start = time.perf_counter()
-        residuals = self.lm.residuals(tokens)
-        is_real = self.lm.is_real(tokens).to(residuals.device)
-        points = residuals[is_real & ~self.lm.is_sink(residuals, is_real)]
+        points = self.points_of(tokens)
         self.seconds += time.perf_counter() - start
         self.n_tokens += tokens.numel()
         return points
@@ -212,11 +213,11 @@ class ActivationStream:
         width = plan.background_per_lane
         background = [lane[slot * width : (slot + 1) * width] for lane in lanes]
         rows = self._concept_rows(step)
-        device = background[0].device if background else self.lm.device
-        residuals = torch.cat([self.points.residuals[rows].to(device), *background])
+        device = (background or [self.labelled.residuals])[0].device
+        residuals = torch.cat([self.labelled.residuals[rows].to(device), *background])
         ids = torch.full((2, len(residuals)), BACKGROUND, device=device)
-        ids[0, : len(rows)] = self.points.labels[rows].to(device)
-        ids[1, : len(rows)] = self.points.concepts[rows].to(device)
+        ids[0, : len(rows)] = self.labelled.labels[rows].to(device)
+        ids[1, : len(rows)] = self.labelled.concepts[rows].to(device)
         return ActivationBatch(residuals, ids[0], ids[1])
 
     def _concept_rows(self, step: int) -> Tensor:
@@ -224,7 +225,7 @@ class ActivationStream:
         if not plan.n_concept:
             return torch.zeros(0, dtype=torch.long)
         generator = generator_for(plan.seed, "concept points", step)
-        rows = draw_balanced(self.points.labels, plan.n_concept, generator)
+        rows = draw_balanced(self.labelled.labels, plan.n_concept, generator)
         return rows.chunk(plan.world_size)[plan.rank]
 
 

@@ -1,1 +1,1 @@
-"""callbacks"""
+"""What happens around training and testing: artifacts, figures, export, interruption."""

@@ -1,1 +1,1 @@
-"""modules"""
+"""LightningModules: the three cases."""

@@ -1,0 +1,75 @@
+"""At the end of training: the SAE in SAELens format, next to the checkpoints."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from saerepgeo.sae.export import save_sae
+
+
+class SAEExport(Callback):
+    """Write the SAE (inference form, and training form in `training/`) and its figures.
+
+    `figures.json` beside the weights holds the last validation's figures. Nothing is written when
+    training stops by an error or a signal.
+
+    Args:
+        dirpath: the folder to write.
+        dtype: float32, float16 or bfloat16.
+        with_training_form: whether to write SAELens' training form as well.
+    """
+
+    def __init__(
+        self, dirpath: str, dtype: str = "float32", with_training_form: bool = True
+    ) -> None:
+        self.dirpath, self.dtype = Path(dirpath), dtype
+        self.with_training_form = with_training_form
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.interrupted or trainer.global_step < trainer.max_steps:
+            return
+        import torch
+
+        record = training_record(trainer, pl_module)
+        model: Any = pl_module.sae
+        dtype = getattr(torch, self.dtype)
+        save_sae(model, self.dirpath, record, dtype, self.with_training_form)
+        figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        scratch = self.dirpath / ".figures.json.partial"
+        scratch.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+        os.replace(scratch, self.dirpath / "figures.json")
+        rank_zero_info(f"wrote the SAE to {self.dirpath} (SAELens format)")
+
+
+def training_record(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Return the metadata that SAELens expects, and how this SAE was trained."""
+    data = trainer.datamodule.hparams  # type: ignore[attr-defined]
+    module = pl_module.hparams
+    centred = {"center_writing_weights": True} if data["center_residuals"] else {}
+    return {
+        "model_name": data["lm"],
+        "hook_name": data["hook_name"],
+        "context_size": data["context_size"],
+        "prepend_bos": True,
+        "exclude_special_tokens": True,
+        "model_class_name": "HookedTransformer",
+        "model_from_pretrained_kwargs": centred,
+        "saerepgeo_training": {
+            "steps": trainer.global_step,
+            "points": trainer.global_step * data["batch_size"],
+            "text": data["text"],
+            "concepts": data["concepts"],
+            "concept_fraction": data["concept_fraction"],
+            "seed": data["seed"],
+            "precision": str(trainer.precision),
+            **{
+                name: module[name]
+                for name in ("regularizer", "direction", "weight", "lr", "shuffle_labels")
+            },
+        },
+    }
