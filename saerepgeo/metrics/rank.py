@@ -109,7 +109,10 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
         if not self.center or not len(self.rows):
             return singular_values(self.rows)
         # the first row of the triangle is the column of ones and all that is parallel to it
-        return singular_values(torch.linalg.qr(self.rows, mode="r").R[1:, 1:])
+        values = singular_values(torch.linalg.qr(self.rows, mode="r").R[1:, 1:])
+        # what is left of equal points is the rounding of their mean
+        rounding = 10 * self.rows.shape[1] * torch.finfo(torch.float64).eps
+        return torch.where(values > rounding * self.rows.norm(), values, 0.0)
 
     def _sketch(self, rows: Tensor, shrinkage: Tensor, dim: int) -> Sketch:
         size = self.sketch_size or (dim if dim <= EXACT_DIM + self.center else WIDE_SIZE)
