@@ -136,7 +136,9 @@ class SAEModel(nn.Module):
             self._project_threshold()
         seen, normalization = self._normalize(residuals)
         latents, hidden_pre = self._encode(seen)
-        recons = normalization.undo(self._decode(latents))
+        recons = self._decode(latents)
+        if self.normalization != "none":  # the identity would cost as much as the loss itself
+            recons = normalization.undo(recons)
         if not self.training:
             return SAEOutput(recons, latents, {})
         dense = None if isinstance(latents, SparseLatents) else latents

@@ -20,6 +20,7 @@ from saerepgeo.types import Float, Int, SparseLatents
 __all__ = ["encode_topk", "gather_rows", "select_topk", "sparse_decode"]
 
 _GROUP = 8  # columns per group of the pre-selection; a power of two
+_ROWS = 512  # points whose scores are held at once on the CPU
 _SUM = 0  # mode number of embedding_bag's gradient kernel
 
 
@@ -94,6 +95,24 @@ def select_topk(
     return values, columns.gather(1, picked)
 
 
+def _dense_topk(inputs: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of inputs @ weight + bias, in the autocast dtype where there is one.
+
+    On the CPU a few points at a time, so that their scores are selected from while still in cache.
+    """
+    device = weight.device.type
+    is_low = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if is_low else weight.dtype
+    inputs, columns, bias = inputs.to(dtype), weight.to(dtype).t(), bias.to(dtype)
+    n_rows = _ROWS if device == "cpu" else max(inputs.shape[0], 1)
+    with torch.autocast(device, enabled=False):
+        parts = [
+            select_topk(functional.linear(rows, columns, bias), k) for rows in inputs.split(n_rows)
+        ]
+    values, indices = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(indices)
+
+
 class _TopKEncoder(torch.autograd.Function):
     """values, indices = relu(top-k((x − b_in) W_enc + b_enc) · gain)."""
 
@@ -109,12 +128,8 @@ class _TopKEncoder(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         centred = inputs if input_bias is None else inputs - input_bias
         # scaling the weights costs d_model·d_sae, scaling the scores point·d_sae
-        scores = (
-            torch.addmm(bias, centred, weight)
-            if gain is None
-            else torch.addmm(bias * gain, centred, weight * gain)
-        )
-        values, indices = select_topk(scores, k)
+        scaled = (weight, bias) if gain is None else (weight * gain, bias * gain)
+        values, indices = _dense_topk(centred, *scaled, k)
         values = values.to(weight.dtype).relu_()
         ctx.save_for_backward(centred, weight, input_bias, gain, values, indices)
         ctx.mark_non_differentiable(indices)

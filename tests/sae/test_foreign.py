@@ -206,7 +206,7 @@ def test_pickles_with_code_are_not_loaded(tmp_path: Path, residuals: Tensor) -> 
 
 def test_unknown_dictionary_class(tmp_path: Path, residuals: Tensor) -> None:
     write_dictionary_learning(tmp_path / "sae", "CrossCoder", auto_encoder(residuals)[0])
-    with pytest.raises(ValueError, match="`dict_class` among AutoEncoder.*got 'CrossCoder'"):
+    with pytest.raises(ValueError, match=r"`dict_class` among AutoEncoder.*got 'CrossCoder'"):
         load_sae(path=tmp_path / "sae")
 
 

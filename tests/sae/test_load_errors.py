@@ -1,4 +1,4 @@
-"""Every way a folder can be wrong has one line that says what was expected, what came, what to do."""
+"""Whatever is wrong with a folder gets one line: what was expected, what came, what to do."""
 
 import json
 import warnings
