@@ -230,6 +230,9 @@ def test_fingerprint_follows_the_text(tmp_path: Path) -> None:
     assert before != open_text(path, field="id").fingerprint
     assert before != open_text(path, errors="replace").fingerprint
     assert before != open_text([path, path]).fingerprint
+    as_txt = tmp_path / "a.txt"
+    as_txt.write_bytes(path.read_bytes())
+    assert before != open_text(as_txt).fingerprint
     stat = path.stat()
     path.write_bytes(path.read_bytes().replace(b"one", b"two"))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
