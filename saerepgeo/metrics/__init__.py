@@ -5,7 +5,7 @@ Each class holds sufficient statistics where they exist, else a bounded sample o
 points give the same result.
 """
 
-from saerepgeo.metrics.alignment import ProcrustesDisparity
+from saerepgeo.metrics.alignment import LinearCKA, ProcrustesDisparity
 from saerepgeo.metrics.clusters import ClusterCount
 from saerepgeo.metrics.dimension import IntrinsicDimension
 from saerepgeo.metrics.estimates import EstimateMetric
@@ -26,6 +26,7 @@ from saerepgeo.metrics.separation import (
     RelativeAEDP,
     ScaleFreeMSTW,
 )
+from saerepgeo.metrics.silhouettes import Silhouette
 from saerepgeo.metrics.sparsity import L0, DeadFraction
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "FractionVarianceUnexplained",
     "IntrinsicDimension",
     "KLRecovered",
+    "LinearCKA",
     "MeanSquaredError",
     "MinimumSpanningTreeWeight",
     "NumericalRank",
@@ -53,5 +55,6 @@ __all__ = [
     "RelativeAEDP",
     "RelativeReconstructionBias",
     "ScaleFreeMSTW",
+    "Silhouette",
     "StableRank",
 ]

@@ -6,14 +6,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.alignment import procrustes_disparity
+from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
+from saerepgeo.geometry.points import as_float64
 from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
 from saerepgeo.metrics.base import MergedStateMetric
 from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.metrics.reservoir import PointReservoir
 from saerepgeo.metrics.separation import chosen_classes
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
-__all__ = ["ProcrustesDisparity"]
+__all__ = ["LinearCKA", "ProcrustesDisparity"]
+
+
+class LinearCKA(PointReservoir):
+    """Debiased linear CKA between two representations of the same points.
+
+    See `geometry.debiased_cka`: 1 for one shape, about 0 for independent points. Keeps pairs of
+    rows, at most `max_points` of them (see `PointReservoir`), for no sum of batch figures gives the
+    figure of the whole. Undefined for fewer than four points and where one side does not vary.
+
+    Bad input raises ValueError: integers, non-finite values, unpaired rows, changing widths.
+    """
+
+    higher_is_better = True
+    width: Tensor
+
+    def __init__(self, max_points: int = 5_000, **kwargs: Any) -> None:
+        super().__init__(max_points, **kwargs)
+        self.add_count("width")
+
+    def update(  # type: ignore[override]
+        self,
+        first: Float[Tensor, "point d_first"] | SparseLatents,
+        second: Float[Tensor, "point d_second"] | SparseLatents,
+    ) -> None:
+        """Add points in both representations."""
+        sides = [as_float64(first, "first"), as_float64(second, "second")]
+        if len(sides[0]) != len(sides[1]):
+            raise ValueError(
+                f"`first` and `second` must have paired rows, got {len(sides[0])} and "
+                f"{len(sides[1])} points."
+            )
+        width = sides[0].shape[1]
+        if int(self.width) not in (0, width):
+            raise ValueError(f"`first` must have {int(self.width)} columns as before, got {width}.")
+        super().update(torch.cat(sides, dim=1))
+        self.width = self.width.new_tensor(width)
+
+    def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the sample of the pairs of several samples."""
+        widths = torch.stack([state["width"] for state in states if "width" in state])
+        return super().merge(states) | {"width": widths.max()}
+
+    def estimate(self) -> Estimate:
+        """Return the alignment of the sample; points left out of it count as dropped."""
+        width = int(self.width)
+        figure = debiased_cka(self.points[:, :width], self.points[:, width:])
+        return figure._replace(n_dropped=self.n_left_out)
 
 
 class ProcrustesDisparity(EstimateMetric, MergedStateMetric):
