@@ -74,11 +74,10 @@ def as_cloud(points: Tensor | SparseLatents) -> Cloud:
         rows = rows if rows.layout == torch.sparse_csr else rows.to_sparse_coo().coalesce()
         check_finite(rows)
         return SparseCloud(_csr_of_tensor(rows.cpu()), points.device)
+    entries = _few_entries(points)
+    if entries is not None:
+        return SparseCloud(entries, points.device)
     x = as_float64(points).detach()
-    if x.device.type == "cpu" and x.numel() > 0 and x.shape[1] > 100:
-        n_entries = int(x.count_nonzero())
-        if n_entries <= SPARSE_SHARE * x.numel():
-            return SparseCloud(sparse.csr_matrix(x.numpy()), x.device)
     return DenseCloud(x - x.mean(0)) if len(x) else DenseCloud(x)
 
 
@@ -209,6 +208,18 @@ def _smallest(
 def _power_of_two(top: float) -> float:
     """Return a scale that squares may go with, by a factor that rounds nothing."""
     return math.ldexp(1.0, max(math.frexp(top)[1], -1000)) if top > 0 else 1.0
+
+
+def _few_entries(points: Tensor) -> sparse.csr_matrix | None:
+    """Return a wide dense matrix on the CPU as a sparse one where that pays."""
+    if points.ndim != 2 or points.device.type != "cpu" or points.shape[1] <= 100:
+        return None
+    if not 0 < int(points.count_nonzero()) <= SPARSE_SHARE * points.numel():
+        return None
+    check_finite(points)
+    rows, columns = points.detach().nonzero().T
+    values = points.detach()[rows, columns].double().numpy()
+    return sparse.csr_matrix((values, (rows.numpy(), columns.numpy())), shape=tuple(points.shape))
 
 
 def _csr_of_latents(latents: SparseLatents) -> sparse.csr_matrix:
