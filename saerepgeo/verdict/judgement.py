@@ -222,25 +222,25 @@ def control_contrasts(
             continue
         for figure in figures:
             value = row.get(figure)
-            if value not in ("", None) and _is_positive(float(value)):  # type: ignore[arg-type]
-                place = (row["split"], row["concept"], figure)
-                arm = (*place, row["regularizer"], row["labels"], float(row["dose"]))
-                arms[arm][int(row["seed"])] = float(value)  # type: ignore[arg-type]
+            if value not in ("", None) and _is_positive(float(value)):
+                about = (row["split"], row["concept"], figure, row["regularizer"])
+                arm = (*about, row["labels"], float(row["dose"]))
+                arms[arm][int(row["seed"])] = float(value)
     contrasts = []
     for arm, values in sorted(arms.items()):
-        *place, regularizer, labels, dose = arm
+        split, concept, figure, regularizer, labels, dose = arm
         if dose == 0:
             continue
-        controls = [v for a, v in arms.items() if list(a[:3]) == place and a[5] == 0]
+        controls = [v for a, v in arms.items() if a[:3] == arm[:3] and a[5] == 0]
         against = {
             "dose 0": {seed: value for control in controls for seed, value in control.items()}
         }
         if labels == "true":
             shuffled = arms.get((*arm[:4], "shuffled", dose))
             against |= {"shuffled labels": shuffled} if shuffled else {}
-        about = dict(zip(("split", "concept", "figure"), place, strict=True))
-        about |= {"regularizer": regularizer, "labels": labels, "dose": dose}
+        row = {"split": split, "concept": concept, "figure": figure}
+        row |= {"regularizer": regularizer, "labels": labels, "dose": dose}
         for name, control in against.items():
             found = paired_difference(values, control, level)
-            contrasts.append(about | {"against": name} | found)
+            contrasts.append(row | {"against": name} | found)
     return contrasts
