@@ -273,7 +273,6 @@ def _keep_width(tensor: Tensor, d_head: int | None) -> Tensor:
 
 def _strip_state(sae: Any) -> None:
     """Take the stateful closures off a SAELens SAE; module-level functions pickle and copy."""
-    sae.cfg.normalize_activations = "none"
     sae.run_time_activation_norm_fn_in = _identity
     sae.run_time_activation_norm_fn_out = _identity
     sae.reshape_fn_in = _identity

@@ -81,12 +81,14 @@ def test_training_losses_and_gradients_equal_saelens(
         assert_close(model.sae.get_buffer(name), buffer)
 
 
-def test_dead_latents_are_revived_by_the_strongest_half_of_d_model(
-    make_lens: Callable[..., Any], residuals: Tensor
+@pytest.mark.parametrize("n_dead", [2, 6, 30])
+@pytest.mark.parametrize("name", ["topk_rescaled", "abstopk"])
+def test_few_and_many_dead_latents(
+    make_lens: Callable[..., Any], residuals: Tensor, name: str, n_dead: int
 ) -> None:
-    """More dead latents than d_model/2: only the strongest take part."""
-    lens, model = make_lens("topk_rescaled"), SAEModel(make_lens("topk_rescaled")).train()
-    dead = torch.arange(40) < 30
+    """Fewer than d_model/2 = 6: the term shrinks with them. More: only the strongest take part."""
+    lens, model = make_lens(name), SAEModel(make_lens(name)).train()
+    dead = torch.arange(40) < n_dead
 
     losses = model(residuals, dead).losses
     expected = lens_step(lens, residuals, dead, 0).losses
@@ -165,3 +167,17 @@ def test_coefficient_scale_multiplies_sparsity_terms(
     for name, value in whole.items():
         factor = 1.0 if name.startswith("inner_mse") else 0.5
         assert_close(half[name], factor * value)
+
+
+def test_thresholds_are_projected_to_zero_while_training(
+    make_lens: Callable[..., Any], residuals: Tensor
+) -> None:
+    model = SAEModel(make_lens("jumprelu"))
+    with torch.no_grad():
+        model.sae.threshold.sub_(0.5)
+    negative = int((model.sae.threshold < 0).sum())
+
+    model.eval()(residuals)
+    assert int((model.sae.threshold < 0).sum()) == negative > 0
+    model.train()(residuals)
+    assert int((model.sae.threshold < 0).sum()) == 0

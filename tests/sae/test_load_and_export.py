@@ -124,6 +124,11 @@ def test_half_precision_files(
     assert lens.W_dec.dtype == dtype
     assert loaded.sae.W_dec.dtype == torch.float32
     assert torch.equal(loaded.sae.W_dec, model.sae.W_dec.to(dtype).float())
+    for name in ("threshold", "topk_threshold"):  # rounded, these would be another sparsity
+        assert torch.equal(
+            loaded.state_dict().get(f"sae.{name}", torch.zeros(1)),
+            model.state_dict().get(f"sae.{name}", torch.zeros(1)),
+        )
     again = load_sae(path=save_sae(loaded, tmp_path / "again", dtype=dtype))
     assert_same_state(again, loaded)
 
