@@ -100,8 +100,7 @@ def _descend(
     descended: np.ndarray = ot.gromov.gromov_wasserstein(
         c1, c2, p, q, loss_fun="square_loss", symmetric=True, G0=start
     )
-    # A line search at an exact optimum may take a step of rounding error: the start stands then.
-    return start if _cost(c1, c2, start) <= _cost(c1, c2, descended) else descended
+    return descended
 
 
 def _starts(

@@ -119,10 +119,18 @@ def test_duplicates_and_constant_columns_change_nothing():
         (torch.zeros(0, 3), "or more points, got 0"),
         (torch.ones(1, 3), "or more points, got 1"),
         (torch.full((9, 3), 0.1), "one side are equal"),
+        (torch.full((9, 3), 0.1, dtype=torch.float64), "one side are equal"),
         (torch.zeros(9, 3), "one side are equal"),
         (torch.zeros(9, 0), "one side are equal"),
     ],
-    ids=["empty", "one point", "all points equal", "all zero", "no columns"],
+    ids=[
+        "empty",
+        "one point",
+        "all points equal",
+        "equal up to rounding",
+        "all zero",
+        "no columns",
+    ],
 )
 def test_undefined_figures_say_why(figure, a, reason):
     for pair in ((a, torch.randn(len(a), 2)), (torch.randn(len(a), 2), a)):

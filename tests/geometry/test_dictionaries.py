@@ -85,13 +85,25 @@ def test_rows_are_uniform_on_the_sphere():
     assert (covariance - torch.eye(D_IN) / D_IN).abs().max() < 0.03
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_points_are_centred_at_the_decoder_bias(name):
+    """Opposite points about b_dec have opposite projections, so that hardly any fires twice."""
+    random = random_dictionary(_sae(name), _residuals())
+    if name == "standard, layer norm":
+        random.run_time_activation_norm_fn_in = lambda x: x
+    offset = torch.randn(1, D_IN, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        above, below = (random.encode(random.b_dec + sign * offset) for sign in (1, -1))
+    assert (above * below).abs().max() < 0.01
+
+
 def test_the_original_of_a_layer_norm_sae_decodes_as_before():
     """A deep copy of such an SAE would write its means into the original."""
     sae, points = _sae("standard, layer norm"), _residuals()
+    random = random_dictionary(sae, points)
+    expected = sae.decode(sae.encode(points))
     latents = sae.encode(points)
-    expected = sae.decode(latents)
-    latents = sae.encode(points)
-    random_dictionary(_sae("standard, layer norm"), points).encode(9 * points + 5)
+    random.encode(9 * points + 5)
     torch.testing.assert_close(sae.decode(latents), expected)
 
 

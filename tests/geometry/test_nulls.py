@@ -45,7 +45,7 @@ def test_p_value_is_never_zero_and_ties_count():
     points, labels = torch.tensor([[0.0], [0.0], [9.0], [9.0]]), torch.tensor([0, 0, 1, 1])
     test = permutation_test(_gap, points, labels, 500, _generator())
     assert test.p_value == pytest.approx(1 / 6, abs=0.05)
-    constant = permutation_test(lambda x, y: 1.0 + 1e-15 * torch.rand(()), points, labels, 50)
+    constant = permutation_test(lambda x, y: 1.0 + 1e-15 * int(y[0]), points, 1 - labels, 50)
     assert constant.p_value == 1.0
     assert (
         permutation_test(_gap, torch.arange(40.0)[:, None], torch.arange(40) // 20, 9).p_value
@@ -175,20 +175,29 @@ def test_interval_covers_at_its_level():
     assert 118 <= n_covered <= 148  # 135 expected; binomial spread ±3.7
 
 
-def test_skewed_statistics_are_reflected():
-    """The interval is the distribution of the error turned round, not the quantiles of θ_b."""
-    points = torch.cat([torch.zeros(90, 1), torch.full((10, 1), 10.0)]).double()
+def test_bounds_are_the_reflected_quantiles_of_the_error():
+    points = torch.randn(60, 1, generator=_generator(), dtype=torch.float64).exp()
 
-    def largest_seldom(x):
+    def statistic(x):
         return x.mean() ** 3
 
-    interval = subsample_interval(largest_seldom, points, fraction=0.1, n=3000)
-    assert 1.0 - interval.low < interval.high - 1.0 or interval.low < 1.0
-    rate_free = subsample_interval(
-        lambda x: x.mean(), points, rate=1.0, fraction=0.25, generator=_generator()
+    interval = subsample_interval(statistic, points, fraction=0.25, n=101, level=0.8)
+    generator = _generator()
+    draws = [statistic(points[torch.randperm(60, generator=generator)[:15]]) for _ in range(101)]
+    low, high = torch.quantile(torch.stack(draws), torch.tensor([0.1, 0.9]).double()).tolist()
+    whole, scale = statistic(points).item(), (0.25 / 0.75) ** 0.5
+    assert interval.low == pytest.approx(whole - scale * (high - whole))
+    assert interval.high == pytest.approx(whole + scale * (whole - low))
+    assert high - whole > 1.5 * (whole - low)  # skewed, so that the direction shows
+
+
+def test_rate_of_convergence():
+    points = torch.randn(100, 1, generator=_generator())
+    usual, fast = (
+        subsample_interval(lambda x: x.mean(), points, rate=rate, fraction=0.25)
+        for rate in (0.5, 1.0)
     )
-    usual = subsample_interval(lambda x: x.mean(), points, fraction=0.25, generator=_generator())
-    assert rate_free.high - rate_free.low == pytest.approx((usual.high - usual.low) / 2)
+    assert fast.high - fast.low == pytest.approx((usual.high - usual.low) / 2)
 
 
 def test_aligned_rows_go_along():

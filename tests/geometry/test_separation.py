@@ -208,8 +208,17 @@ def test_distances_are_exact_where_scalar_products_are_not():
         (torch.randn(5, 3), torch.full((5,), -1), "got 0"),
         (torch.randn(2, 3), torch.tensor([0, 1]), "no scatter"),
         (torch.full((6, 3), 0.1), torch.arange(6) % 2, "no scatter"),
+        (torch.full((1000, 3), 1000.1).double(), torch.arange(1000) % 2, "no scatter"),
     ],
-    ids=["empty", "one point", "one class", "background", "single points", "all points equal"],
+    ids=[
+        "empty",
+        "one point",
+        "one class",
+        "background",
+        "single points",
+        "all points equal",
+        "equal and far",
+    ],
 )
 def test_undefined_ratios_say_why(points, labels, reason):
     moments = class_moments(points, labels, 3)
