@@ -118,6 +118,17 @@ def test_sparse_neighbours_among_points_without_shared_entries() -> None:
     assert float(nearest_neighbours(zeros, 4).distances.max()) == 0
 
 
+def test_small_points_on_the_far_side_do_not_hide_the_nearest() -> None:
+    # one point far out, 20 small ones opposite to it on its own axis, 20 larger ones on others
+    opposite, aside = -torch.linspace(0.1, 0.2, 20), torch.full((20,), 0.3)
+    values = torch.cat([torch.tensor([10.0]), opposite, aside])[:, None]
+    indices = torch.cat([torch.zeros(21), torch.arange(1, 21)]).long()[:, None]
+    points = SparseLatents(values, indices, 200)
+    found = nearest_neighbours(points, 1)
+    np.testing.assert_allclose(found.distances, oracle(points.to_dense(), 1), rtol=1e-12)
+    assert int(found.indices[0]) > 20
+
+
 def test_an_index_given_twice_adds_up() -> None:
     points = SparseLatents(torch.ones(3, 2), torch.tensor([[0, 0], [0, 1], [2, 2]]), 200)
     expected = oracle(points.to_dense(), 2)

@@ -78,6 +78,8 @@ def test_rank_depends_on_the_precision_of_the_data() -> None:
     in_float32 = numerical_rank(sv, (2, 2), dtype=torch.float32)
     assert (in_float32.rank, in_float32.dtype) == (1, torch.float32)
     assert in_float32.threshold == 2 * torch.finfo(torch.float32).eps
+    for shape in ((2, 50), (50, 2)):
+        assert numerical_rank(3 * sv, shape).threshold == 3 * 50 * torch.finfo(F64).eps
 
 
 @pytest.mark.parametrize("rank", [0, 1, 5, 12])
