@@ -20,6 +20,8 @@ __all__ = ["Cloud", "DenseCloud", "Nomination", "SparseCloud", "as_cloud"]
 
 BLOCK_BYTES = 1 << 26
 """Size of a temporary array, about; two or three of them are alive at once."""
+CACHE_BYTES = 1 << 20
+"""Size of the differences of points that are formed at once: within a core's cache."""
 SPARSE_SHARE = 0.05
 """A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
 
@@ -116,7 +118,7 @@ class DenseCloud(Cloud):
     def squared_distances(
         self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
     ) -> Float[Tensor, "row candidate"]:
-        size = max(1, BLOCK_BYTES // (8 * max(1, others.shape[1] * self.x.shape[1])))
+        size = max(1, CACHE_BYTES // (8 * max(1, others.shape[1] * self.x.shape[1])))
         squared = torch.empty(others.shape, dtype=torch.float64, device=self.device)
         for block in range(0, len(rows), size):
             part = slice(block, block + size)

@@ -19,7 +19,7 @@ from saerepgeo.types import Float, Int, SparseLatents
 
 __all__ = ["Neighbours", "distinct_points", "nearest_neighbours", "search"]
 
-SPARE = 14
+SPARE = 6
 """Candidates beyond the k wanted: enough that the error bound holds at once for most rows."""
 TREE_DIM = 10
 """Up to this dimension a k-d tree visits few points; beyond, nearly all of them."""

@@ -107,6 +107,13 @@ def test_renamed_clusters_match_wholly() -> None:
     assert float(match_clusters(labels, renamed).unmatched_mass) == 0
 
 
+def test_clusters_that_share_no_point_are_no_pair() -> None:
+    a, b = torch.tensor([0, 0, 0, 1, -1]), torch.tensor([0, 0, 1, 0, 1])
+    matching = match_clusters(a, b)  # 0–0 shares two points; 1–1 would share none
+    assert matching.pairs.tolist() == [[0, 0]]
+    assert float(matching.unmatched_mass) == pytest.approx(0.6)
+
+
 def test_a_split_cluster_leaves_half_of_it() -> None:
     whole, split = torch.zeros(8, dtype=torch.long), torch.tensor([0] * 4 + [1] * 4)
     matching = match_clusters(whole, split)
