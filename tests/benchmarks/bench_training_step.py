@@ -1,9 +1,9 @@
 """One TopK training step beside SAELens' own: python tests/benchmarks/bench_training_step.py
 
-In one process both sides run forward, backward, gradient clipping and Adam on the same weights and data. A round
-times one after the other, and the ratio of a round is what is reported: the machine's other load
-falls on both. The bound is what no TopK step can do without: the encoder product in bf16 and the
-selection of the k largest.
+In one process both sides run forward, backward, gradient clipping and Adam on the same weights and
+data. A round times one after the other, and the ratio of a round is what is reported: the machine's
+other load falls on both. The bound is what no TopK step can do without: the encoder product in bf16
+and the selection of the k largest.
 """
 
 import argparse
