@@ -7,6 +7,7 @@ second process leaves either the file of before or the whole new one.
 import csv
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-__all__ = ["merge_rows", "read_rows", "save_array", "save_figure", "save_tensors", "write_rows"]
+__all__ = [
+    "file_name",
+    "merge_rows",
+    "read_rows",
+    "save_array",
+    "save_figure",
+    "save_tensors",
+    "write_rows",
+]
 
 fcntl: ModuleType | None
 try:
@@ -27,6 +36,15 @@ except ImportError:  # Windows: no lock between processes there, still no torn f
 
 Value = str | float | int | bool | None
 Row = Mapping[str, Value]
+
+
+def file_name(*parts: str) -> str:
+    """Return parts of a name joined by `_`, safe as a file name.
+
+    >>> file_name("gemma-2-2b Layer 19", "months", "0.01")
+    'gemma-2-2b_Layer_19_months_0.01'
+    """
+    return "_".join(re.sub(r"[^\w.+-]+", "_", part) for part in parts)
 
 
 def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> None:

@@ -1,0 +1,104 @@
+"""What the analyses of cases 1 and 2 share: an SAE, its random baseline, and the model's name."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from saerepgeo.geometry.dictionaries import random_dictionary
+from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.source import SAESource
+from saerepgeo.seeds import generator_for
+from saerepgeo.types import Float
+
+__all__ = ["AnalysisModule", "model_name", "random_model"]
+
+NOTHING_TO_TRAIN = "the analyses train nothing: run `test`, or `fit` with configs/case3.yaml"
+
+
+class AnalysisModule(LightningModule):
+    """An SAE that is looked at and not trained; subclasses say what at, in `test_step`.
+
+    Args:
+        sae: the SAE to look at.
+        name: the model in tables and file names; by default its language model and layer.
+        seed: of everything random here.
+    """
+
+    sae: SAEModel
+
+    def __init__(self, sae: SAESource, name: str | None = None, seed: int = 0) -> None:
+        super().__init__()
+        sae.check()
+        self.source, self.seed = sae, seed
+        self._name = name
+
+    def configure_model(self) -> None:
+        """Load the SAE."""
+        if hasattr(self, "sae"):
+            return
+        self.sae = self.source.build(self.seed).eval().requires_grad_(False)
+        hook, expected = self._data["hook_name"], self.sae.metadata.get("hook_name")
+        if expected is not None and expected != hook:
+            raise ValueError(
+                f"the SAE belongs to hook `{expected}`, the data module reads `{hook}`; "
+                f"set `data.hook_name: {expected}` or choose another SAE"
+            )
+
+    @property
+    def name(self) -> str:
+        """The model in tables and file names."""
+        return self._name or model_name(self._data["lm"], self._data["hook_name"])
+
+    def effective_latents(
+        self, sae: SAEModel, residuals: Float[Tensor, "point d_model"]
+    ) -> Float[Tensor, "point d_sae"]:
+        """Return the latents of residuals in the gauge of unit decoder rows."""
+        return sae.effective_latents(sae.encode(residuals).latents).float()
+
+    def random_sae(self, residuals: Float[Tensor, "point d_model"]) -> SAEModel:
+        """Return the random dictionary that findings on these residuals are set against."""
+        return random_model(self.sae, residuals, generator_for(self.seed, "random-dictionary"))
+
+    def configure_optimizers(self) -> Any:
+        """Refuse to train.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(NOTHING_TO_TRAIN)
+
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule.hparams  # type: ignore[attr-defined]
+
+
+def model_name(lm: str, hook_name: str) -> str:
+    """Return what tables call the residuals of a hook.
+
+    >>> model_name("EleutherAI/pythia-70m-deduped", "blocks.5.hook_resid_post")
+    'pythia-70m-deduped Layer 5'
+    >>> model_name("gpt2", "blocks.5.hook_mlp_out")
+    'gpt2 blocks.5.hook_mlp_out'
+    """
+    parts = hook_name.split(".")
+    is_plain = len(parts) == 3 and parts[2] == "hook_resid_post"
+    return f"{Path(lm).stem} Layer {parts[1]}" if is_plain else f"{Path(lm).stem} {hook_name}"
+
+
+@torch.no_grad()
+def random_model(
+    model: SAEModel, residuals: Float[Tensor, "point d_model"], generator: torch.Generator
+) -> SAEModel:
+    """Return an SAE of the same shape, sparsity and input normalisation with random directions.
+
+    `residuals` set the threshold of architectures without k (see `random_dictionary`).
+    """
+    seen, _ = model._normalize(residuals)
+    random = random_dictionary(model.sae, seen, generator)
+    random.cfg.normalize_activations = model.normalization
+    is_scaled = model.normalization == "expected_average_only_in"
+    made = SAEModel(random, float(model.input_scale) if is_scaled else 1.0)
+    return made.eval().requires_grad_(False)
