@@ -6,9 +6,13 @@ import sys
 
 def run() -> int:
     """Run the command line and return the exit status."""
-    from saerepgeo.cli import main
-
     try:
+        if sys.argv[1:2] == ["experiment"]:
+            from saerepgeo.experiment import main as run_experiment
+
+            return run_experiment(sys.argv[2:])
+        from saerepgeo.cli import main
+
         main()
     except ValueError as error:
         if os.environ.get("SAEREPGEO_TRACEBACK"):

@@ -1,0 +1,185 @@
+"""The cells of an experiment: every fine-tuning run it is made of, as an ordinary `fit` command."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Cell", "Experiment"]
+
+CONTROL = "none"
+"""Regularizer of the cells with dose 0."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: who is pushed how hard which way, from which seed, with which labels."""
+
+    regularizer: str
+    dose: float
+    """Signed weight λ of the regularizer: above 0 more separability, below 0 less."""
+    seed: int
+    labels: str = "true"
+    """`true`, or `shuffled` among the labelled points of each step."""
+
+    def about(self) -> dict[str, Any]:
+        """Return the columns that say which cell a row belongs to."""
+        return {
+            "regularizer": self.regularizer,
+            "dose": self.dose,
+            "seed": self.seed,
+            "labels": self.labels,
+        }
+
+
+@dataclass
+class Experiment:
+    """A grid over regularizer, dose and seed with matched controls.
+
+    Every seed has its control (dose 0) and, for every regularizer, every dose with true labels and
+    every one of `shuffled_doses` with shuffled ones. Cells of one seed see the same batches.
+
+    Attributes:
+        base: configuration that every cell starts from, as for `fit`.
+        output: folder of the cells and the results.
+        regularizers: aedp, fisher, gromov_wasserstein.
+        doses: signed λ, not 0; two of each sign identify the slope at the control.
+        shuffled_doses: doses that are run with shuffled labels as well.
+        seeds: of data order, held-out items and module; six or more can reach p < 0.05.
+        settings: further options of `fit` for all cells, by full name, e.g. trainer.max_steps.
+        checkpoint_every: steps between the checkpoints that an interrupted cell resumes from.
+        n_contexts: held-out contexts on which the language model's losses are measured; 0: none.
+        separability: column that measures separability in the verdict, on held-out items.
+        error: column that measures the error in the verdict.
+        n_processes: worker processes to start; others, elsewhere, may share the folder.
+        n_threads: threads of each worker; by default its share of the cores.
+        stale_after: seconds without a sign of life after which a cell is taken over.
+        max_attempts: times a cell is tried that ends in an error.
+    """
+
+    base: str
+    output: str
+    regularizers: list[str]
+    doses: list[float]
+    seeds: list[int]
+    shuffled_doses: list[float] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    checkpoint_every: int = 20
+    n_contexts: int = 16
+    separability: str = "relative_aedp"
+    error: str = "mse"
+    n_processes: int = 2
+    n_threads: int | None = None
+    stale_after: float = 300.0
+    max_attempts: int = 2
+
+    def __post_init__(self) -> None:
+        if not Path(self.base).is_file():
+            raise ValueError(f"`base` must be a configuration file of `fit`, got {self.base}")
+        for name in ("doses", "shuffled_doses"):
+            doses = getattr(self, name)
+            if not all(math.isfinite(dose) and dose != 0 for dose in doses):
+                raise ValueError(
+                    f"`{name}` must be finite and not 0 (the control is run anyway), got {doses}"
+                )
+        for name in ("regularizers", "doses", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"`{name}` must be a list without repeats, got {values}")
+        unknown = set(self.regularizers) - {"aedp", "fisher", "gromov_wasserstein"}
+        if unknown:
+            raise ValueError(
+                "`regularizers` must be of aedp, fisher, gromov_wasserstein, got "
+                f"{', '.join(sorted(unknown))}"
+            )
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell, seed by seed, the control first."""
+        found = []
+        for seed in self.seeds:
+            found.append(Cell(CONTROL, 0.0, seed))
+            for regularizer in self.regularizers:
+                found += [Cell(regularizer, float(dose), seed) for dose in self.doses]
+                found += [
+                    Cell(regularizer, float(dose), seed, "shuffled") for dose in self.shuffled_doses
+                ]
+        return found
+
+    def folder(self, cell: Cell) -> Path:
+        """Return the folder of `cell`, named by what it is and a hash of all its settings."""
+        fixed = [self._base_text, self.n_contexts, self._arguments(cell)]
+        digest = hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:8]
+        name = f"{cell.regularizer}_{cell.dose:+g}_{cell.labels}_seed{cell.seed}_{digest}"
+        return Path(self.output) / "cells" / name
+
+    def result_path(self, cell: Cell) -> Path:
+        """Return the file that is there when `cell` is finished."""
+        return self.folder(cell) / "result.json"
+
+    def command(self, cell: Cell) -> list[str]:
+        """Return the arguments of `python -m saerepgeo` that run `cell`, resuming if it began."""
+        folder = self.folder(cell)
+        checkpoints = folder / "checkpoints"
+        arguments = [
+            "fit",
+            f"--config={self.base}",
+            f"--trainer.default_root_dir={folder}",
+            f"--trainer.callbacks={json.dumps(self._callbacks(cell))}",
+            *self._arguments(cell),
+        ]
+        last = checkpoints / "last.ckpt"
+        return [*arguments, f"--ckpt_path={last}"] if last.is_file() else arguments
+
+    @cached_property
+    def _base_text(self) -> str:
+        return Path(self.base).read_text(encoding="utf-8")
+
+    def _arguments(self, cell: Cell) -> list[str]:
+        is_control = cell.regularizer == CONTROL
+        options = {
+            "trainer.logger": False,
+            "trainer.enable_progress_bar": False,
+            "trainer.enable_model_summary": False,
+            "trainer.num_sanity_val_steps": 0,
+            "trainer.limit_val_batches": 0,  # the figures are taken once, at the end
+            "data.init_args.cache_stream": True,  # the cells of a seed share the LM's work
+            **self.settings,
+            "seed_everything": cell.seed,
+            "data.init_args.seed": cell.seed,
+            "model.init_args.seed": cell.seed,
+            "model.init_args.regularizer": self.regularizers[0] if is_control else cell.regularizer,
+            "model.init_args.weight": abs(cell.dose),
+            "model.init_args.direction": "decrease" if cell.dose < 0 else "increase",
+            "model.init_args.shuffle_labels": cell.labels == "shuffled",
+        }
+        return [f"--{name}={_as_argument(value)}" for name, value in options.items()]
+
+    def _callbacks(self, cell: Cell) -> list[dict[str, Any]]:
+        folder = self.folder(cell)
+        checkpoints = str(folder / "checkpoints")
+        every: dict[str, Any] = {
+            "dirpath": checkpoints,
+            "every_n_train_steps": self.checkpoint_every,
+            "save_last": True,
+            "enable_version_counter": False,
+        }
+        result = {
+            "path": str(self.result_path(cell)),
+            "about": cell.about(),
+            "n_contexts": self.n_contexts,
+        }
+        own = "saerepgeo.callbacks"
+        named = {
+            f"{own}.interruption.Interruption": {"dirpath": checkpoints},
+            f"{own}.cell_result.CellResult": result,
+            "lightning.pytorch.callbacks.ModelCheckpoint": every,
+        }
+        return [{"class_path": name, "init_args": options} for name, options in named.items()]
+
+
+def _as_argument(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

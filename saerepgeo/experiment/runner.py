@@ -1,0 +1,200 @@
+"""`python -m saerepgeo experiment`: run the cells that nobody has run yet, then judge.
+
+A worker process runs cell after cell through the ordinary `fit` command line in itself, for
+importing and loading takes longer than a cell. An error ends the cell, not the worker; a worker
+that dies loses its cell to the next one, which resumes from the cell's last checkpoint.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from saerepgeo.experiment.claims import Claim
+from saerepgeo.experiment.grid import Cell, Experiment
+from saerepgeo.experiment.summary import summarize
+
+__all__ = ["main", "run_cells"]
+
+FAILURES = "failures.txt"
+ATTEMPT = "attempt "
+"""Begins the entry of each attempt in a cell's failures file."""
+
+
+class Interrupted(Exception):  # noqa: N818  (control flow, not an error)
+    """A cell stopped before its end at a signal; it resumes when it is run again."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the experiment of `--config FILE`, write its tables, verdict and figures.
+
+    Raises:
+        ValueError: bad settings, or cells that failed (after all others have been run).
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    experiment, worker = _parse(arguments)
+    if worker is not None:
+        return _as_worker(experiment, worker)
+    if experiment.n_processes == 1:
+        status = _as_worker(experiment, 0)
+    else:
+        status = _start_workers(experiment, arguments)
+    if status:
+        return status
+    failed = [cell for cell in experiment.cells if not experiment.result_path(cell).is_file()]
+    if len(failed) < len(experiment.cells):
+        print(summarize(experiment))
+    if failed:
+        folders = ", ".join(str(experiment.folder(cell)) for cell in failed[:3])
+        raise ValueError(
+            f"{len(failed)} of {len(experiment.cells)} cells have no result; see {FAILURES} in "
+            f"{folders}{' …' if len(failed) > 3 else ''}, and run again"
+        )
+    return 0
+
+
+def run_cells(experiment: Experiment, first: int = 0) -> None:
+    """Run every cell that is not finished and not claimed, beginning at seed number `first`.
+
+    Passes over the cells again while others work on some, so that what they leave is run too.
+
+    Raises:
+        Interrupted: a signal stopped a cell; its checkpoint is written.
+    """
+    cells = experiment.cells
+    start = len(cells) * (first % len(experiment.seeds)) // len(experiment.seeds)
+    ordered = cells[start:] + cells[:start]
+    while True:
+        open_cells = [cell for cell in ordered if _is_open(experiment, cell)]
+        if not open_cells:
+            return
+        n_run = 0
+        for cell in open_cells:
+            n_run += _try_cell(experiment, cell)
+        if n_run == 0:
+            time.sleep(min(5.0, experiment.stale_after / 6))
+
+
+def _is_open(experiment: Experiment, cell: Cell) -> bool:
+    if experiment.result_path(cell).is_file():
+        return False
+    return _n_attempts(experiment.folder(cell)) < experiment.max_attempts
+
+
+def _n_attempts(folder: Path) -> int:
+    path = folder / FAILURES
+    if not path.is_file():
+        return 0
+    return sum(line.startswith(ATTEMPT) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def _try_cell(experiment: Experiment, cell: Cell) -> bool:
+    """Return whether the cell was ours to run."""
+    folder = experiment.folder(cell)
+    claim = Claim(folder / "claim", experiment.stale_after)
+    if not claim.acquire():
+        return False
+    with claim:
+        if _is_open(experiment, cell):  # it may have been finished just before the claim was free
+            _run(experiment, cell)
+    return True
+
+
+def _run(experiment: Experiment, cell: Cell) -> None:
+    from saerepgeo.cli import main as run_command
+
+    folder, started = experiment.folder(cell), time.perf_counter()
+    try:
+        with _own_arguments():
+            run_command(experiment.command(cell))
+    except (Exception, SystemExit) as error:
+        _record_failure(folder, error)
+        print(f"{folder.name}: failed, {error}", file=sys.stderr, flush=True)
+        return
+    if not experiment.result_path(cell).is_file():
+        raise Interrupted(folder.name)
+    n_done = sum(experiment.result_path(c).is_file() for c in experiment.cells)
+    seconds = time.perf_counter() - started
+    print(f"{folder.name}: {seconds:.0f} s, {n_done}/{len(experiment.cells)}", flush=True)
+
+
+@contextmanager
+def _own_arguments() -> Iterator[None]:
+    """Hide this process's arguments from Lightning, which warns where it is given others."""
+    kept, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = kept
+
+
+def _record_failure(folder: Path, error: BaseException) -> None:
+    text = "".join(traceback.format_exception(error))
+    with open(folder / FAILURES, "a", encoding="utf-8") as file:
+        file.write(f"{ATTEMPT}{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
+
+
+def _as_worker(experiment: Experiment, number: int) -> int:
+    try:
+        run_cells(experiment, number * len(experiment.seeds) // max(experiment.n_processes, 1))
+    except Interrupted as stopped:
+        print(f"interrupted in {stopped}; run again to go on", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def _start_workers(experiment: Experiment, arguments: Sequence[str]) -> int:
+    """Run worker processes to their end, starting those that crash once more; return a status."""
+    command = [sys.executable, "-m", "saerepgeo", "experiment", *arguments]
+    n_threads = experiment.n_threads or max(1, (os.cpu_count() or 1) // experiment.n_processes)
+    environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
+    status = 0
+    for _ in range(2):
+        workers = [
+            subprocess.Popen([*command, f"--worker={number}"], env=environment)
+            for number in range(experiment.n_processes)
+        ]
+        with _stopping(workers):
+            statuses = [worker.wait() for worker in workers]
+        status = max(statuses, key=abs)
+        if status == 0 or 128 + signal.SIGTERM in statuses:
+            break
+    return abs(status) if status == 128 + signal.SIGTERM else 0
+
+
+@contextmanager
+def _stopping(workers: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
+    """Pass SIGTERM on to the workers, and leave none behind."""
+
+    def stop(number: int, frame: Any) -> None:
+        for worker in workers:
+            worker.terminate()
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:  # the terminal has sent it to the workers as well
+        for worker in workers:
+            worker.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Experiment, int | None]:
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    parser = ArgumentParser(prog="python -m saerepgeo experiment", allow_abbrev=False)
+    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("--worker", type=int, help="number of this worker; set by the parent")
+    parser.add_class_arguments(Experiment)
+    parsed = parser.parse_args(list(arguments)).as_dict()
+    settings = {name.name: parsed[name.name] for name in fields(Experiment)}
+    return Experiment(**settings), parsed["worker"]

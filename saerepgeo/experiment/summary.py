@@ -1,0 +1,123 @@
+"""The results of an experiment: one table of all cells, verdicts, contrasts and figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saerepgeo.callbacks.artifacts import read_rows, save_figure, write_rows
+from saerepgeo.experiment.grid import Experiment
+from saerepgeo.verdict import Verdict, control_contrasts, judge
+from saerepgeo.verdict.paper import paper_statistic
+
+__all__ = ["experiment_rows", "step_costs", "summarize"]
+
+ENDPOINTS = ("heldout_items", "text")
+"""Splits on which the verdict measures the error: the first is the primary one."""
+FIGURES = ("relative_aedp", "fisher_ratio", "aedp", "mse", "relative_reconstruction_bias")
+
+
+def summarize(experiment: Experiment) -> str:
+    """Write finetune_results.csv, verdicts, contrasts and figures; return the verdict in words.
+
+    Verdicts are of the cells that are finished; unfinished ones are counted in the text.
+    """
+    folder = Path(experiment.output)
+    rows = experiment_rows(experiment)
+    write_rows(folder / "finetune_results.csv", rows)
+    verdicts = [
+        verdict
+        for split in ENDPOINTS
+        for verdict in judge(rows, experiment.separability, experiment.error, split)
+    ]
+    write_rows(folder / "verdicts.csv", [verdict.as_row() for verdict in verdicts])
+    contrasts = control_contrasts(rows, FIGURES)
+    write_rows(folder / "contrasts.csv", contrasts)
+    costs, paper = step_costs(rows), _paper(folder)
+    _write_json(folder / "verdict.json", _record(experiment, verdicts, costs, paper))
+    _draw(folder, rows, experiment)
+    return _in_words(experiment, verdicts, costs, paper)
+
+
+def experiment_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return the rows of all finished cells, in the order of the grid."""
+    rows: list[dict[str, Any]] = []
+    for cell in experiment.cells:
+        path = experiment.result_path(cell)
+        if path.is_file():
+            rows += json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def step_costs(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the median time of a step of each regularizer over that of the controls."""
+    seconds: dict[str, list[float]] = {}
+    for row in rows:
+        if row["split"] == "text" and row["labels"] == "true":
+            seconds.setdefault(row["regularizer"], []).append(row["seconds_per_step"])
+    medians = {name: float(torch.tensor(found).median()) for name, found in seconds.items()}
+    control = medians.pop("none", None)
+    return {name: found / control for name, found in medians.items()} if control else {}
+
+
+def _paper(folder: Path) -> list[dict[str, Any]]:
+    """Return the paper's own statistic, where the intervention on latents has been run."""
+    path = folder / "intervention_analysis_results_icd_monge.csv"
+    return paper_statistic(read_rows(path)) if path.is_file() else []
+
+
+def _record(
+    experiment: Experiment, verdicts: list[Verdict], costs: dict[str, float], paper: Any
+) -> dict[str, Any]:
+    finished = [cell for cell in experiment.cells if experiment.result_path(cell).is_file()]
+    return {
+        "n_cells": len(experiment.cells),
+        "n_finished": len(finished),
+        "primary_endpoint": f"{experiment.error}/{ENDPOINTS[0]}",
+        "separability": f"{experiment.separability}/heldout_items",
+        "verdicts": [verdict.as_row() for verdict in verdicts],
+        "step_time_over_control": costs,
+        "paper_protocol": paper,
+    }
+
+
+def _in_words(
+    experiment: Experiment, verdicts: list[Verdict], costs: dict[str, float], paper: Any
+) -> str:
+    lines = []
+    for endpoint in ENDPOINTS:
+        rank = "primary" if endpoint == ENDPOINTS[0] else "secondary"
+        lines.append(
+            f"Does separability ({experiment.separability}) move {experiment.error} on "
+            f"{endpoint}? ({rank})"
+        )
+        of_endpoint = [v for v in verdicts if v.error.endswith(f"/{endpoint}")]
+        lines += [f"  {verdict.sentence}" for verdict in of_endpoint]
+    for name, ratio in costs.items():
+        lines.append(f"A step with {name} takes {ratio:.2f} times a control's.")
+    lines += [f"The paper's statistic: {entry['sentence']}" for entry in paper]
+    lines.append(f"Tables and figures are in {experiment.output}")
+    return "\n".join(lines)
+
+
+def _draw(folder: Path, rows: list[dict[str, Any]], experiment: Experiment) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from saerepgeo.callbacks.intervention_figures import dose_response_figure, pareto_figure
+
+    figures = {
+        "dose_response": dose_response_figure(rows, experiment.separability, experiment.error),
+        "pareto": pareto_figure(rows, experiment.separability),
+    }
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+        writer.add_figure(f"experiment/{name}", figure)
+    writer.close()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(path)
