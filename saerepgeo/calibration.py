@@ -60,7 +60,7 @@ def synthetic_rows(truth: SyntheticExperiment, repetition: int) -> list[dict[str
             points = _Points(truth, generator)
             for dose in truth.doses:
                 found = points.run(dose, slope, generator)
-                about = {"regularizer": "synthetic", "dose": dose, "seed": seed, "labels": "true"}
+                about = {"regularizer": "synthetic", "dose": dose, "seed": seed, "labels": "given"}
                 rows.append(about | {"split": "heldout_items", "concept": concept} | found)
     return rows
 

@@ -33,7 +33,7 @@ def dose_response_figure(
     axes = figure.subplots(1, max(len(regularizers), 1), squeeze=False, sharey=True)[0]
     for axis, regularizer in zip(axes, regularizers, strict=False):
         for number, dose in enumerate(doses):
-            for labels in ("true", "shuffled"):
+            for labels in ("given", "shuffled"):
                 found = [
                     (pair[0] - controls[key[2]][0], pair[1] - controls[key[2]][1])
                     for key, pair in runs.items()
@@ -41,7 +41,7 @@ def dose_response_figure(
                     if key[2] in controls
                 ]
                 if found:
-                    is_true = labels == "true"
+                    is_true = labels == "given"
                     color = COLORS[number % len(COLORS)]
                     axis.plot(
                         *zip(*found, strict=True),
@@ -76,8 +76,8 @@ def pareto_figure(rows: Sequence[Row], separability: str = "relative_aedp") -> A
             [k for k in x if (k[:2] == arm or k[2] == 0) and k in y], key=lambda key: key[2]
         )
         points = [(_mean(x[k]), _mean(y[k])) for k in doses]
-        style = "-" if arm[1] == "true" else ":"
-        name = arm[0] if arm[1] == "true" else f"{arm[0]}, shuffled labels"
+        style = "-" if arm[1] == "given" else ":"
+        name = arm[0] if arm[1] == "given" else f"{arm[0]}, shuffled labels"
         color = COLORS[number % len(COLORS)]
         axis.plot(*zip(*points, strict=True), f"{style}o", color=color, label=name, markersize=4)
         for key, point in zip(doses, points, strict=True):

@@ -22,8 +22,8 @@ class Cell:
     dose: float
     """Signed weight λ of the regularizer: above 0 more separability, below 0 less."""
     seed: int
-    labels: str = "true"
-    """`true`, or `shuffled` among the labelled points of each step."""
+    labels: str = "given"
+    """`given`, or `shuffled` among the labelled points of each step."""
 
     def about(self) -> dict[str, Any]:
         """Return the columns that say which cell a row belongs to."""

@@ -86,7 +86,7 @@ def judge(
     is said with the interval, for it is the interval that says what effects remain possible.
 
     Args:
-        rows: as in `finetune_results.csv`: regularizer, dose, seed, labels (`true`, `shuffled`),
+        rows: as in `finetune_results.csv`: regularizer, dose, seed, labels (`given`, `shuffled`),
             split, concept, and the figures. Rows of shuffled labels are controls of another kind
             (`control_contrasts`) and left out; so are concepts without a finite positive figure.
         separability: a column, of the split `heldout_items`; scale-free ones compare over doses.
@@ -123,7 +123,7 @@ def collect_runs(
     separability: str,
     error: str,
     error_split: str,
-    labels: str = "true",
+    labels: str = "given",
 ) -> dict[Key, list[Run]]:
     """Return the runs of each (regularizer, concept); pooled first, geometric means over concepts.
 
@@ -235,7 +235,7 @@ def control_contrasts(
         against = {
             "dose 0": {seed: value for control in controls for seed, value in control.items()}
         }
-        if labels == "true":
+        if labels == "given":
             shuffled = arms.get((*arm[:4], "shuffled", dose))
             against |= {"shuffled labels": shuffled} if shuffled else {}
         row = {"split": split, "concept": concept, "figure": figure}
