@@ -200,6 +200,11 @@ EMPTY = torch.zeros(0, 6)
         (FractionVarianceUnexplained(), (EMPTY, EMPTY), "no points"),
         (FractionVarianceUnexplained(), (torch.zeros(1, 2), torch.ones(1, 2)), "are equal"),
         (FractionVarianceUnexplained(), (torch.zeros(9, 2), torch.full((9, 2), 0.1)), "are equal"),
+        (
+            FractionVarianceUnexplained(),
+            (torch.zeros(9, 2), torch.full((9, 2), 0.1, dtype=torch.float64)),
+            "are equal",
+        ),
         (CosineSimilarity(), (EMPTY, EMPTY), "no points"),
         (CosineSimilarity(), (torch.ones(3, 2), torch.zeros(3, 2)), "off the origin"),
         (RelativeReconstructionBias(), (EMPTY, EMPTY), "no points"),
