@@ -13,6 +13,13 @@ from saerepgeo.types import Estimate, Float, Int, SparseLatents
 __all__ = ["Matching", "cluster", "match_clusters"]
 
 
+TREE_DIM = 10
+"""Up to this dimension scikit-learn's trees save distances; beyond, they compute every one of them
+slowly (4608 dimensions: 11 s against 0.3 s for the matrix of 1165 points)."""
+MATRIX_POINTS = 4096
+"""Points whose distance matrix is held at once: 128 MiB."""
+
+
 class Matching(NamedTuple):
     """One-to-one pairs of clusters of two clusterings."""
 
@@ -56,9 +63,16 @@ def cluster(
     if len(x) < max(min_cluster_size, min_samples or 0) or bool((x == x[:1]).all()):
         return noise
     # a shared offset costs the Gram distances their digits
-    centred = (x - x.mean(0)).cpu().numpy()
-    model = HDBSCAN(min_cluster_size=min_cluster_size, min_samples=min_samples, copy=True)
-    return torch.from_numpy(model.fit_predict(centred)).to(noise)
+    centred = x - x.mean(0)
+    is_wide = x.shape[1] > TREE_DIM and len(x) <= MATRIX_POINTS
+    given = _distance_matrix(centred) if is_wide else centred
+    model = HDBSCAN(
+        min_cluster_size=min_cluster_size,
+        min_samples=min_samples,
+        metric="precomputed" if is_wide else "euclidean",
+        copy=True,
+    )
+    return torch.from_numpy(model.fit_predict(given.cpu().numpy())).to(noise)
 
 
 def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching:
@@ -97,3 +111,9 @@ def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching
     else:
         mass = Estimate(1 - overlaps.sum().double() / n_points, n_points, n_noise)
     return Matching(torch.stack([names_a[i], names_b[j]], 1), overlaps, mass)
+
+
+def _distance_matrix(x: Float[Tensor, "point dim"]) -> Float[Tensor, "point point"]:
+    distances = torch.cdist(x, x)
+    distances = (distances + distances.T) / 2
+    return distances.fill_diagonal_(0.0)
