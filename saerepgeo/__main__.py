@@ -14,7 +14,7 @@ def run() -> int:
         from saerepgeo.cli import main
 
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("SAEREPGEO_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -130,6 +130,8 @@ def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Te
         _last_token(span, mention) for span, mention in zip(spans, concept.mentions, strict=True)
     ]
     in_prompt = torch.arange(tokens.shape[1]) < lengths[:, None]
+    if not with_padding:
+        residuals[~in_prompt] = 0
     return {
         "tokens": tokens,
         "residuals": residuals,

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ DOCUMENT_BREAK = "\n\n"
 DOCUMENTS_PER_CALL = 512
 
 
+@runtime_checkable
 class Contexts(Protocol):
     """Numbered contexts `[position]` of one length; position 0 is the BOS token."""
 

@@ -1,9 +1,8 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,25 +13,16 @@ from saerepgeo.cache import cached_tensors, model_fingerprint
 from saerepgeo.concepts import ConceptPoints, LMSettings, concept_activations, split_points
 from saerepgeo.contexts import open_contexts
 from saerepgeo.lm import Dtype, FrozenLM, autocast_dtype, check_hook_name
+from saerepgeo.lm_sources import model_facts
+from saerepgeo.loaders import Batches, Concepts, ResidualStatistics
 from saerepgeo.prompts import ConceptPrompts, load_prompts
 from saerepgeo.stream import ActivationStream, StreamPlan
 from saerepgeo.text import open_text
 from saerepgeo.tokenization import LMTokenizer
-from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
+from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations, ModelFacts
 
 VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
 """What the validation dataloaders hold, by `dataloader_idx`."""
-
-
-class ResidualStatistics(NamedTuple):
-    """First moments of the background residuals, from the first LM call of the stream."""
-
-    mean: Tensor
-    """`[d_model]`"""
-    variance: Tensor
-    """E‖x − mean‖², the total variance."""
-    mean_square: Tensor
-    """E‖x‖²."""
 
 
 class ActivationDataModule(LightningDataModule):
@@ -125,6 +115,11 @@ class ActivationDataModule(LightningDataModule):
         """The model's tokenizer; loaded without the model."""
         return LMTokenizer.load(self.hparams["lm"])
 
+    @cached_property
+    def model_facts(self) -> ModelFacts:
+        """Width and normalisation of the language model, from its configuration alone."""
+        return model_facts(self.hparams["lm"])
+
     def prepare_data(self) -> None:
         """Check what can be checked cheaply, in one process, before anything slow starts."""
         check_hook_name(self.hparams["lm"], self.hparams["hook_name"])
@@ -179,7 +174,7 @@ class ActivationDataModule(LightningDataModule):
         """Return the endless stream of this process's batches."""
         return self.stream
 
-    def val_dataloader(self) -> list["Batches"]:
+    def val_dataloader(self) -> list[Batches]:
         """Return held-out text, held-out prompts and held-out items (see `VALIDATION_LOADERS`)."""
         text, points = self._heldout_text_points, self.points
         own = slice(self._rank, None, self._world_size)
@@ -188,11 +183,12 @@ class ActivationDataModule(LightningDataModule):
         shares = [ActivationBatch(*(column[own] for column in part)) for part in parts]
         return [Batches(shares[0], size), Batches(shares[1], size), Batches(shares[2], size)]
 
-    def test_dataloader(self) -> "Concepts":
+    def test_dataloader(self) -> Concepts:
         """Return the concepts, one `ConceptActivations` each."""
-        return Concepts(self, self.hparams["test_with_padding"])
+        with_padding = self.hparams["test_with_padding"]
+        return Concepts(self.prompts.names, lambda name: self.concept(name, with_padding))
 
-    def predict_dataloader(self) -> "Batches":
+    def predict_dataloader(self) -> Batches:
         """Return the held-out text."""
         return Batches(self._heldout_text_points, self.hparams["batch_size"])
 
@@ -297,36 +293,3 @@ class ActivationDataModule(LightningDataModule):
     @cached_property
     def _model_fingerprint(self) -> str:
         return model_fingerprint(self.hparams["lm"])
-
-
-class Batches:
-    """The points of one `ActivationBatch`, `size` at a time."""
-
-    def __init__(self, points: ActivationBatch, size: int) -> None:
-        self.points, self.size = points, size
-
-    def __len__(self) -> int:
-        return -(-len(self.points.labels) // self.size)
-
-    def __iter__(self) -> Iterator[ActivationBatch]:
-        for start in range(0, len(self.points.labels), self.size):
-            rows = slice(start, start + self.size)
-            yield ActivationBatch(*(column[rows] for column in self.points))
-
-
-class Concepts:
-    """The concepts of a data module, computed when they are reached."""
-
-    def __init__(self, data: ActivationDataModule, with_padding: bool) -> None:
-        self.data, self.with_padding = data, with_padding
-
-    @property
-    def names(self) -> Sequence[str]:
-        return self.data.prompts.names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[ConceptActivations]:
-        for name in self.names:
-            yield self.data.concept(name, self.with_padding)

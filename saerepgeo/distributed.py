@@ -37,5 +37,5 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     """
     if not is_distributed():
         return tensor
-    reduced: Tensor = _AllReduceSum.apply(tensor)  # type: ignore[no-untyped-call]
+    reduced: Tensor = _AllReduceSum.apply(tensor)
     return reduced

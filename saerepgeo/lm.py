@@ -58,7 +58,7 @@ class FrozenLM:
         self.center_residuals = center_residuals
         self.autocast_dtype = autocast_dtype(dtype, self.device)
         model = model.to(self.device)
-        self._plain = _twin(model)  # before booting, which rewires the modules in place
+        self._plain: Any = _twin(model)  # before booting, which rewires the modules in place
         self._bridge = TransformerBridge.boot_transformers(
             name, hf_model=model, tokenizer=tokenizer.tokenizer, device=self.device
         )
@@ -167,10 +167,11 @@ class FrozenLM:
         dtype = self.autocast_dtype
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
-    def _block(self, layer: int | None) -> nn.Module:
+    def _block(self, layer: int | None) -> Any:
         """Return the module whose output is the residual at the hook (−1: the embeddings' side)."""
-        path = self._bridge.adapter.component_mapping["blocks"].name
-        return self._plain.get_submodule(f"{path}.{layer}")
+        components = self._bridge.adapter.component_mapping
+        assert components is not None
+        return self._plain.get_submodule(f"{components['blocks'].name}.{layer}")
 
     def _plain_residuals(self, tokens: Tensor) -> Tensor:
         caught: list[Tensor] = []
@@ -274,8 +275,7 @@ def _twin(model: nn.Module) -> nn.Module:
 def _store_linear_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Hold the matrices in the autocast dtype: the same numbers, not cast anew at each call."""
     for module in model.modules():
-        if type(module) is nn.Linear or type(module).__name__ == "Conv1D":
-            weight, bias = module.weight, module.bias
-            module.weight = nn.Parameter(weight.to(dtype), requires_grad=False)  # type: ignore[arg-type, union-attr, operator]
-            if bias is not None:
-                module.bias = nn.Parameter(bias.to(dtype), requires_grad=False)  # type: ignore[arg-type, union-attr, operator]
+        if type(module) is not nn.Linear and type(module).__name__ != "Conv1D":
+            continue
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(tensor.to(dtype), requires_grad=False))

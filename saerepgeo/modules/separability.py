@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from saerepgeo.agreement import check_agreement
 from saerepgeo.distributed import all_reduce_sum
 from saerepgeo.geometry.separation import ClassMoments, centroids, pairwise_distances
 from saerepgeo.losses import (
@@ -84,12 +86,17 @@ class SeparabilityModule(LightningModule):
         self.source = sae
         self._plans: TransportPlans = {}
 
+    def setup(self, stage: str) -> None:
+        """Refuse an SAE that does not belong to the data, before any weights are read."""
+        config, data = self.source.read_config(), self._data
+        for remark in check_agreement(config, data.hparams, data.model_facts):
+            rank_zero_info(remark)
+
     def configure_model(self) -> None:
         """Load the SAE and make room for what a checkpoint restores."""
         if hasattr(self, "sae"):
             return
         self.sae = self.source.build(self.hparams["seed"])
-        self._check_data()
         n_items = self._data.prompts.n_items
         self.register_buffer("variance", torch.zeros(()))
         self.register_buffer("bias_scale", torch.ones(()))
@@ -110,14 +117,11 @@ class SeparabilityModule(LightningModule):
         """
         out: SAEOutput = self.sae(batch.residuals, dead_mask=self._dead_mask, step=self.global_step)
         mse = squared_error(out.recons, batch.residuals)
+        self._check_finite(mse, "mse")
         own = sum(out.losses.values(), torch.zeros_like(mse))
         term = self._regularizer(out, batch)
         loss = (mse + own) / self.variance + self.hparams["weight"] * term.float()
-        if not bool(torch.isfinite(loss)):
-            raise ValueError(
-                f"the loss at step {self.global_step} is {float(loss)} (mse {float(mse)}, "
-                f"separability {float(term)}); lower `lr` or `weight`; checkpoints stay as they are"
-            )
+        self._check_finite(loss, "loss")
         self._count_active(out.latents, len(batch.residuals))
         fvu = mse.detach() / self.variance
         self.log("train/loss", loss.detach())
@@ -213,14 +217,6 @@ class SeparabilityModule(LightningModule):
     @property
     def _dead_mask(self) -> Tensor:
         return self.silent_points > self.hparams["dead_after"]
-
-    def _check_data(self) -> None:
-        hook, expected = self._data.hparams["hook_name"], self.sae.metadata.get("hook_name")
-        if expected is not None and expected != hook:
-            raise ValueError(
-                f"the SAE belongs to hook `{expected}`, the data module reads `{hook}`; "
-                f"set `data.hook_name: {expected}` or choose another SAE"
-            )
 
     def _measure(self) -> None:
         """Measure what loss and rates need from the data, unless a checkpoint holds it."""

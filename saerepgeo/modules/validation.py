@@ -1,5 +1,8 @@
 """The figures of a validation: reconstruction of held-out text, separability of held-out points."""
 
+import warnings
+from typing import Any
+
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -48,7 +51,7 @@ class ValidationFigures(nn.Module):
         self.latents = MetricCollection(
             {"l0": L0(), "dead_fraction": DeadFraction(d_sae)}, prefix="val/"
         )
-        self.points = nn.ModuleDict()
+        self.points: Any = nn.ModuleDict()
         for loader, prefix in POINT_SETS.items():
             self.points[str(loader)] = MetricCollection(
                 {
@@ -75,7 +78,9 @@ class ValidationFigures(nn.Module):
         figures = {**self.recons.compute(), **self.latents.compute()}
         for loader, prefix in POINT_SETS.items():
             collection = self.points[str(loader)]
-            values = {k: v for k, v in collection.compute().items() if not v.isnan()}
+            with warnings.catch_warnings():  # no held-out items: undefined, and left out
+                warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+                values = {k: v for k, v in collection.compute().items() if not v.isnan()}
             figures |= values
             for name in SEPARABILITY:
                 of_name = [v for k, v in values.items() if k.startswith(f"{prefix}/{name}/")]

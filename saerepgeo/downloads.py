@@ -1,0 +1,176 @@
+"""What goes wrong between a hub and the disk: said in one line, and damaged files taken away."""
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+Problem = Literal["gated", "missing", "absent file", "offline", "disk", "interrupted", "damaged"]
+
+_BY_CLASS: dict[str, Problem] = {
+    "GatedRepoError": "gated",
+    "RepositoryNotFoundError": "missing",
+    "LocalEntryNotFoundError": "offline",
+    "OfflineModeIsEnabled": "offline",
+    "RevisionNotFoundError": "absent file",
+    "RemoteEntryNotFoundError": "absent file",
+    "EntryNotFoundError": "absent file",
+    "SafetensorError": "damaged",
+    "UnpicklingError": "damaged",
+    "JSONDecodeError": "damaged",
+}
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1, or sha256 of a large file
+
+
+def cache_root() -> Path:
+    """Return the folder of everything saerepgeo keeps between runs (`$SAEREPGEO_CACHE`)."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saerepgeo"
+    return Path(os.environ.get("SAEREPGEO_CACHE", default))
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """Return what an exception of the hub's client, or of reading its files, comes down to.
+
+    >>> problem_of(OSError(errno.ENOSPC, "No space left on device"))
+    'disk'
+    """
+    found: list[Problem] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        kind = _problem_of_one(cause)
+        if kind is not None:
+            found.append(kind)
+        cause = cause.__cause__ or cause.__context__
+    for decisive in ("disk", "gated", "missing", "offline"):  # the rest may follow from these
+        if decisive in found:
+            return decisive
+    return found[0] if found else None
+
+
+def explain(kind: str, name: str, repository: str, problem: Problem) -> str:
+    """Return one line that says why `kind` `name` could not be had and what to do."""
+    login = "run `hf auth login` or set HF_TOKEN"
+    return (
+        f"{kind} `{name}` "
+        + {
+            "gated": f"is gated: accept its terms at https://huggingface.co/{repository}, then {login}",
+            "missing": f"is not on the hub, or is private; check the spelling, or {login}",
+            "absent file": f"is not complete: the repository {repository} lacks a file that it needs; "
+            "check that name and kind of model belong together",
+            "offline": "could not be fetched: it is not in the local cache and the hub is out of reach; "
+            "check the network (or HF_ENDPOINT, HF_HUB_OFFLINE), or give a local folder",
+            "disk": "did not fit on the disk; free some space (or point HF_HOME at a larger disk) and "
+            "run again",
+            "interrupted": "was cut off while it was fetched; run again, finished files are kept",
+            "damaged": "arrived damaged: a file's content is not what the hub announced; what was "
+            "damaged has been removed, run again",
+        }[problem]
+    )
+
+
+@contextmanager
+def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[None]:
+    """Fetch and read files of a hub repository inside; check their sums on the way out.
+
+    The hub's client checks the length of what it fetches and not its content. A file is checked
+    once, when it is new; one that is not what the hub announced is deleted, so that the next run
+    fetches it again.
+
+    Raises:
+        ValueError, PermissionError, ConnectionError or OSError: one line, see `explain`.
+    """
+    repository = name if repository is None else repository
+    try:
+        yield
+    except Exception as error:
+        problem = problem_of(error)
+        if problem not in ("gated", "missing", "offline", "disk") and discard_damaged(repository):
+            problem = "damaged"
+        if problem is None:
+            raise
+        raise _ERRORS[problem](explain(kind, name, repository, problem)) from error
+    if discard_damaged(repository):
+        raise ConnectionError(explain(kind, name, repository, "damaged"))
+
+
+def discard_damaged(repository: str) -> list[str]:
+    """Delete cached files of a hub repository whose sum is not their name; return those names.
+
+    The hub's client names what it fetches by the sum that the hub announced: sha256 of large
+    files, git's sha1 of small ones. Files found whole are remembered under `cache_root()`.
+    """
+    from huggingface_hub import constants
+
+    folder = "--".join(["models", *repository.split("/")])
+    blobs = Path(constants.HF_HUB_CACHE) / folder / "blobs"
+    damaged = []
+    for blob in sorted(blobs.iterdir()) if blobs.is_dir() else []:
+        if not _BLOB.fullmatch(blob.name) or _is_known(blob):
+            continue
+        if _sum_like(blob) == blob.name:
+            _remember(blob)
+        else:
+            blob.unlink()
+            damaged.append(blob.name)
+    return damaged
+
+
+_ERRORS: dict[Problem, type[Exception]] = {
+    "gated": PermissionError,
+    "missing": PermissionError,
+    "absent file": ValueError,
+    "offline": ConnectionError,
+    "disk": OSError,
+    "interrupted": ConnectionError,
+    "damaged": ConnectionError,
+}
+
+
+def _problem_of_one(error: BaseException) -> Problem | None:
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return "disk"
+    for name in (c.__name__ for c in type(error).__mro__):
+        if name in _BY_CLASS:
+            return _BY_CLASS[name]
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "gated"
+    is_transfer = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
+    if is_transfer or status is not None or "Consistency check failed" in str(error):
+        return "interrupted"
+    return None
+
+
+def _sum_like(blob: Path) -> str:
+    """Return the file's sum of the sort that its name is."""
+    if len(blob.name) == 64:
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+    with blob.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _marker(blob: Path) -> tuple[Path, str]:
+    facts = blob.stat()
+    return cache_root() / "checked" / blob.name, f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def _is_known(blob: Path) -> bool:
+    marker, facts = _marker(blob)
+    return marker.is_file() and marker.read_text() == facts
+
+
+def _remember(blob: Path) -> None:
+    marker, facts = _marker(blob)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    scratch = marker.with_name(f"{marker.name}.{os.getpid()}")
+    scratch.write_text(facts)
+    os.replace(scratch, marker)
