@@ -55,22 +55,20 @@ def problem_of(error: BaseException) -> Problem | None:
 def explain(kind: str, name: str, repository: str, problem: Problem) -> str:
     """Return one line that says why `kind` `name` could not be had and what to do."""
     login = "run `hf auth login` or set HF_TOKEN"
-    return (
-        f"{kind} `{name}` "
-        + {
-            "gated": f"is gated: accept its terms at https://huggingface.co/{repository}, then {login}",
-            "missing": f"is not on the hub, or is private; check the spelling, or {login}",
-            "absent file": f"is not complete: the repository {repository} lacks a file that it needs; "
-            "check that name and kind of model belong together",
-            "offline": "could not be fetched: it is not in the local cache and the hub is out of reach; "
-            "check the network (or HF_ENDPOINT, HF_HUB_OFFLINE), or give a local folder",
-            "disk": "did not fit on the disk; free some space (or point HF_HOME at a larger disk) and "
-            "run again",
-            "interrupted": "was cut off while it was fetched; run again, finished files are kept",
-            "damaged": "arrived damaged: a file's content is not what the hub announced; what was "
-            "damaged has been removed, run again",
-        }[problem]
-    )
+    reasons: dict[Problem, str] = {
+        "gated": f"is gated: accept its terms at https://huggingface.co/{repository}, then {login}",
+        "missing": f"is not on the hub, or is private; check the spelling, or {login}",
+        "absent file": f"is not complete: the repository {repository} lacks a file that it "
+        "needs; check that name and kind of model belong together",
+        "offline": "could not be fetched: it is not in the local cache and the hub is out of "
+        "reach; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local folder",
+        "disk": "did not fit on the disk; free some space, or point HF_HOME at a larger disk, "
+        "and run again",
+        "interrupted": "was cut off while it was fetched; run again, finished files are kept",
+        "damaged": "arrived damaged: a file's content is not what the hub announced; what was "
+        "damaged has been removed, run again",
+    }
+    return f"{kind} `{name}` {reasons[problem]}"
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from saerepgeo.agreement import check_agreement
 from saerepgeo.geometry.dictionaries import random_dictionary
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.source import SAESource
@@ -35,17 +37,18 @@ class AnalysisModule(LightningModule):
         self.source, self.seed = sae, seed
         self._name = name
 
+    def setup(self, stage: str) -> None:
+        """Refuse an SAE that does not belong to the data, before any weights are read."""
+        data = {name: value for name, value in self._data.items() if name != "context_size"}
+        facts = self.trainer.datamodule.model_facts  # type: ignore[attr-defined]
+        for remark in check_agreement(self.source.read_config(), data, facts):
+            rank_zero_info(remark)
+
     def configure_model(self) -> None:
         """Load the SAE."""
         if hasattr(self, "sae"):
             return
         self.sae = self.source.build(self.seed).eval().requires_grad_(False)
-        hook, expected = self._data["hook_name"], self.sae.metadata.get("hook_name")
-        if expected is not None and expected != hook:
-            raise ValueError(
-                f"the SAE belongs to hook `{expected}`, the data module reads `{hook}`; "
-                f"set `data.hook_name: {expected}` or choose another SAE"
-            )
 
     @property
     def name(self) -> str:

@@ -218,6 +218,13 @@ class SeparabilityModule(LightningModule):
     def _dead_mask(self) -> Tensor:
         return self.silent_points > self.hparams["dead_after"]
 
+    def _check_finite(self, value: Tensor, name: str) -> None:
+        if not bool(torch.isfinite(value)):
+            raise ValueError(
+                f"the {name} at step {self.global_step} is {float(value.detach())}; lower `lr` or "
+                "`weight` and go on from the last checkpoint, which is from before"
+            )
+
     def _measure(self) -> None:
         """Measure what loss and rates need from the data, unless a checkpoint holds it."""
         if bool(self.variance > 0):

@@ -10,7 +10,7 @@ from saerepgeo.sae.build import assemble
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.reading import read_json, read_safetensors
 
-__all__ = ["is_foreign", "load_foreign"]
+__all__ = ["is_foreign", "load_foreign", "read_foreign_config"]
 
 DICTIONARY_LEARNING_FILE = "ae.pt"
 SPARSIFY_FILE = "sae.safetensors"
@@ -61,11 +61,23 @@ def load_foreign(
     if (folder / DICTIONARY_LEARNING_FILE).is_file():
         cfg, weights = _dictionary_learning(folder)
     else:
-        cfg, weights = _sparsify(folder)
+        cfg = _sparsify_config(folder)
+        weights = _renamed(read_safetensors(folder / SPARSIFY_FILE))
     return assemble(cfg, weights, training, None, device)
 
 
-def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_foreign_config(folder: Path) -> dict[str, Any]:
+    """Return what the config of a foreign folder says of its SAE, without reading the weights.
+
+    Raises ValueError as `load_foreign`.
+    """
+    if (folder / DICTIONARY_LEARNING_FILE).is_file():
+        return _dictionary_learning_config(folder)[0]
+    return _sparsify_config(folder)
+
+
+def _dictionary_learning_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config in SAELens' words, and the origin's own record of the training."""
     config = read_json(folder / "config.json")
     trainer = config.get("trainer")
     if not isinstance(trainer, dict) or trainer.get("dict_class") not in _ARCHITECTURES:
@@ -80,16 +92,21 @@ def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor
                 f"{folder / 'config.json'} must hold an integer `{name}` under trainer, got "
                 f"{trainer.get(name)!r}"
             )
-    stored = _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE)
     kind = trainer["dict_class"]
-    architecture = _ARCHITECTURES[kind]
     cfg: dict[str, Any] = {
-        "architecture": architecture,
+        "architecture": _ARCHITECTURES[kind],
         "d_in": trainer["activation_dim"],
         "d_sae": trainer["dict_size"],
         "apply_b_dec_to_input": kind not in _UNCENTRED,
         "metadata": _dictionary_learning_metadata(trainer, config.get("buffer") or {}),
     }
+    return cfg, trainer
+
+
+def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    cfg, trainer = _dictionary_learning_config(folder)
+    architecture = cfg["architecture"]
+    stored = _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE)
     k = stored.pop("k", None)
     threshold = stored.pop("threshold", None)
     groups = stored.pop("group_sizes", None)
@@ -142,7 +159,7 @@ def _read_pickled_tensors(file: Path) -> dict[str, Tensor]:
     return dict(stored)
 
 
-def _sparsify(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _sparsify_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "cfg.json")
     refused = [name for name in ("transcode", "skip_connection", "signed") if config.get(name)]
     if config.get("activation", "topk") != "topk":
@@ -153,16 +170,13 @@ def _sparsify(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{folder / 'cfg.json'} must describe a plain TopK SAE of sparsify, got "
             f"unsupported: {', '.join(refused) or 'none'}, missing: {', '.join(missing) or 'none'}"
         )
-    weights = _renamed(read_safetensors(folder / SPARSIFY_FILE))
-    d_sae = config.get("num_latents") or config["d_in"] * config["expansion_factor"]
-    cfg = {
+    return {
         "architecture": "topk",
         "d_in": config["d_in"],
-        "d_sae": d_sae,
+        "d_sae": config.get("num_latents") or config["d_in"] * config["expansion_factor"],
         "k": config["k"],
         "metadata": _sparsify_metadata(folder),
     }
-    return cfg, weights
 
 
 def _sparsify_metadata(folder: Path) -> dict[str, Any]:

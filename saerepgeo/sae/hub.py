@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from saerepgeo.downloads import hub_files
 from saerepgeo.sae.build import assemble, training_config
 from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
-__all__ = ["load_release"]
+__all__ = ["load_release", "read_release_config"]
 
 
 def load_release(
@@ -24,8 +25,9 @@ def load_release(
     The constant input scale that the registry records for a release is used where `input_scale`
     is None.
 
-    Raises ValueError on an unknown release or id, PermissionError on a gated or private
-    repository, ConnectionError where the hub cannot be reached.
+    Raises ValueError on an unknown release or id, and as `saerepgeo.downloads.hub_files`:
+    PermissionError on a gated or private repository, ConnectionError where the hub cannot be
+    reached or a file arrives damaged.
     """
     sae_lens()
     from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
@@ -64,8 +66,23 @@ def _checked_id(release: str, sae_id: str | None) -> str:
     return sae_id
 
 
+def read_release_config(release: str, sae_id: str | None) -> dict[str, Any]:
+    """Return the config of an SAE of a release, fetching no weights where they can be told apart.
+
+    Raises as `load_release`.
+    """
+    sae_lens()
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+    from sae_lens.loading.pretrained_saes_directory import get_repo_id_and_folder_name
+
+    name = _checked_id(release, sae_id)
+    repository, folder = get_repo_id_and_folder_name(release, name)
+    with hub_files("SAE", f"{repository}/{folder}", repository):
+        config: dict[str, Any] = load_sae_config_from_huggingface(release, name)
+    return config
+
+
 def _fetch(release: str, sae_id: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from huggingface_hub import errors
     from sae_lens.loading import pretrained_sae_loaders as loaders
     from sae_lens.loading.pretrained_saes_directory import (
         get_config_overrides,
@@ -75,8 +92,7 @@ def _fetch(release: str, sae_id: str) -> tuple[dict[str, Any], dict[str, Tensor]
     repository, folder = get_repo_id_and_folder_name(release, sae_id)
     loader = loaders.NAMED_PRETRAINED_SAE_LOADERS[loaders.get_conversion_loader_name(release)]
     overrides = get_config_overrides(release, sae_id) | {"dtype": "float32", "device": "cpu"}
-    address = f"{repository}/{folder}"
-    try:
+    with hub_files("SAE", f"{repository}/{folder}", repository):
         cfg, weights, _ = loader(
             repo_id=repository,
             folder_name=folder,
@@ -84,26 +100,4 @@ def _fetch(release: str, sae_id: str) -> tuple[dict[str, Any], dict[str, Tensor]
             force_download=False,
             cfg_overrides=overrides,
         )
-    except errors.GatedRepoError as error:
-        raise PermissionError(
-            f"{repository} is gated: accept its terms at https://huggingface.co/{repository}, then "
-            "run `hf auth login` or set HF_TOKEN"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise PermissionError(
-            f"{repository} does not exist or is private; check the name, or run `hf auth login` "
-            "or set HF_TOKEN"
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise ConnectionError(
-            f"{address} is not in the local hub cache and the hub cannot be reached; "
-            "go online once, or pass a folder as `path`"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise ValueError(f"{address} holds no SAE: {str(error).splitlines()[0]}") from error
-    except (errors.HfHubHTTPError, ConnectionError, TimeoutError) as error:
-        raise ConnectionError(
-            f"{address} could not be fetched ({str(error).splitlines()[0]}); try again, finished "
-            "files are kept"
-        ) from error
     return cfg, weights

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from saerepgeo.sae.build import assemble, new_sae, training_config
-from saerepgeo.sae.foreign import is_foreign, load_foreign
+from saerepgeo.sae.foreign import is_foreign, load_foreign, read_foreign_config
 from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.reading import read_json, read_safetensors
 
-__all__ = ["load_sae", "new_sae", "read_config"]
+__all__ = ["load_sae", "new_sae", "read_config", "read_source_config"]
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -57,6 +57,26 @@ def load_sae(
     if (folder / TRAINING_FOLDER / CONFIG_FILE).is_file():
         folder = folder / TRAINING_FOLDER
     return _load_sae_lens(folder, device, training, input_scale)
+
+
+def read_source_config(
+    release: str | None = None, sae_id: str | None = None, path: str | Path | None = None
+) -> dict[str, Any]:
+    """Return the config of what `load_sae` would load, without reading any weights.
+
+    It holds at least d_in, d_sae and metadata, under SAELens' names.
+
+    Raises ValueError and the hub's errors as `load_sae`.
+    """
+    if path is None:
+        from saerepgeo.sae.hub import read_release_config
+
+        return read_release_config(str(release), sae_id)
+    folder = Path(path)
+    if is_foreign(folder):
+        return read_foreign_config(folder)
+    has_training_form = (folder / TRAINING_FOLDER / CONFIG_FILE).is_file()
+    return read_config(folder / TRAINING_FOLDER if has_training_form else folder)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

@@ -46,6 +46,15 @@ class SAESource:
         if self.path is not None and not Path(self.path).is_dir():
             raise ValueError(f"`sae.path` must be a folder that holds an SAE, got {self.path}")
 
+    def read_config(self) -> dict[str, Any]:
+        """Return the SAE's config (d_in, d_sae, metadata, …) without reading any weights."""
+        from saerepgeo.sae.load import read_source_config
+
+        self.check()
+        if self.architecture is not None:
+            return {"architecture": self.architecture, "d_in": self.d_in, "d_sae": self.d_sae}
+        return read_source_config(self.release, self.sae_id, self.path)
+
     def build(self, seed: int = 0) -> SAEModel:
         """Load the SAE, or make it; `seed` serves for a new one."""
         from saerepgeo.sae.load import load_sae, new_sae
