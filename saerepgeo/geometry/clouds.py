@@ -20,8 +20,8 @@ __all__ = ["Cloud", "DenseCloud", "Nomination", "SparseCloud", "as_cloud"]
 
 BLOCK_BYTES = 1 << 26
 """Size of a temporary array, about; two or three of them are alive at once."""
-CACHE_BYTES = 1 << 20
-"""Size of the differences of points that are formed at once: within a core's cache."""
+CACHE_BYTES = 1 << 22
+"""Size of the differences of points that are formed at once: about a cache."""
 SPARSE_SHARE = 0.05
 """A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
 

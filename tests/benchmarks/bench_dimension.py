@@ -1,4 +1,4 @@
-"""TwoNN beside scikit-dimension: python tests/benchmarks/bench_dimension.py [--points 30000]"""
+"""TwoNN beside scikit-dimension: python tests/benchmarks/bench_dimension.py [--points N]"""
 
 import argparse
 import warnings
@@ -24,11 +24,8 @@ def random_latents(n_points: int) -> SparseLatents:
     return SparseLatents(torch.rand(n_points, K, generator=generator), torch.cat(blocks), D_SAE)
 
 
-def main() -> None:
-    """Compare sparse latents of the wanted size, then dense points."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--points", type=int, default=30_000)
-    n_points = parser.parse_args().points
+def compare_sparse(n_points: int) -> None:
+    """Compare on latents of few active entries; the peer knows dense float64 only."""
     latents = random_latents(n_points)
     before = peak_mib()
     seconds(lambda: two_nn(latents))
@@ -47,10 +44,19 @@ def main() -> None:
 
     compare(f"TwoNN of {n_points}×{D_SAE}, k={K}", ours, peer, rounds=1)
     print(f"dimensions: ours {found['ours']:.12f}, peer {found['peer']:.12f}")
+
+
+def compare_dense() -> None:
+    """Compare on points without structure to exploit."""
     residuals = torch.randn(5000, 576, generator=torch.Generator().manual_seed(1))
     doubled = residuals.double().numpy()
     compare("TwoNN of 5000×576", lambda: two_nn(residuals), lambda: TwoNN().fit(doubled))
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--points", type=int, default=30_000, help="sparse points; 0: dense only")
+    n_sparse = parser.parse_args().points
+    compare_dense()
+    if n_sparse:
+        compare_sparse(n_sparse)

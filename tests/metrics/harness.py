@@ -5,6 +5,7 @@ def test_contract(process_pair):
     check_metric(lambda: MeanSquaredError(), batches, process_pair)
 """
 
+import importlib
 import pickle
 import tempfile
 import traceback
@@ -19,6 +20,7 @@ from torch import Tensor, distributed
 from torchmetrics import Metric
 
 WORLD = 2
+START_TIMEOUT_S = 300
 TIMEOUT_S = 60
 Update = tuple[Any, ...]
 
@@ -40,6 +42,11 @@ class ProcessPair:
             worker.start()
             self.workers.append(worker)
             self.pipes.append(ours)
+        for rank, pipe in enumerate(self.pipes):
+            if not pipe.poll(START_TIMEOUT_S):  # imports on a busy machine are no hang of a metric
+                self.stop()
+                pytest.fail(f"rank {rank} did not start within {START_TIMEOUT_S} s")
+            pipe.recv_bytes()
 
     def stop(self) -> None:
         for worker in self.workers:
@@ -72,6 +79,8 @@ def _serve(rank: int, rendezvous: str, pipe: Any) -> None:
     """Answer requests of `ProcessPair.compute` until the parent kills this process."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=WORLD)
+    importlib.import_module("saerepgeo.metrics")
+    pipe.send_bytes(b"ready")
     while True:
         try:
             request = pipe.recv_bytes()

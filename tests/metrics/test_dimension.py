@@ -100,6 +100,9 @@ def test_the_sample_is_uniform(dtype: torch.dtype) -> None:
     metric = updated(IntrinsicDimension(1000, dtype=dtype), line, 4096)
     assert metric.points.dtype == dtype
     assert kstest(metric.points[:, 0].numpy(), "uniform").pvalue > 0.01
+    # a hash that only multiplies picks a lattice out of a line, its gaps too regular for chance
+    gaps = metric.points[:, 0].double().sort().values.diff()
+    assert float(gaps.std() / gaps.mean()) == pytest.approx(1, abs=0.12)
     keys = metric.keys.double() / 2**63
     assert kstest(keys.numpy() / float(keys.max()), "uniform").pvalue > 0.01
     assert float(keys.max()) == pytest.approx(1000 / 20_000, rel=0.15)

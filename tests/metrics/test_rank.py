@@ -109,6 +109,13 @@ def test_an_inexact_sketch_gives_bounds_and_says_so(process_pair: ProcessPair) -
     assert bool((found <= exact + 1e-9).all())
     assert bool((exact <= found + metric.shrinkage + 1e-9).all())
     assert float(metric.compute()) <= 20 < 40
+    halves = [updated(NumericalRank(sketch_size=10), half) for half in points.split(200)]
+    least = float(halves[0].shrinkage + halves[1].shrinkage)
+    halves[0].merge_state(halves[1])
+    assert float(halves[0].shrinkage) >= least > float(halves[1].shrinkage)
+    merged = halves[0].spectrum[:10].square()
+    assert bool((merged <= exact + 1e-9).all())
+    assert bool((exact <= merged + halves[0].shrinkage + 1e-9).all())
     whole = updated(NumericalRank(sketch_size=10), points, 400)
     assert torch.equal(whole.spectrum, metric.spectrum)
     undefined = updated(NumericalRank("gavish-donoho", sketch_size=10), points)
