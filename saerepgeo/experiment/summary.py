@@ -105,6 +105,7 @@ def _draw(folder: Path, rows: list[dict[str, Any]], experiment: Experiment) -> N
     from torch.utils.tensorboard import SummaryWriter
 
     from saerepgeo.callbacks.intervention_figures import dose_response_figure, pareto_figure
+    from saerepgeo.callbacks.projector import add_figure
 
     figures = {
         "dose_response": dose_response_figure(rows, experiment.separability, experiment.error),
@@ -113,7 +114,7 @@ def _draw(folder: Path, rows: list[dict[str, Any]], experiment: Experiment) -> N
     writer = SummaryWriter(str(folder / "tensorboard"))
     for name, figure in figures.items():
         save_figure(figure, folder / name)
-        writer.add_figure(f"experiment/{name}", figure)
+        add_figure(writer, f"experiment/{name}", figure)
     writer.close()
 
 

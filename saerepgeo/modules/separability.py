@@ -18,11 +18,13 @@ from saerepgeo.losses import (
     separability_term,
     squared_error,
 )
+from saerepgeo.modules.analysis import model_name
+from saerepgeo.modules.intervention import intervene
 from saerepgeo.modules.validation import ValidationFigures
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.source import SAESource
 from saerepgeo.seeds import generator_for
-from saerepgeo.types import ActivationBatch, SAEOutput, SparseLatents
+from saerepgeo.types import ActivationBatch, ConceptActivations, SAEOutput, SparseLatents
 
 
 class SeparabilityModule(LightningModule):
@@ -149,6 +151,13 @@ class SeparabilityModule(LightningModule):
         for name, value in self.figures.compute().items():
             self.log(name, value, prog_bar=name in ("val/mse", "val/aedp"))
         self.figures.reset()
+
+    def test_step(self, batch: ConceptActivations, batch_idx: int) -> dict[str, Any]:
+        """Return, as `result`, case 3's interventions on the latents of one concept."""
+        data = self._data
+        name = model_name(data.hparams["lm"], data.hparams["hook_name"])
+        with torch.inference_mode(False), torch.enable_grad():
+            return {"result": intervene(self.sae, batch, data.tokenizer.tokenizer, name)}
 
     def configure_optimizers(self) -> Any:
         """Return Adam, with warm-up, a plateau, and a linear decay at the end."""
