@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from saerepgeo.types import ConceptActivations, Int
 

@@ -28,7 +28,9 @@ MIN_RATIOS = 30
 """Fewer neighbour ratios give no dimension (their standard error would be a fifth of it)."""
 
 
-def _label_free(settings: SoundSettings, n_points: int) -> dict[str, Callable[[Tensor], Estimate]]:
+def label_free(n_points: int, min_cluster_size: int, n_neighbours: int) -> dict[str, FreeStatistic]:
+    """Return the figures that know no items, as functions of points, for clouds of `n_points`."""
+
     def size(x: Tensor) -> int:
         # of a subsample, clusters are as much smaller as the sample is
         return max(2, round(min_cluster_size * len(x) / n_points))
