@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from saerepgeo.cache import cached_tensors, model_fingerprint
 from saerepgeo.lm import FrozenLM, is_sink
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
-from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import Float, Int
 
 __all__ = ["LMLoss", "recovery_figures", "spliced"]
@@ -52,7 +51,7 @@ class LMLoss(Callback):
 def recovery_figures(
     lm: FrozenLM,
     tokens: Int[Tensor, "context position"],
-    sae: SAEModel,
+    sae: nn.Module,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Return ce_recovered, kl_recovered and the raw means in nats a token, over all processes.
