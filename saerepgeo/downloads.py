@@ -39,16 +39,14 @@ def problem_of(error: BaseException) -> Problem | None:
     >>> problem_of(OSError(errno.ENOSPC, "No space left on device"))
     'disk'
     """
-    found: list[Problem] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        kind = _problem_of_one(cause)
-        if kind is not None:
-            found.append(kind)
-        cause = cause.__cause__ or cause.__context__
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    found = [kind for kind in map(_problem_by_class, causes) if kind is not None]
     for decisive in ("disk", "gated", "missing", "offline"):  # the rest may follow from these
         if decisive in found:
             return decisive
+    found += [kind for kind in map(_problem_by_answer, causes) if kind is not None]
     return found[0] if found else None
 
 
@@ -108,12 +106,14 @@ def discard_damaged(repository: str) -> list[str]:
     blobs = Path(constants.HF_HUB_CACHE) / folder / "blobs"
     damaged = []
     for blob in sorted(blobs.iterdir()) if blobs.is_dir() else []:
-        if not _BLOB.fullmatch(blob.name) or _is_known(blob):
+        if not _BLOB.fullmatch(blob.name) or not blob.is_file() or _is_known(blob):
             continue
         if _sum_like(blob) == blob.name:
             _remember(blob)
         else:
+            content = blob.resolve()  # newer clients link to one store for all repositories
             blob.unlink()
+            content.unlink(missing_ok=True)
             damaged.append(blob.name)
     return damaged
 
@@ -129,19 +129,20 @@ _ERRORS: dict[Problem, type[Exception]] = {
 }
 
 
-def _problem_of_one(error: BaseException) -> Problem | None:
+def _problem_by_class(error: BaseException) -> Problem | None:
     if isinstance(error, OSError) and error.errno in _DISK:
         return "disk"
-    for name in (c.__name__ for c in type(error).__mro__):
-        if name in _BY_CLASS:
-            return _BY_CLASS[name]
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next((_BY_CLASS[name] for name in names if name in _BY_CLASS), None)
+
+
+def _problem_by_answer(error: BaseException) -> Problem | None:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return "gated"
     is_transfer = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
-    if is_transfer or status is not None or "Consistency check failed" in str(error):
-        return "interrupted"
-    return None
+    is_short = "Consistency check failed" in str(error)
+    return "interrupted" if is_transfer or is_short or status is not None else None
 
 
 def _sum_like(blob: Path) -> str:
