@@ -1,25 +1,31 @@
 """`python -m saerepgeo`: bad input ends in one line and a non-zero exit."""
 
+import importlib
 import os
 import sys
+
+COMMANDS = {
+    "cache": "saerepgeo.cache",
+    "experiment": "saerepgeo.experiment",
+    "reproduce": "saerepgeo.reproduce",
+}
+"""What is not Lightning's, by the module whose `main` runs it."""
 
 
 def run() -> int:
     """Run the command line and return the exit status."""
     try:
-        if sys.argv[1:2] == ["experiment"]:
-            from saerepgeo.experiment import main as run_experiment
-
-            return run_experiment(sys.argv[2:])
+        if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+            command = importlib.import_module(COMMANDS[sys.argv[1]])
+            return int(command.main(sys.argv[2:]))
         from saerepgeo.cli import main
 
-        main()
+        return main()
     except (ValueError, OSError) as error:
         if os.environ.get("SAEREPGEO_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

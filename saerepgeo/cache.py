@@ -1,11 +1,12 @@
 """Activations kept on disk by what they were computed from: one safetensors file a key."""
 
+import argparse
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,19 @@ def clear_cache() -> int:
     for name in ("activations", "tokens"):
         shutil.rmtree(cache_root() / name, ignore_errors=True)
     return size
+
+
+def main(args: Sequence[str]) -> int:
+    """Show what the cache holds, or clear it: `python -m saerepgeo cache [--clear]`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m saerepgeo cache",
+        description="Show the folder and size of cached activations and tokens.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--clear", action="store_true", help="delete them; models stay")
+    if parser.parse_args(list(args)).clear:
+        print(f"cleared {clear_cache() / 2**20:.1f} MiB under {cache_root()}")
+        return 0
+    n_files = len(list(activations_folder().glob("*.safetensors")))
+    print(f"{cache_root()}: {cache_size() / 2**20:.1f} MiB, {n_files} sets of activations")
+    return 0

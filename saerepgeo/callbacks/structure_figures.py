@@ -9,6 +9,7 @@ from torch import Tensor
 from saerepgeo.callbacks.palette import COLORS, MARKERS, new_figure
 from saerepgeo.geometry.graphs import minimum_spanning_tree
 from saerepgeo.geometry.separation import centroids, class_moments
+from saerepgeo.modules.sound_structure import COUNTS
 from saerepgeo.modules.structure import SpaceView
 
 SIDES = {"resid": "residuals", "latents": "latents"}
@@ -50,11 +51,14 @@ def cluster_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str
 
 
 def tree_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) -> Any:
-    """Return the minimum spanning tree over item centroids, drawn on their principal components."""
+    """Return the minimum spanning tree over item centroids, drawn on their principal components.
+
+    Centroids of the points at the items' mentions, as for `MST Weight`.
+    """
     figure = new_figure(11, 5)
     axes = figure.subplots(1, len(views), squeeze=False)[0]
     for axis, (side, view) in zip(axes, views.items(), strict=True):
-        moments = class_moments(view.points, view.items.to(view.points.device), len(items))
+        moments = class_moments(view.points, view.mentions.to(view.points.device), len(items))
         present = (moments.counts > 0).nonzero()[:, 0].tolist()
         centres = centroids(moments)
         tree = minimum_spanning_tree(centres)
@@ -114,6 +118,7 @@ def null_figure(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
         for height, name in enumerate(TESTED):
             column = name + side
             null = row[f"{column} null"]
+            null = max(null, 1.0) if name in COUNTS else null
             if not null > 0 or row[column] != row[column]:
                 continue
             y = height + 0.25 * (number - (len(series) - 1) / 2)
@@ -133,7 +138,7 @@ def null_figure(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
     axis.set_yticks(range(len(TESTED)), TESTED)
     axis.invert_yaxis()
     axis.set_xscale("log")
-    axis.set_xlabel("figure ÷ mean of its null (1: what chance gives); bars: 95 % intervals")
+    axis.set_xlabel("figure ÷ mean of its null, for counts at least 1; bars: 95 % intervals")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     axis.set_title(f"{title}, n = {rows[0]['n']} points", fontsize=9)

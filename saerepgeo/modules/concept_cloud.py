@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.types import ConceptActivations, Int
+from saerepgeo.types import Bool, ConceptActivations, Int
 
 __all__ = ["ConceptCloud", "concept_cloud"]
 
@@ -18,6 +18,8 @@ class ConceptCloud(NamedTuple):
     prompts: Int[Tensor, "point"]
     labels: Int[Tensor, "point"]
     """Item that has been named by this position; −1 before the mention."""
+    is_mention: Bool[Tensor, "point"]
+    """Last token of its prompt's item: where the item itself is represented."""
     n_merged: int
     """Positions left out, since another prompt begins with the same tokens."""
 
@@ -41,4 +43,5 @@ def concept_cloud(batch: ConceptActivations) -> ConceptCloud:
     prompts, positions = batch.is_real.nonzero().cpu()[rows].T
     knows = positions >= batch.item_positions.cpu()[prompts]
     labels = torch.where(knows, batch.labels.cpu()[prompts], -1)
-    return ConceptCloud(rows, prompts, labels, len(places) - len(kept))
+    is_mention = positions == batch.item_positions.cpu()[prompts]
+    return ConceptCloud(rows, prompts, labels, is_mention, len(places) - len(kept))

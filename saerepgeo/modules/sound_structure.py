@@ -38,6 +38,9 @@ covariance; the next three: against items dealt out to prompts at random; the la
 random pairing of the centroids."""
 
 
+COUNTS = ("Clusters", "Betti0")
+
+
 class SoundSettings(NamedTuple):
     """How much work goes into intervals and nulls."""
 
@@ -74,10 +77,15 @@ def cloud_figures(
     """Return the figures of one space, in its original coordinates.
 
     `Clusters`: HDBSCAN's, over all points. `Betti0`: components at `connection_radius`. `AGD`:
-    average geodesic distance. `Global Dim`: TwoNN of all points. `Avg Dim`: TwoNN from neighbours
-    of the same item, ratios pooled over items. `MST Weight`: of the item centroids. `Relative
-    AEDP`: distance between item centroids in units of the scatter within. Intervals: 95 %, from
-    subsamples of whole prompts without replacement. Nulls: see `ALTERNATIVES`.
+    average geodesic distance. `Global Dim`: TwoNN of all points. `Avg Dim`: TwoNN of the points
+    that have seen an item, from neighbours of the same item, ratios pooled over items. Of the
+    points at the items' mentions alone, whose centroids the template around the item moves least:
+    `MST Weight` of the item centroids, and `Relative AEDP`, their distance in units of the scatter
+    within.
+
+    Intervals come from subsamples of whole prompts without replacement: 95 % by
+    `subsample_interval`; for the counts `Clusters` and `Betti0`, which no rate of convergence fits,
+    the 95 % range of the subsamples with the value itself. Nulls: see `ALTERNATIVES`.
     """
     x = rotated(points)
     figures = {}
@@ -105,12 +113,14 @@ def pair_figures(
     """
     x, y = rotated(resid), rotated(latents)
 
+    item_labels = torch.where(cloud.is_mention, cloud.labels, -1)
+
     def by_item(rows: Tensor) -> Estimate:
-        labels = cloud.labels[rows]
+        labels = item_labels[rows]
         return procrustes_disparity(item_means(x[rows], labels), item_means(y[rows], labels))
 
     everything = torch.arange(len(x))
-    items = (item_means(x, cloud.labels), item_means(y, cloud.labels))
+    items = (item_means(x, item_labels), item_means(y, item_labels))
     figures = {
         "Procrustes Disparity": _paired(
             by_item(everything), by_item, items, cloud, purpose, settings
@@ -152,7 +162,9 @@ def _free_figure(
         noise = torch.randn(len(x), len(spread), generator=generator, dtype=torch.float64)
         return statistic(noise * spread)
 
-    low, high = _interval(lambda rows: statistic(x[rows]), cloud, f"{purpose}/{name}", settings)
+    low, high = _interval(
+        lambda rows: statistic(x[rows]), cloud, f"{purpose}/{name}", settings, name in COUNTS
+    )
     test = permutation_test(
         on_draw,
         x,
@@ -172,7 +184,7 @@ def _labelled_figure(
     purpose: str,
     settings: SoundSettings,
 ) -> Figure:
-    kept = cloud.labels >= 0
+    kept = cloud.labels >= 0 if name == "Avg Dim" else cloud.is_mention
     x, prompts, labels = x[kept], cloud.prompts[kept], cloud.labels[kept]
     names, first = prompts.unique(return_inverse=True)
     items = torch.stack([labels[first == i][0] for i in range(len(names))])
@@ -223,22 +235,30 @@ def _interval(
     cloud: ConceptCloud,
     purpose: str,
     settings: SoundSettings,
+    is_count: bool = False,
 ) -> tuple[float, float]:
     """Return the interval from subsamples of prompts, whose positions stay together."""
-    names = cloud.prompts.unique()
+    values: list[float] = []
 
     def on_prompts(chosen: Tensor) -> Estimate:
         rows = torch.isin(cloud.prompts, chosen[:, 0].long()).nonzero()[:, 0]
-        return statistic(rows)
+        found = statistic(rows)
+        values.append(float(found))
+        return found
 
     interval = subsample_interval(
         on_prompts,
-        names.double()[:, None],
+        cloud.prompts.unique().double()[:, None],
         fraction=settings.fraction,
         n=settings.n_subsamples,
         generator=generator_for(settings.seed, f"subsamples/{purpose}"),
     )
-    return interval.low, interval.high
+    if not is_count or interval.n_draws == 0:
+        return interval.low, interval.high
+    draws = torch.tensor(values, dtype=torch.float64)
+    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = draws[1:].quantile(tails).tolist()
+    return min(low, values[0]), max(high, values[0])
 
 
 def _figure(observed: Estimate, low: float, high: float, p: float, null: float) -> Figure:

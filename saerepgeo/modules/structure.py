@@ -53,6 +53,8 @@ class SpaceView(NamedTuple):
     """HDBSCAN's, −1 for noise."""
     items: Int[Tensor, "point"]
     """−1 where no item has been named yet."""
+    mentions: Int[Tensor, "point"]
+    """The item at the last token of its mention, elsewhere −1."""
     scales: ScaleCurve | None
 
 
@@ -140,6 +142,7 @@ class StructureModule(AnalysisModule):
         places = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
         knows = batch.is_real & (places >= batch.item_positions[:, None])
         items = torch.where(knows, batch.labels[:, None], -1).flatten().cpu()
+        at = (places == batch.item_positions[:, None]).flatten().cpu()
         views = {}
         for side, space in (("Resid", resid), ("Latents", sparse)):
             row |= {
@@ -149,7 +152,9 @@ class StructureModule(AnalysisModule):
                 f"MST Weight {side}": space.mst_weight,
                 f"AGD {side}": space.agd,
             }
-            views[side.lower()] = SpaceView(space.embedding, space.labels, items, None)
+            views[side.lower()] = SpaceView(
+                space.embedding, space.labels, items, torch.where(at, items, -1), None
+            )
         return [row], views
 
     def _sound(
@@ -174,7 +179,8 @@ class StructureModule(AnalysisModule):
 
     def _view(self, points: Tensor, cloud: ConceptCloud) -> SpaceView:
         labels = cluster(points, self.settings.min_cluster_size).cpu()
-        return SpaceView(points, labels, cloud.labels, gride(points))
+        mentions = torch.where(cloud.is_mention, cloud.labels, -1)
+        return SpaceView(points, labels, cloud.labels, mentions, gride(points))
 
     def _log(self, row: Mapping[str, Any]) -> None:
         prefix = f"test/{row['Protocol'].replace(', ', '_').replace(' ', '_')}"

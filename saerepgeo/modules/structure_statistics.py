@@ -31,9 +31,12 @@ MIN_RATIOS = 30
 def label_free(n_points: int, min_cluster_size: int, n_neighbours: int) -> dict[str, FreeStatistic]:
     """Return the figures that know no items, as functions of points, for clouds of `n_points`."""
 
+    def scaled(number: int, x: Tensor) -> int:
+        # of a subsample, clusters and neighbourhoods are as much smaller as the sample is
+        return max(2, round(number * len(x) / n_points))
+
     def size(x: Tensor) -> int:
-        # of a subsample, clusters are as much smaller as the sample is
-        return max(2, round(min_cluster_size * len(x) / n_points))
+        return scaled(min_cluster_size, x)
 
     def measured(metric: Callable[[Tensor], PointReservoir]) -> FreeStatistic:
         def statistic(x: Tensor) -> Estimate:
@@ -47,7 +50,7 @@ def label_free(n_points: int, min_cluster_size: int, n_neighbours: int) -> dict[
     return {
         "Clusters": measured(lambda x: ClusterCount(size(x), **exact)),
         "Betti0": measured(lambda x: Betti0(connection_radius(x, size(x)), **exact)),
-        "AGD": measured(lambda x: AverageGeodesicDistance(n_neighbours, **exact)),
+        "AGD": measured(lambda x: AverageGeodesicDistance(scaled(n_neighbours, x), **exact)),
         "Global Dim": measured(lambda x: IntrinsicDimension(**exact)),
     }
 
