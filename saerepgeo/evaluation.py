@@ -31,7 +31,7 @@ __all__ = ["concept_rows", "text_row"]
 
 
 @torch.no_grad()
-def text_row(sae: SAEModel, batches: Iterable[ActivationBatch]) -> dict[str, float]:
+def text_row(sae: SAEModel, batches: Iterable[ActivationBatch]) -> dict[str, Any]:
     """Return mse, fvu, relative_reconstruction_bias, l0 and dead_fraction on background text."""
     recons_metrics = {
         "mse": MeanSquaredError(),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -54,10 +55,10 @@ class CellResult(Callback):
         before = module.source.build(module.hparams["seed"]).to(pl_module.device).eval()
         was_training = sae.training
         sae.eval()
-        steps = sorted(self._step_seconds)
+        seconds = statistics.median(self._step_seconds or [float("nan")])  # none if resumed at end
         text = {"split": "text", "concept": "text"} | text_row(sae, data.val_dataloader()[0])
         text |= {"mse_before": text_row(before, data.val_dataloader()[0])["mse"]}
-        text |= {"steps": trainer.global_step, "seconds_per_step": steps[len(steps) // 2]}
+        text |= {"steps": trainer.global_step, "seconds_per_step": seconds}
         if self.n_contexts:
             lm = _shared_lm(*_lm_settings(data, pl_module))
             tokens = data.heldout_contexts()[: self.n_contexts]

@@ -54,7 +54,8 @@ def step_costs(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return the median time of a step of each regularizer over that of the controls."""
     seconds: dict[str, list[float]] = {}
     for row in rows:
-        if row["split"] == "text" and row["labels"] == "given":
+        is_timed = row["split"] == "text" and row["seconds_per_step"] == row["seconds_per_step"]
+        if is_timed and row["labels"] == "given":
             seconds.setdefault(row["regularizer"], []).append(row["seconds_per_step"])
     medians = {name: float(torch.tensor(found).median()) for name, found in seconds.items()}
     control = medians.pop("none", None)
