@@ -24,8 +24,16 @@ def run() -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("SAEREPGEO_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+def one_line(error: Exception) -> str:
+    """Return what a message says; of a constructor's, what lies under jsonargparse's wrapping."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    reasons = [line.strip()[2:] for line in lines if line.strip().startswith("- ")]
+    reasons = [reason for reason in reasons if not reason.startswith("Expected a <class")]
+    return reasons[0] if reasons and lines[0].startswith("Does not validate") else lines[0]
 
 
 if __name__ == "__main__":

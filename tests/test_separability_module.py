@@ -77,7 +77,7 @@ def test_the_regularizer_moves_separability_both_ways(tiny_data, folder, tmp_pat
     got = {}
     for direction in ("increase", "decrease"):
         _, figures = fit(
-            tiny_data | {"heldout_items": 0.0},
+            tiny_data | {"heldout_items": 0.0, "batch_size": 256},
             tmp_path,
             sae=SAESource(path=str(folder)),
             regularizer=regularizer,

@@ -57,9 +57,15 @@ class Interruption(Callback):
             return self.received is not None
         flag = torch.tensor(float(self.received is not None), device=trainer.strategy.root_device)
         total = trainer.strategy.reduce(flag, reduce_op="sum")
-        if float(total) > 0 and self.received is None:  # type: ignore[arg-type]
+        if float(total) > 0 and self.received is None:
             self.received = int(signal.SIGTERM)
-        return float(total) > 0  # type: ignore[arg-type]
+        return float(total) > 0
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._restore()
+
+
+def exit_status(trainer: Trainer) -> int:
+    """Return 128 + the signal that stopped `trainer`, else 0."""
+    found = [c.received for c in trainer.callbacks if isinstance(c, Interruption)]  # type: ignore[attr-defined]
+    return next((128 + number for number in found if number is not None), 0)

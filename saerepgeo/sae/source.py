@@ -61,7 +61,8 @@ class SAESource:
 
         self.check()
         if self.architecture is not None:
-            assert self.d_in is not None and self.d_sae is not None
+            assert self.d_in is not None
+            assert self.d_sae is not None
             return new_sae(
                 self.architecture, d_in=self.d_in, d_sae=self.d_sae, seed=seed, **self.options
             )

@@ -1,0 +1,94 @@
+"""What the tests of real training processes run: a fit on the small model, and a way to die."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback
+
+
+class KillAt(Callback):
+    """Send this process a signal in the middle of a step: gradients are there, weights are old."""
+
+    def __init__(self, step: int, signal_name: str = "SIGKILL") -> None:
+        self.step, self.number = step, getattr(signal, signal_name)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def write_config(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> Path:
+    """Write a configuration like configs/case3.yaml for the small model; return its path."""
+    checkpoints = str(folder / "checkpoints")
+    interval = {"every_n_train_steps": 2, "save_last": True, "save_top_k": -1}
+    callbacks = [
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": checkpoints, "enable_version_counter": False, **interval},
+        },
+        {
+            "class_path": "saerepgeo.callbacks.interruption.Interruption",
+            "init_args": {"dirpath": checkpoints},
+        },
+        {
+            "class_path": "saerepgeo.callbacks.sae_export.SAEExport",
+            "init_args": {"dirpath": str(folder / "sae")},
+        },
+    ]
+    trainer = {
+        "accelerator": "cpu",
+        "max_steps": steps,
+        "max_epochs": -1,
+        "val_check_interval": 3,
+        "check_val_every_n_epoch": None,
+        "gradient_clip_val": 1.0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "default_root_dir": str(folder),
+        "callbacks": callbacks,
+    }
+    module = {"sae": {"path": str(sae)}, "weight": 0.5, "lr": 1e-2, "warmup_steps": 3}
+    config = {
+        "trainer": trainer,
+        "model": {
+            "class_path": "saerepgeo.modules.separability.SeparabilityModule",
+            "init_args": module,
+        },
+        "data": {"class_path": "saerepgeo.data.ActivationDataModule", "init_args": data},
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def run_fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m saerepgeo fit` in a process of its own."""
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "saerepgeo", "fit", "--config", str(config), *arguments]
+    return subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=config.parent,
+        check=False,
+    )
+
+
+def killing(step: int, name: str) -> str:
+    """Return the command line argument that adds `KillAt`."""
+    return (
+        '--trainer.callbacks+={"class_path": "training_process.KillAt", '
+        f'"init_args": {{"step": {step}, "signal_name": "{name}"}}}}'
+    )
