@@ -1,5 +1,7 @@
 """Models and SAEs from a hub, through huggingface_hub's own client: layouts, cases, faults."""
 
+import calendar
+import json
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ RELEASES = {
         "blocks.19.hook_resid_post__trainer_0",
     ),
 }
+DAYS = tuple(calendar.day_name)
+MONTHS = tuple(calendar.month_name[1:])
 WEIGHTS = "model.safetensors"
 FINAL_NORMS = ("ln_f", "final_layer_norm", "norm")
 
@@ -98,7 +102,14 @@ def online(server: HubServer, connect: Callable[[Path], None], shared_cache: Pat
 
 def overrides(text_file: Path, folder: Path) -> list[str]:
     """Small sizes for a case's shipped configuration."""
+    places = ("first", "second", "third")
+    prompts = {
+        "days": [f"{day} is the {place} day" for day in DAYS for place in places],
+        "months": [f"the {place} month, {month}" for month in MONTHS for place in places],
+    }
+    (folder / "prompts.json").write_text(json.dumps(prompts))
     data = {
+        "prompts": str(folder / "prompts.json"),
         "lm_dtype": "float32",
         "text": str(text_file),
         "concepts": "[months, days]",
@@ -149,7 +160,7 @@ def test_case_3_fine_tunes_the_released_sae(
     after = load_sae(path=tmp_path / "outputs/case3_intervention_analysis/sae")
     assert after.architecture == before.architecture
     assert after.metadata["hook_name"] == before.metadata["hook_name"]
-    moved = (after.sae.W_dec - before.sae.W_dec).abs().max()
+    moved = (after.sae.W_dec - before.sae.W_dec).detach().abs().max()
     assert 0 < float(moved) < 0.1
 
 
@@ -169,10 +180,35 @@ def test_case_1_on_released_saes(
         *overrides(text_file, tmp_path),
         "--model.init_args.n_draws=1",
         "--model.init_args.noise_levels=[0.0, 1.0]",
+        "--model.init_args.noise_scales=[absolute]",
         "--data.init_args.concepts=[days]",
     )
     table = next(tmp_path.rglob("rank_by_noise.csv")).read_text()
     assert ",days,latents,feature," in table
+
+
+@pytest.mark.parametrize("model", RELEASES)
+def test_case_2_on_released_saes(
+    online: HubServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text_file: Path,
+    model: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_case(
+        monkeypatch,
+        "case2",
+        model,
+        *overrides(text_file, tmp_path),
+        "--model.init_args.protocols=[sound]",
+        "--model.init_args.n_permutations=9",
+        "--model.init_args.n_nulls=2",
+        "--model.init_args.n_subsamples=2",
+        "--data.init_args.concepts=[days]",
+    )
+    table = next(tmp_path.rglob("clustering_analysis_results.csv")).read_text()
+    assert "\ndays," in table
 
 
 @pytest.mark.parametrize(("name", "layers"), [(GPT2, 12), (PYTHIA, 6), (GEMMA, 26)])

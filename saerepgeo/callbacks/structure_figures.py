@@ -26,7 +26,7 @@ TESTED = (
 
 def cluster_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) -> Any:
     """Return both spaces on their first two principal components: HDBSCAN clusters, and items."""
-    figure = new_figure(10, 8.5)
+    figure = new_figure(10.0, 8.5)
     axes = figure.subplots(2, 2)
     for column, (side, view) in enumerate(views.items()):
         flat, share = _plane(view.points)
@@ -55,7 +55,7 @@ def tree_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) 
 
     Centroids of the points at the items' mentions, as for `MST Weight`.
     """
-    figure = new_figure(11, 5)
+    figure = new_figure(11.0, 5.0)
     axes = figure.subplots(1, len(views), squeeze=False)[0]
     for axis, (side, view) in zip(axes, views.items(), strict=True):
         moments = class_moments(view.points, view.mentions.to(view.points.device), len(items))
@@ -81,7 +81,7 @@ def tree_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) 
 
 def dimension_by_scale(title: str, views: Mapping[str, SpaceView]) -> Any:
     """Return the intrinsic dimension (GRIDE) over the scale at which the points are looked at."""
-    figure = new_figure(6, 4.2)
+    figure = new_figure(6.0, 4.2)
     axis = figure.subplots()
     for number, (side, view) in enumerate(views.items()):
         curve = view.scales
@@ -109,7 +109,7 @@ def dimension_by_scale(title: str, views: Mapping[str, SpaceView]) -> Any:
 
 def null_figure(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Return every figure and its interval as a multiple of what its null gives."""
-    figure = new_figure(8, 5)
+    figure = new_figure(8.0, 5.0)
     axis = figure.subplots()
     series = [("residuals", rows[0], " Resid")]
     series += [(row["Protocol"].replace("sound", "latents", 1), row, " Latents") for row in rows]

@@ -1,0 +1,116 @@
+"""From a model and an SAE to a table of the geometry of each concept, in one call."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saerepgeo.agreement import check_agreement
+from saerepgeo.data import ActivationDataModule
+from saerepgeo.geometry.dimension import two_nn
+from saerepgeo.geometry.rank import effective_rank, singular_values
+from saerepgeo.geometry.separation import class_moments, fisher_ratio, relative_aedp
+from saerepgeo.metrics import L0, FractionVarianceUnexplained
+from saerepgeo.modules.concept_cloud import concept_cloud
+from saerepgeo.sae.model import SAEModel
+from saerepgeo.types import ConceptActivations
+
+__all__ = ["GeometryTable", "geometry_table"]
+
+
+@dataclass(frozen=True)
+class GeometryTable:
+    """Rows of figures; prints as a table, and `pandas.DataFrame(table.rows)` takes it."""
+
+    rows: list[dict[str, Any]]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "(no rows)"
+        names = list(self.rows[0])
+        cells = [names, *([_shown(row[name]) for name in names] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join(
+            "  ".join(
+                text.ljust(width) if index < 2 else text.rjust(width)
+                for index, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in cells
+        )
+
+
+@torch.no_grad()
+def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
+    """Return, for each concept of `data`, the geometry of its residuals and of its latents.
+
+    A point is an item at the last token of its mention, the same context counted once. Columns:
+    `concept`, `space` (residuals, or effective latents), `points`, `items`; `effective_rank` of the
+    centred points (exponential of the spectrum's entropy), `dimension` (TwoNN), `relative_aedp`
+    (distance between the items' centroids in units of the scatter within items), `fisher_ratio`
+    (scatter between over within); of the latents also `fvu` (fraction of variance unexplained) and
+    `l0`. What is undefined, for want of points or items, is NaN and prints as a dash.
+
+    Raises:
+        ValueError: data and SAE disagree (see `saerepgeo.agreement`), before the model is loaded.
+    """
+    config = {"d_in": sae.d_in, "metadata": sae.metadata}
+    settings = {name: value for name, value in data.hparams.items() if name != "context_size"}
+    check_agreement(config, settings, data.model_facts)
+    was_training = sae.training
+    sae.eval()
+    try:
+        rows = [row for name in data.prompts.names for row in _concept(data.concept(name), sae)]
+    finally:
+        sae.train(was_training)
+    return GeometryTable(rows)
+
+
+def _concept(concept: ConceptActivations, sae: SAEModel) -> list[dict[str, Any]]:
+    cloud = concept_cloud(concept)
+    rows = cloud.rows[cloud.is_mention]
+    labels = cloud.labels[cloud.is_mention]
+    residuals = concept.residuals[concept.is_real][rows].to(sae.sae.W_dec.device)
+    out = sae(residuals)
+    fvu, l0 = FractionVarianceUnexplained(), L0()
+    fvu.update(out.recons.float(), residuals)
+    l0.update(out.latents)
+    about = {"points": len(rows), "items": int(labels.unique().numel())}
+    latents = sae.effective_latents(out.latents).float()
+    return [
+        {"concept": concept.concept, "space": space, **about, **figures}
+        for space, figures in (
+            ("residuals", _figures(residuals, labels) | {"fvu": math.nan, "l0": math.nan}),
+            (
+                "latents",
+                _figures(latents, labels)
+                | {"fvu": float(fvu.estimate()), "l0": float(l0.estimate())},
+            ),
+        )
+    ]
+
+
+def _figures(points: Tensor, labels: Tensor) -> dict[str, float]:
+    points = points.cpu()
+    moments = class_moments(points, labels, int(labels.max()) + 1 if len(labels) else 0)
+    centred = points - points.mean(0)
+    return {
+        "effective_rank": float(effective_rank(singular_values(centred))),
+        "dimension": float(two_nn(points)),
+        "relative_aedp": float(relative_aedp(moments)),
+        "fisher_ratio": float(fisher_ratio(moments)),
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
