@@ -76,5 +76,6 @@ def test_help_needs_no_repository(installed: Path, tmp_path: Path) -> None:
     shown = run(installed, tmp_path, "-m", "saerepgeo", "--help")
     for command in ("fit", "validate", "test", "predict"):
         assert command in shown
+    assert shown.startswith("usage: python -m saerepgeo ")
     assert max(map(len, shown.splitlines())) <= 100
     assert not list(tmp_path.iterdir())
