@@ -120,3 +120,9 @@ def test_arms_are_compared_at_the_seeds_that_both_have():
     found = paired_difference({0: 2.0, 1: 4.0, 2: 9.0}, {0: 1.0, 1: 2.0, 5: 1.0})
     assert found["difference"] == pytest.approx(math.log(2))
     assert found["n_seeds"] == 2
+
+
+def test_the_test_is_of_the_errors_response_and_not_of_separabilitys():
+    result = dose_response(runs(lambda s, d: 0.4 * d, lambda s, d: 0.1 * (-1) ** s * d))
+    assert result.p_value == 1
+    assert result.interval.low < 0 < result.interval.high
