@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from saerepgeo.callbacks.artifacts import read_rows
-from saerepgeo.experiment import Experiment, main, run_cells
+from saerepgeo.experiment import Cell, Experiment, main, run_cells
 from saerepgeo.experiment.claims import Claim
 from saerepgeo.sae.export import save_sae
 from saerepgeo.sae.load import new_sae
@@ -81,6 +81,14 @@ def test_other_settings_are_other_cells(settings):
     assert one.folder(one.cells[0]) != other.folder(other.cells[0])
     Path(settings["base"]).write_text(Path(settings["base"]).read_text() + "# more\n")
     assert Experiment(**settings).folder(one.cells[0]) != one.folder(one.cells[0])
+
+
+def test_settings_of_the_command_line_replace_those_of_the_file(settings):
+    nested = {"trainer.max_steps": 3, "trainer": {"max_steps": "5", "precision": "32-true"}}
+    command = Experiment(**settings | {"settings": nested}).command(Cell("fisher", 0.5, 0))
+    assert "--trainer.max_steps=5" in command
+    assert "--trainer.precision=32-true" in command
+    assert not any(a.startswith("--trainer={") or "max_steps=3" in a for a in command)
 
 
 @pytest.mark.parametrize(

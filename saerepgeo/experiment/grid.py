@@ -79,6 +79,7 @@ class Experiment:
     def __post_init__(self) -> None:
         if not Path(self.base).is_file():
             raise ValueError(f"`base` must be a configuration file of `fit`, got {self.base}")
+        self.settings = _flat(self.settings)
         for name in ("doses", "shuffled_doses"):
             doses = getattr(self, name)
             if not all(math.isfinite(dose) and dose != 0 for dose in doses):
@@ -179,6 +180,15 @@ class Experiment:
             "lightning.pytorch.callbacks.ModelCheckpoint": every,
         }
         return [{"class_path": name, "init_args": options} for name, options in named.items()]
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings by full name; the command line nests `--settings.trainer.max_steps 5`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        own = {f"{prefix}{name}": value}
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else own
+    return flat
 
 
 def _as_argument(value: Any) -> str:
