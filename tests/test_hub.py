@@ -2,7 +2,10 @@
 
 import calendar
 import json
+import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +30,7 @@ from small_releases import (
 from saerepgeo.lm import FrozenLM
 from saerepgeo.lm_sources import load_config, load_model, load_tokenizer
 from saerepgeo.sae.load import load_sae, read_source_config
+from saerepgeo.types import SparseLatents
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RELEASES = {
@@ -245,6 +249,55 @@ def test_layouts_mean_what_their_origin_means(online: HubServer) -> None:
     assert load_sae(*RELEASES["pythia-70m"]).architecture == "standard"
     gemma = load_sae(*RELEASES["gemma-2-2b"])
     assert (gemma.architecture, gemma.sae.cfg.k) == ("topk", K)
+
+
+@pytest.mark.parametrize("model", RELEASES)
+@torch.no_grad()
+def test_releases_equal_saelens_own_loading(online: HubServer, model: str) -> None:
+    from saerepgeo.sae.lens import sae_lens
+
+    theirs = sae_lens().SAE.from_pretrained(*RELEASES[model])
+    ours = load_sae(*RELEASES[model]).eval()
+    points = 3 * torch.randn(20, D_IN, generator=torch.Generator().manual_seed(0)) + 0.5
+    latents, normalization = ours.encode(points)
+    expected = theirs.encode(points)
+    dense = latents.to_dense() if isinstance(latents, SparseLatents) else latents
+    tight = {"rtol": 0.0, "atol": 1e-6 * float(expected.max())}
+    torch.testing.assert_close(dense, expected, **tight)
+    tight = {"rtol": 0.0, "atol": 1e-6 * float(points.abs().max())}
+    torch.testing.assert_close(
+        ours.decode(latents, normalization), theirs.decode(expected), **tight
+    )
+
+
+def test_the_command_line_refuses_before_it_fetches_weights(
+    server: HubServer, connect: Callable[[Path], None], tmp_path: Path, text_file: Path
+) -> None:
+    connect(tmp_path)  # clears what the server remembers
+    configs = [CONFIGS / "case1.yaml", CONFIGS / "models" / "gpt2-small.yaml"]
+    environment = os.environ | {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0",
+    }
+    environment.pop("HF_HUB_CACHE", None)
+    hook = "--data.init_args.hook_name=blocks.10.hook_resid_post"
+    arguments = [*(f"--config={c}" for c in configs), *overrides(text_file, tmp_path), hook]
+    done = subprocess.run(
+        [sys.executable, "-m", "saerepgeo", "test", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "error: SAE and data module disagree: the SAE belongs to hook `blocks.11"
+    )
+    assert "Traceback" not in done.stderr
+    assert server.bodies("cfg.json")
+    assert not server.bodies(".safetensors")
 
 
 def test_what_is_cached_serves_without_the_hub(
