@@ -88,7 +88,8 @@ def model_name(lm: str, hook_name: str) -> str:
     """
     parts = hook_name.split(".")
     is_plain = len(parts) == 3 and parts[2] == "hook_resid_post"
-    return f"{Path(lm).stem} Layer {parts[1]}" if is_plain else f"{Path(lm).stem} {hook_name}"
+    name = Path(lm).name.removesuffix(".gguf")
+    return f"{name} Layer {parts[1]}" if is_plain else f"{name} {hook_name}"
 
 
 @torch.no_grad()
