@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 NO_GRAM = "donot_use_mm_for_euclid_dist"
+TREE_DIM, MATRIX_POINTS = 16, 4096
+"""Spanning trees of so few points in more dimensions start from their distance matrix, 128 MiB at
+most; of more points, no matrix is held."""
 SOURCES_PER_BLOCK = 256
 """Rows of the path length matrix that exist at once."""
 
@@ -57,8 +60,9 @@ class GeodesicEstimate(NamedTuple):
 def minimum_spanning_tree(points: Float[Tensor, "point dim"]) -> SpanningTree:
     """Return the Euclidean minimum spanning tree, by Prim's algorithm.
 
-    O(N² dim) time, O(N) memory beside the points: no distance matrix. The edges are chosen without
-    gradient; their lengths are differentiable in the points (0 at a duplicate, not NaN).
+    O(N² dim) time; O(N) memory beside the points where there are more than 4096. The edges are
+    chosen without gradient; their lengths are differentiable in the points (0 at a duplicate, not
+    NaN).
 
     Fewer than two points have no edges; duplicates are joined by edges of length 0. Raises
     ValueError for integer or non-finite points.
@@ -169,6 +173,8 @@ def average_geodesic_distance(
 
 
 def _prim(x: Tensor) -> Tensor:
+    if x.shape[1] > TREE_DIM and 2 <= len(x) <= MATRIX_POINTS:
+        return _prim_of_matrix(x - x.mean(0))
     n_points = len(x)
     edges = torch.empty(max(n_points - 1, 0), 2, dtype=torch.long, device=x.device)
     if n_points < 2:
@@ -189,6 +195,23 @@ def _prim(x: Tensor) -> Tensor:
         for state in (outside, names, distances, parents):
             state[nearest] = state[n_left - 1]  # the last one fills the hole
     return edges.flip(0)
+
+
+def _prim_of_matrix(x: Tensor) -> Tensor:
+    """Choose the edges by Gram distances: off by 1e-8 of the cloud's size, and much faster."""
+    matrix = torch.cdist(x, x)
+    outside = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    distances, parents = matrix[0].clone(), torch.zeros_like(outside, dtype=torch.long)
+    edges = parents.new_empty(len(x) - 1, 2)
+    outside[0] = False
+    for number in range(len(x) - 1):
+        newest = torch.where(outside, distances, torch.inf).argmin()
+        edges[number, 0], edges[number, 1] = parents[newest], newest
+        outside[newest] = False
+        is_nearer = matrix[newest] < distances
+        parents[is_nearer] = newest
+        torch.minimum(distances, matrix[newest], out=distances)
+    return edges
 
 
 def _symmetric_graph(distances: np.ndarray, indices: np.ndarray) -> csr_matrix:

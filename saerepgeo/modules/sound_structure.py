@@ -88,11 +88,12 @@ def cloud_figures(
     the 95 % range of the subsamples with the value itself. Nulls: see `ALTERNATIVES`.
     """
     x = rotated(points)
+    spread = torch.linalg.svdvals(x) / max(len(x) - 1, 1) ** 0.5
     figures = {}
     for name, statistic in label_free(
         len(x), settings.min_cluster_size, settings.n_neighbours
     ).items():
-        figures[name] = _free_figure(name, statistic, x, cloud, purpose, settings)
+        figures[name] = _free_figure(name, statistic, x, spread, cloud, purpose, settings)
     for name, by_label in LABELLED.items():
         figures[name] = _labelled_figure(name, by_label, x, cloud, purpose, settings)
     return figures
@@ -147,13 +148,13 @@ def _free_figure(
     name: str,
     statistic: Callable[[Tensor], Estimate],
     x: Tensor,
+    spread: Tensor,
     cloud: ConceptCloud,
     purpose: str,
     settings: SoundSettings,
 ) -> Figure:
     observed = statistic(x)
     generator = generator_for(settings.seed, f"null/{purpose}/{name}")
-    spread = torch.linalg.svdvals(x) / max(len(x) - 1, 1) ** 0.5
 
     def on_draw(_: Tensor, order: Tensor) -> Estimate:
         # the labels given are in order; any other order is a draw of the null
