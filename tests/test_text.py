@@ -19,7 +19,7 @@ ROW_TEXTS = ["one", "", "drei é", "four\nlines"]
 
 def jsonl(path: Path, rows: list[Any]) -> Path:
     raw = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    path.write_bytes(gzip.compress(raw, mtime=0) if path.suffix == ".gz" else raw)
     return path
 
 
@@ -62,7 +62,7 @@ def test_txt_joins_paragraphs_into_documents(tmp_path: Path) -> None:
     for name in ("a.txt", "a.txt.gz"):
         path = tmp_path / name
         raw = content.encode()
-        path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+        path.write_bytes(gzip.compress(raw, mtime=0) if path.suffix == ".gz" else raw)
         documents = texts(open_text(path))
         assert documents == [
             "\n\n".join(paragraphs[:2]),
@@ -113,7 +113,7 @@ def dictionary(folder: Path, name: str = "small.dict.dz") -> Path:
     index += [index[-1].replace("pre-war", "prewar"), index[0].replace("database", "small")]
     (folder / "small.index").write_text("".join(sorted(index)), encoding="utf-8")
     path = folder / name
-    path.write_bytes(gzip.compress(content) if name.endswith(".dz") else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".dz") else content)
     return path
 
 
@@ -175,7 +175,7 @@ def test_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
         ("a.txt", b"\xef\xbb\xbfab\xff", 5),
         ("a.txt", b"x" * 3000 + b"\n\n\n\ny\xe9", 3005),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xe9"}\n', 24),
-        ("a.txt.gz", gzip.compress(b"\xe9"), 0),
+        ("a.txt.gz", gzip.compress(b"\xe9", mtime=0), 0),
     ],
 )
 def test_not_utf8_names_the_byte(tmp_path: Path, name: str, content: bytes, offset: int) -> None:
@@ -190,7 +190,7 @@ def test_not_utf8_names_the_byte(tmp_path: Path, name: str, content: bytes, offs
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.txt.gz"])
 def test_empty_source(tmp_path: Path, name: str) -> None:
     raw = b" \n\n\n"
-    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    (tmp_path / name).write_bytes(gzip.compress(raw, mtime=0) if name.endswith("gz") else raw)
     with pytest.raises(ValueError, match=rf"no text in .*{name}"):
         texts(open_text(tmp_path / name))
 
@@ -217,7 +217,7 @@ def test_damaged_gzip(tmp_path: Path, name: str, damage: str) -> None:
     dictionary(tmp_path)
     content = os.urandom(2000).hex().encode()
     path = tmp_path / name
-    path.write_bytes(gzip.compress(content)[:-500] if damage == "cut" else content)
+    path.write_bytes(gzip.compress(content, mtime=0)[:-500] if damage == "cut" else content)
     with pytest.raises(ValueError, match=rf"{name}: damaged or not gzip"):
         texts(open_text(path))
 
