@@ -148,7 +148,11 @@ class SeparabilityModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log every figure of the validation and forget its points."""
-        for name, value in self.figures.compute().items():
+        figures = self.figures.compute()
+        if self.trainer.sanity_checking:  # Lightning drops what is logged before the first step
+            for logger in self.loggers:
+                logger.log_metrics({k: float(v) for k, v in figures.items()}, self.global_step)
+        for name, value in figures.items():
             self.log(name, value, prog_bar=name in ("val/mse", "val/aedp"))
         self.figures.reset()
 
