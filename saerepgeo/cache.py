@@ -67,16 +67,20 @@ def model_fingerprint(name: str) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+CLEARED = ("activations", "tokens")
+"""What can be computed anew at any time; converted models and records of downloads stay."""
+
+
 def cache_size() -> int:
     """Return the bytes that cached activations and tokens take on disk."""
-    files = (p for p in cache_root().rglob("*") if p.is_file())
-    return sum(p.stat().st_size for p in files if "models" not in p.parts)
+    files = (p for name in CLEARED for p in (cache_root() / name).rglob("*") if p.is_file())
+    return sum(p.stat().st_size for p in files)
 
 
 def clear_cache() -> int:
-    """Delete cached activations and tokens (not converted models); return the bytes freed."""
+    """Delete cached activations and tokens; return the bytes freed."""
     size = cache_size()
-    for name in ("activations", "tokens"):
+    for name in CLEARED:
         shutil.rmtree(cache_root() / name, ignore_errors=True)
     return size
 
