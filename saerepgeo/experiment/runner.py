@@ -5,6 +5,7 @@ importing and loading takes longer than a cell. An error ends the cell, not the 
 that dies loses its cell to the next one, which resumes from the cell's last checkpoint.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -118,6 +119,8 @@ def _run(experiment: Experiment, cell: Cell) -> None:
         _record_failure(folder, error)
         print(f"{folder.name}: failed, {error}", file=sys.stderr, flush=True)
         return
+    finally:
+        gc.collect()  # a trainer and its language model sit in cycles, few objects but 0.5 GB
     if not experiment.result_path(cell).is_file():
         raise Interrupted(folder.name)
     n_done = sum(experiment.result_path(c).is_file() for c in experiment.cells)
