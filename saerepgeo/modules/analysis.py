@@ -102,7 +102,6 @@ def random_model(
     """
     seen, _ = model._normalize(residuals)
     random = random_dictionary(model.sae, seen, generator)
-    random.cfg.normalize_activations = model.normalization
     is_scaled = model.normalization == "expected_average_only_in"
     made = SAEModel(random, float(model.input_scale) if is_scaled else 1.0)
     return made.eval().requires_grad_(False)
