@@ -20,7 +20,7 @@ from saerepgeo.geometry.separation import (
     pairwise_distances,
 )
 from saerepgeo.geometry.transport import gromov_wasserstein
-from saerepgeo.types import Float, Int
+from saerepgeo.types import Float, Int, SparseLatents
 
 Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
 Direction = Literal["increase", "decrease"]
@@ -36,7 +36,9 @@ def squared_error(
 
 
 def reduced_moments(
-    effective: Float[Tensor, "point d_sae"], labels: Int[Tensor, "point"], n_items: int
+    effective: Float[Tensor, "point d_sae"] | SparseLatents,
+    labels: Int[Tensor, "point"],
+    n_items: int,
 ) -> ClassMoments:
     """Return counts, sums and square sums of each item over all processes, in float32."""
     moments = class_moments(effective, labels, n_items, dtype=torch.float32)

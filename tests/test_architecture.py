@@ -15,7 +15,7 @@ LAYERS = [
     {"types", "seeds"},
     {"geometry", "prompts", "dictd", "text", "distributed", "downloads", "lm_sources"},
     {"tokenization", "agreement", "cache", "lm", "sae", "contexts", "verdict"},
-    {"concepts", "loaders", "losses", "metrics", "calibration"},
+    {"concepts", "loaders", "losses", "metrics", "calibration", "optimization"},
     {"stream", "data"},
     {"modules", "callbacks", "evaluation", "table"},
     {"cli", "experiment"},

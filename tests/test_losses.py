@@ -10,6 +10,7 @@ from saerepgeo.losses import (
     squared_error,
     transport_to_target,
 )
+from saerepgeo.types import SparseLatents
 
 CONCEPTS = [range(0, 3), range(3, 5)]
 
@@ -105,3 +106,23 @@ def test_shrinking_all_latents_is_no_way_to_lower_the_fisher_term(points, labels
 def test_transport_needs_a_target(points, labels):
     with pytest.raises(ValueError, match="target_distances"):
         term(points, labels, "gromov_wasserstein")
+
+
+@pytest.mark.parametrize("kind", ["aedp", "fisher"])
+def test_sparse_latents_give_the_term_and_gradient_of_dense_ones(kind):
+    generator = torch.Generator().manual_seed(1)
+    values = torch.rand(40, 4, generator=generator)
+    indices = torch.rand(40, 9, generator=generator).topk(4).indices
+    labels = torch.arange(40) % 5
+    gradients = []
+    for make in (lambda z: SparseLatents(z, indices, 9), lambda z: dense(z, indices)):
+        z = values.clone().requires_grad_()
+        moments = reduced_moments(make(z), labels, 5)
+        separability_term(moments, CONCEPTS, kind, "increase").backward()
+        gradients.append(z.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    assert float(gradients[0].abs().max()) > 0
+
+
+def dense(values, indices):
+    return torch.zeros(len(values), 9).scatter(1, indices, values)

@@ -113,6 +113,8 @@ def _starts(
         starts.append(np.diag(p))
     profiles = ot.dist(_quantiles(c1, p, q), _quantiles(c2, q, p))
     starts.append(ot.emd(p, q, profiles))
+    if n_anchors == 0:
+        return starts
     anchored = [ot.emd_1d(c1[0], row, p, q) for row in c2]
     anchored.sort(key=lambda start: _cost(c1, c2, start))
     return starts + anchored[:n_anchors]

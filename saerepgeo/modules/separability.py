@@ -21,6 +21,7 @@ from saerepgeo.losses import (
 from saerepgeo.modules.analysis import model_name
 from saerepgeo.modules.intervention import intervene
 from saerepgeo.modules.validation import ValidationFigures
+from saerepgeo.optimization import adam, clip_gradients_, warmup_plateau_decay
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.source import SAESource
 from saerepgeo.seeds import generator_for
@@ -167,22 +168,9 @@ class SeparabilityModule(LightningModule):
         """Return Adam, with warm-up, a plateau, and a linear decay at the end."""
         self._measure()  # a checkpoint's buffers are back by now, and the rates depend on them
         h = self.hparams
-        biases = [p for n, p in self.sae.named_parameters() if n.split(".")[-1].startswith("b_")]
-        others = [p for p in self.sae.parameters() if not any(p is b for b in biases)]
-        groups = [
-            {"params": others},
-            {"params": biases, "lr": h["lr"] * float(self.bias_scale)},
-        ]
-        optimizer = torch.optim.Adam(groups, lr=h["lr"], betas=tuple(h["betas"]), fused=True)
+        optimizer = adam(self.sae, h["lr"], tuple(h["betas"]), float(self.bias_scale))
         n_steps = self.trainer.estimated_stepping_batches
-        n_decay = h["decay_fraction"] * n_steps
-
-        def factor(step: int) -> float:
-            warm = (step + 1) / max(h["warmup_steps"], 1)
-            decay = (n_steps - step) / n_decay if n_decay > 0 and n_steps > 0 else 1.0
-            return float(min(1.0, warm, max(decay, 0.0)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = warmup_plateau_decay(optimizer, n_steps, h["warmup_steps"], h["decay_fraction"])
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -199,17 +187,10 @@ class SeparabilityModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer is told; log the norm before clipping.
-
-        Lightning refuses to clip for fused optimizers under mixed precision, since some of them
-        unscale float16 gradients themselves; in bfloat16 and float32 there is nothing to unscale.
-        """
-        parameters = [p for p in self.sae.parameters() if p.grad is not None]
-        if gradient_clip_algorithm == "value" and gradient_clip_val is not None:
-            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
-            return
-        limit = gradient_clip_val if gradient_clip_val else float("inf")
-        self.log("train/gradient_norm", torch.nn.utils.clip_grad_norm_(parameters, limit))
+        """Clip as the trainer is told; log the norm before clipping."""
+        norm = clip_gradients_(self.sae, gradient_clip_val, gradient_clip_algorithm)
+        if norm is not None:
+            self.log("train/gradient_norm", norm)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then bring the decoder rows back to the norm they had."""
@@ -255,7 +236,7 @@ class SeparabilityModule(LightningModule):
     def _regularizer(self, out: SAEOutput, batch: ActivationBatch) -> Tensor:
         labelled = batch.labels >= 0
         with torch.autocast(self.device.type, enabled=False):
-            effective = self.sae.effective_latents(out.latents, rows=labelled).float()
+            effective = self.sae.in_gauge(out.latents, rows=labelled)
             labels = batch.labels[labelled]
             if self.hparams["shuffle_labels"]:
                 generator = generator_for(self.hparams["seed"], "shuffle", self.global_step)
@@ -291,7 +272,7 @@ class SeparabilityModule(LightningModule):
         if not len(points.labels):
             return distances
         latents = self.sae.encode(points.residuals.to(self.device)).latents
-        effective = self.sae.effective_latents(latents)
+        effective = self.sae.in_gauge(latents)
         moments: ClassMoments = reduced_moments(effective, points.labels.to(self.device), n_items)
         present = (moments.counts > 0).nonzero()[:, 0]
         block = pairwise_distances(centroids(moments))

@@ -153,6 +153,31 @@ class SAEModel(nn.Module):
         norms: Tensor = self.sae.W_dec.norm(dim=-1)
         return norms
 
+    def in_gauge(
+        self,
+        latents: Float[Tensor, "point d_sae"] | SparseLatents,
+        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
+    ) -> Float[Tensor, "row d_sae"] | SparseLatents:
+        """Return z_i·‖W_dec,i‖ of all points or of the selected `rows`; sparse latents stay so.
+
+        Differentiable in the latents, and in the decoder unless its rows keep their norm: that
+        gradient lies along the rows, where `remove_parallel_gradient_` takes it out again.
+        """
+        if self._rescales_by_norm:
+            norms = None
+        elif self.has_constant_decoder_norm:
+            norms = self.decoder_norms().detach()
+        else:
+            norms = self.decoder_norms()
+        if isinstance(latents, SparseLatents):
+            values, indices = latents.values, latents.indices
+            if rows is not None:
+                values, indices = values[rows], indices[rows]
+            values = values if norms is None else values * gather_rows(norms, indices)
+            return SparseLatents(values, indices, latents.d_sae)
+        selected = latents if rows is None else latents[rows]
+        return selected if norms is None else selected * norms
+
     def effective_latents(
         self,
         latents: Float[Tensor, "point d_sae"] | SparseLatents,
@@ -162,17 +187,10 @@ class SAEModel(nn.Module):
 
         The gauge in which every separability figure is taken: scaling a latent up and its decoder
         row down leaves it unchanged. SAEs with `rescale_acts_by_decoder_norm` hold latents in this
-        gauge already. Differentiable in latents and decoder.
+        gauge already. Differentiable as `in_gauge` is.
         """
-        if isinstance(latents, SparseLatents):
-            values, indices = latents.values, latents.indices
-            if rows is not None:
-                values, indices = values[rows], indices[rows]
-            if not self._rescales_by_norm:
-                values = values * gather_rows(self.decoder_norms(), indices)
-            return SparseLatents(values, indices, latents.d_sae).to_dense()
-        selected = latents if rows is None else latents[rows]
-        return selected if self._rescales_by_norm else selected * self.decoder_norms()
+        effective = self.in_gauge(latents, rows)
+        return effective.to_dense() if isinstance(effective, SparseLatents) else effective
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:

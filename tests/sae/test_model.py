@@ -138,6 +138,23 @@ def test_effective_latents_carry_gradients_to_encoder_and_decoder(
         assert_close(getattr(sparse.sae, name).grad, expected, rtol=0.0, atol=1e-5 * largest)
 
 
+def test_held_norms_leave_out_only_a_gradient_that_is_projected_out(residuals: Tensor) -> None:
+    held = new_sae("topk", d_in=12, d_sae=40, k=5).train()
+    free = copy.deepcopy(held)
+    free.decoder_norm_target.zero_()
+    assert held.has_constant_decoder_norm
+    assert not free.has_constant_decoder_norm
+    for model in (held, free):
+        effective = model.in_gauge(model.encode(residuals).latents)
+        (effective.values.square().sum() + model(residuals).recons.sum()).backward()
+    before = free.sae.W_dec.grad.clone()
+    assert not torch.allclose(held.sae.W_dec.grad, before)
+    for model in (held, free):
+        model.remove_parallel_gradient_()
+    assert_close(held.sae.W_dec.grad, free.sae.W_dec.grad, rtol=1e-4, atol=1e-4)
+    assert_close(held.sae.W_enc.grad, free.sae.W_enc.grad)
+
+
 def test_unit_rows_stay_unit_and_their_gradient_orthogonal(residuals: Tensor) -> None:
     model = new_sae("topk", d_in=12, d_sae=40, k=5).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)

@@ -1,0 +1,59 @@
+"""Adam for SAEs: rates in the units of what they change, a schedule, clipping by global norm."""
+
+from typing import Any
+
+import torch
+
+from saerepgeo.sae.model import SAEModel
+
+__all__ = ["adam", "clip_gradients_", "warmup_plateau_decay"]
+
+
+def adam(
+    sae: SAEModel, lr: float, betas: tuple[float, float], bias_scale: float
+) -> torch.optim.Adam:
+    """Return fused Adam over an SAE's parameters, its biases at `lr`·`bias_scale`.
+
+    Adam moves every entry by about its rate a step, whatever the gradient's size: right for
+    weights, whose rows have norm 1, but biases have the units of the residuals.
+
+    Args:
+        bias_scale: root mean square entry of what the SAE sees.
+    """
+    biases = [p for name, p in sae.named_parameters() if name.split(".")[-1].startswith("b_")]
+    others = [p for p in sae.parameters() if not any(p is bias for bias in biases)]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": biases, "lr": lr * bias_scale}]
+    return torch.optim.Adam(groups, lr=lr, betas=betas, fused=True)
+
+
+def warmup_plateau_decay(
+    optimizer: torch.optim.Optimizer, n_steps: int | float, warmup_steps: int, decay_fraction: float
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Return the schedule: a linear rise, a plateau, a linear fall to 0 at the end.
+
+    factor(t) = min(1, (t + 1)/warm-up, (n − t)/(`decay_fraction`·n)).
+
+    Args:
+        n_steps: n; without an end (not positive, or infinite) the rate never falls.
+    """
+    n_decay = decay_fraction * n_steps if 0 < n_steps < float("inf") else 0.0
+
+    def factor(step: int) -> float:
+        warm = (step + 1) / max(warmup_steps, 1)
+        decay = (n_steps - step) / n_decay if n_decay > 0 else 1.0
+        return min(1.0, warm, max(decay, 0.0))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def clip_gradients_(sae: SAEModel, limit: float | None, algorithm: str | None) -> Any:
+    """Clip as Lightning's trainer is told to; return the norm before, None when clipped by value.
+
+    Lightning itself refuses to clip for fused optimizers under mixed precision, since some of them
+    unscale float16 gradients; in bfloat16 and float32 there is nothing to unscale.
+    """
+    parameters = [p for p in sae.parameters() if p.grad is not None]
+    if algorithm == "value" and limit is not None:
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+        return None
+    return torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))
