@@ -75,6 +75,19 @@ def test_cells_of_a_seed_differ_in_nothing_but_the_regularizer(settings):
     assert len(kept) == 1
 
 
+def test_another_sae_under_the_same_name_is_other_cells(settings, base):
+    one = Experiment(**settings)
+    folders = {one.folder(cell) for cell in one.cells}
+    assert folders == {Experiment(**settings).folder(cell) for cell in one.cells}
+    sae = new_sae(d_in=32, d_sae=64, k=4, seed=1)
+    save_sae(sae, base.parent / "new")
+    (base.parent / "new" / "sae_weights.safetensors").replace(
+        base.parent / "sae" / "sae_weights.safetensors"
+    )
+    other = Experiment(**settings)
+    assert not folders & {other.folder(cell) for cell in other.cells}
+
+
 def test_other_settings_are_other_cells(settings):
     one = Experiment(**settings)
     other = Experiment(**settings | {"settings": {"trainer.max_steps": 4}})

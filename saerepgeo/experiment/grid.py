@@ -8,10 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 __all__ = ["Cell", "Experiment"]
 
 CONTROL = "none"
 """Regularizer of the cells with dose 0."""
+
+SAE_FILES = (".safetensors", ".json", ".pt")
+"""What an SAE is made of, in the formats that can be read."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,8 @@ class Experiment:
         return found
 
     def folder(self, cell: Cell) -> Path:
-        """Return the folder of `cell`, named by what it is and a hash of all its settings."""
-        fixed = [self._base_text, self.n_contexts, self._arguments(cell)]
+        """Return the folder of `cell`, named by what it is and a hash of its settings and SAE."""
+        fixed = [self._base_text, self._sae_digest, self.n_contexts, self._arguments(cell)]
         digest = hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:8]
         name = f"{cell.regularizer}_{cell.dose:+g}_{cell.labels}_seed{cell.seed}_{digest}"
         return Path(self.output) / "cells" / name
@@ -138,6 +143,19 @@ class Experiment:
     @cached_property
     def _base_text(self) -> str:
         return Path(self.base).read_text(encoding="utf-8")
+
+    @cached_property
+    def _sae_digest(self) -> str:
+        """Contents of the SAE's folder: another SAE under the same name is another experiment."""
+        base = yaml.safe_load(self._base_text) or {}
+        sae = base.get("model", {}).get("init_args", {}).get("sae") or {}
+        path = self.settings.get("model.init_args.sae.path", sae.get("path"))
+        if path is None or not Path(path).is_dir():
+            return ""  # a release, whose name says what it is, or what `fit` will refuse
+        digest = hashlib.sha256()
+        for file in sorted(p for p in Path(path).iterdir() if p.suffix in SAE_FILES):
+            digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest()
 
     def _arguments(self, cell: Cell) -> list[str]:
         is_control = cell.regularizer == CONTROL
