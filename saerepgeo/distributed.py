@@ -1,9 +1,30 @@
-"""One value over all processes: sums reduced with their gradient."""
+"""One value over all processes, and points that travel between processes, with their gradients.
+
+Every process has its own loss, and the gradient meant is that of their mean: what
+DistributedDataParallel forms of the gradients that the processes find. The backward pass of each
+function here is its exact adjoint for the sum of the losses; the mean is taken at the parameters,
+by DistributedDataParallel or by `mean_gradient`.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+from saerepgeo.types import Float
+
+__all__ = [
+    "all_reduce_sum",
+    "exchange",
+    "gather_rows",
+    "is_distributed",
+    "largest",
+    "mean_gradient",
+    "scatter_sums",
+]
+
+Group = Any
+"""A `torch.distributed.ProcessGroup`; None means all processes."""
 
 
 def is_distributed() -> bool:
@@ -15,6 +36,59 @@ def is_distributed() -> bool:
     )
 
 
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Return Σ over processes of `tensor`, differentiable; the tensor itself on one process.
+
+    A loss made of the sum is computed on every process, so the backward pass sums as many equal
+    gradients; the mean over processes takes the factor out again.
+    """
+    if not is_distributed():
+        return tensor
+    reduced: Tensor = _AllReduceSum.apply(tensor)
+    return reduced
+
+
+def gather_rows(rows: Float[Tensor, "row ..."], group: Group = None) -> Float[Tensor, "all ..."]:
+    """Return the rows of all processes of `group`, by rank; differentiable.
+
+    Every process must have equally many.
+    """
+    gathered: Tensor = _GatherRows.apply(rows, group)
+    return gathered
+
+
+def scatter_sums(partial: Float[Tensor, "all ..."], group: Group = None) -> Tensor:
+    """Return this process's rows of Σ over processes of `partial`; the adjoint of `gather_rows`."""
+    own: Tensor = _ScatterSums.apply(partial, group)
+    return own
+
+
+def exchange(blocks: Tensor, group: Group = None) -> Tensor:
+    """Return `out` with out[r] = what process r holds in `blocks[own rank]`; differentiable.
+
+    `blocks` is `[process, …]`. The exchange is its own adjoint.
+    """
+    received: Tensor = _Exchange.apply(blocks, group)
+    return received
+
+
+def mean_gradient(tensor: Tensor, group: Group = None, is_shared: bool = False) -> Tensor:
+    """Return `tensor`; its gradient becomes that of the mean of the processes' losses.
+
+    Of a tensor that each process holds a part of, the gradient is divided by the number of
+    processes. A tensor that all hold (`is_shared`) has its gradients averaged over them.
+    """
+    marked: Tensor = _MeanGradient.apply(tensor, group, is_shared)
+    return marked
+
+
+def largest(number: int, device: torch.device, group: Group = None) -> int:
+    """Return the largest of the processes' numbers."""
+    value = torch.tensor(number, device=device)
+    distributed.all_reduce(value, distributed.ReduceOp.MAX, group)
+    return int(value)
+
+
 class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -23,19 +97,77 @@ class _AllReduceSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()
-        distributed.all_reduce(gradient)
-        return gradient
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone()
+        distributed.all_reduce(total)
+        return total
 
 
-def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Return Σ over processes of `tensor`, differentiable; the tensor itself on one process.
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return _gathered(rows, group)
 
-    A loss made of the sum is computed on every process, so the backward pass sums as many equal
-    gradients; DistributedDataParallel's mean over processes takes the factor out again.
-    """
-    if not is_distributed():
-        return tensor
-    reduced: Tensor = _AllReduceSum.apply(tensor)
-    return reduced
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _scattered(grads[0], ctx.group), None
+
+
+class _ScatterSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, partial: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return _scattered(partial, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _gathered(grads[0], ctx.group), None
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, blocks: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return _exchanged(blocks, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _exchanged(grads[0], ctx.group), None
+
+
+class _MeanGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group, is_shared: bool) -> Tensor:
+        ctx.group, ctx.is_shared = group, is_shared
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        mean = grads[0] / distributed.get_world_size(ctx.group)
+        if ctx.is_shared:
+            distributed.all_reduce(mean, group=ctx.group)
+        return mean, None, None
+
+
+def _gathered(rows: Tensor, group: Group) -> Tensor:
+    n_rows = rows.shape[0] * distributed.get_world_size(group)
+    out = rows.new_empty((n_rows, *rows.shape[1:]))
+    # torch 2.13 renames the collectives that older versions know by their old names only
+    gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
+    gather(out, rows.contiguous(), group=group)
+    return out
+
+
+def _scattered(partial: Tensor, group: Group) -> Tensor:
+    n_rows = partial.shape[0] // distributed.get_world_size(group)
+    out = partial.new_empty((n_rows, *partial.shape[1:]))
+    scatter = getattr(distributed, "reduce_scatter_single", distributed.reduce_scatter_tensor)
+    scatter(out, partial.contiguous(), group=group)
+    return out
+
+
+def _exchanged(blocks: Tensor, group: Group) -> Tensor:
+    out = torch.empty_like(blocks, memory_format=torch.contiguous_format)
+    distributed.all_to_all_single(out, blocks.contiguous(), group=group)
+    return out

@@ -56,4 +56,5 @@ def clip_gradients_(sae: SAEModel, limit: float | None, algorithm: str | None) -
     if algorithm == "value" and limit is not None:
         torch.nn.utils.clip_grad_value_(parameters, limit)
         return None
-    return torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))
+    norm: Any = torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a split SAE

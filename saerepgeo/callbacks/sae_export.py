@@ -3,12 +3,14 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.sae.export import save_sae
+from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.split import whole
 
 
 class SAEExport(Callback):
@@ -29,14 +31,18 @@ class SAEExport(Callback):
         self.dirpath, self.dtype = Path(dirpath), dtype
         self.with_training_form = with_training_form
 
-    @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.interrupted or trainer.global_step < trainer.max_steps:
             return
+        model = whole(cast(Any, pl_module.sae))  # every process gives its part
+        if trainer.is_global_zero:
+            assert model is not None
+            self._write(model, trainer, pl_module)
+
+    def _write(self, model: SAEModel, trainer: Trainer, pl_module: LightningModule) -> None:
         import torch
 
         record = training_record(trainer, pl_module)
-        model: Any = pl_module.sae
         dtype = getattr(torch, self.dtype)
         save_sae(model, self.dirpath, record, dtype, self.with_training_form)
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

@@ -24,6 +24,7 @@ from saerepgeo.modules.validation import ValidationFigures
 from saerepgeo.optimization import adam, clip_gradients_, warmup_plateau_decay
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.source import SAESource
+from saerepgeo.sae.split import check_strategy, split
 from saerepgeo.seeds import generator_for
 from saerepgeo.types import ActivationBatch, ConceptActivations, SAEOutput, SparseLatents
 
@@ -100,6 +101,9 @@ class SeparabilityModule(LightningModule):
         if hasattr(self, "sae"):
             return
         self.sae = self.source.build(self.hparams["seed"])
+        if self.device_mesh is not None:
+            check_strategy(self.trainer.strategy)
+            self.sae = split(self.sae, self.device_mesh)
         n_items = self._data.prompts.n_items
         self.register_buffer("variance", torch.zeros(()))
         self.register_buffer("bias_scale", torch.ones(()))

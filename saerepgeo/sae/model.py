@@ -143,7 +143,7 @@ class SAEModel(nn.Module):
             return SAEOutput(recons, latents, {})
         dense = None if isinstance(latents, SparseLatents) else latents
         run = Pass(residuals, seen, recons, dense, hidden_pre, normalization, dead_mask)
-        losses = sparsity_terms(self.sae, run, step, coefficient_scale)
+        losses = self._own_terms(run, step, coefficient_scale)
         if dense is not None and hasattr(self.sae, "topk_threshold"):
             self._update_batchtopk_threshold(dense)
         return SAEOutput(recons, latents, losses)
@@ -252,6 +252,9 @@ class SAEModel(nn.Module):
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
             values = values / gather_rows(safe, latents.indices)
         return sparse_decode(values, latents.indices, sae.W_dec) + sae.b_dec
+
+    def _own_terms(self, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
+        return sparsity_terms(self.sae, run, step, scale)
 
     @torch.no_grad()
     def _project_threshold(self) -> None:
