@@ -57,7 +57,8 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
     centred points (exponential of the spectrum's entropy), `dimension` (TwoNN), `relative_aedp`
     (distance between the items' centroids in units of the scatter within items), `fisher_ratio`
     (scatter between over within); of the latents also `fvu` (fraction of variance unexplained) and
-    `l0`. What is undefined, for want of points or items, is NaN and prints as a dash.
+    `l0`. What is undefined, for want of points or items, is NaN and prints as a dash; so is the
+    `fvu` of a transcoder, which does not reconstruct the residuals that it reads.
 
     Raises:
         ValueError: data and SAE disagree (see `saerepgeo.agreement`), before the model is loaded.
@@ -76,15 +77,17 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
 
 def _concept(concept: ConceptActivations, sae: SAEModel) -> list[dict[str, Any]]:
     cloud = concept_cloud(concept)
-    rows = cloud.rows[cloud.is_mention]
     labels = cloud.labels[cloud.is_mention]
-    residuals = concept.residuals[concept.is_real][rows].to(sae.sae.W_dec.device)
-    out = sae(residuals)
+    chosen = cloud._replace(rows=cloud.rows[cloud.is_mention]).within(concept.is_real)
+    device = sae.sae.W_dec.device
+    residuals = concept.residuals[chosen].to(device)
+    found, normalization = sae.encode_prompts(concept.residuals.to(device), chosen.to(device))
     fvu, l0 = FractionVarianceUnexplained(), L0()
-    fvu.update(out.recons.float(), residuals)
-    l0.update(out.latents)
-    about = {"points": len(rows), "items": int(labels.unique().numel())}
-    latents = sae.effective_latents(out.latents).float()
+    if sae.hook_name_out is None:
+        fvu.update(sae.decode(found, normalization).float(), residuals)
+    l0.update(found)
+    about = {"points": len(labels), "items": int(labels.unique().numel())}
+    latents = sae.effective_latents(found).float()
     return [
         {"concept": concept.concept, "space": space, **about, **figures}
         for space, figures in (

@@ -93,7 +93,8 @@ def test_the_random_dictionary_has_the_sparsity_but_other_directions(architectur
     model = new_sae(architecture, d_in=16, d_sae=64, normalize_activations="layer_norm", **k)
     with torch.no_grad():
         model.sae.W_dec.mul_(4)
-    random = random_model(model, residuals, generator)
+    everywhere = torch.ones(1, len(residuals), dtype=torch.bool)
+    random = random_model(model, residuals[None], everywhere, generator)
     assert random.normalization == "layer_norm"
     dense = [m.effective_latents(m.encode(residuals).latents) for m in (model, random)]
     l0 = [float((x != 0).sum(1).float().mean()) for x in dense]

@@ -78,7 +78,7 @@ class StructureArtifacts(Callback):
             add_figure(writer, f"{name}/{batch.concept}", figure)
         module: Any = pl_module
         residuals = batch.residuals[batch.is_real]
-        latents = module.effective_latents(module.sae, residuals)
+        latents = module.effective_latents(module.sae, batch.residuals, batch.is_real)
         add_points(writer, "case2", batch, residuals=residuals, latents=latents)
 
     @rank_zero_only

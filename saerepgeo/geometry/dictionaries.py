@@ -16,6 +16,7 @@ def random_dictionary(
     sae: Any,
     residuals: Float[Tensor, "point d_model"] | None = None,
     generator: torch.Generator | None = None,
+    l0: float | None = None,
 ) -> Any:
     """Return an SAE of the same shape and sparsity whose directions are random.
 
@@ -26,12 +27,16 @@ def random_dictionary(
     TopK and BatchTopK keep their k. ReLU, JumpReLU and gated SAEs get one threshold t, the same for
     all latents, such that as many latents are active on `residuals` as in the trained SAE:
     `b_enc = −t`, `threshold = t` or `b_gate = −t`. Ties and the floor t ≥ 0 of JumpReLU aside, the
-    mean l0 is the same to within one activation.
+    mean l0 is the same to within one activation. Matching pursuit takes as many steps as the
+    trained SAE has active latents on average. A temporal SAE predicts nothing from the context and
+    selects its k latents, or l0 of them. Encoder and decoder of a transcoder are drawn apart, and
+    its points are centred at their own mean.
 
     Args:
         sae: a SAELens SAE, of inference or training form; it is not changed.
         residuals: what its `encode` takes; needed for architectures without k.
         generator: source of randomness, on the CPU; by default one seeded with 0.
+        l0: mean number of active latents to match; by default that of `sae` on `residuals`.
 
     Raises:
         ValueError: an architecture without k and no `residuals`, or residuals that give no l0.
@@ -40,29 +45,56 @@ def random_dictionary(
     cfg = copy.deepcopy(sae.cfg)
     # Made afresh: a copied SAE with input normalisation writes into the original.
     random = type(sae)(cfg).to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
-    rows = torch.randn(sae.W_dec.shape, generator=generator, dtype=torch.float64)
-    rows = (rows / rows.norm(dim=1, keepdim=True)).to(sae.W_dec)
     for parameter in random.parameters():
         parameter.zero_()
-    random.W_dec.copy_(rows)
-    random.W_enc.copy_(rows.T)
+    random.W_dec.copy_(_directions(sae.W_dec, generator))
+    reads_elsewhere = hasattr(cfg, "d_out")
+    if reads_elsewhere:
+        random.W_enc.copy_(_directions(sae.W_enc.T, generator).T)
+    elif hasattr(random, "W_enc"):
+        random.W_enc.copy_(random.W_dec.T)
     random.b_dec.copy_(sae.b_dec)
-    centre = 0.0 if cfg.apply_b_dec_to_input else random.W_dec @ random.b_dec
+    centre = 0.0 if cfg.apply_b_dec_to_input or reads_elsewhere else random.W_dec @ random.b_dec
+    _match_sparsity_(sae, random, residuals, centre, l0)
+    return random.train(sae.training)
+
+
+def _match_sparsity_(
+    sae: Any, random: Any, residuals: Tensor | None, centre: Tensor | float, l0: float | None
+) -> None:
+    cfg = random.cfg
     if hasattr(cfg, "k"):
         random.b_enc.sub_(centre)
-        return random.train(sae.training)
+        return
+    if getattr(cfg, "sae_diff_type", None) == "topk" and cfg.kval_topk is not None:
+        return
     if residuals is None or len(residuals) == 0:
         raise ValueError(
             f"`residuals` are needed to match the l0 of a {cfg.architecture()} SAE, got none."
         )
-    threshold = _matching_threshold(sae, random, residuals, centre)
-    _set_threshold(random, threshold, centre)
-    return random.train(sae.training)
+    l0 = float((sae.encode(residuals) != 0).sum()) / len(residuals) if l0 is None else l0
+    if hasattr(cfg, "max_iterations"):
+        cfg.max_iterations, cfg.residual_threshold = max(1, round(l0)), 0.0
+        cfg.stop_on_duplicate_support = False
+    elif hasattr(cfg, "kval_topk"):
+        cfg.sae_diff_type, cfg.kval_topk = "topk", max(1, round(l0))
+    else:
+        if hasattr(cfg, "d_out"):
+            centre = random.process_sae_in(residuals).mean(0) @ random.W_enc
+        threshold = _matching_threshold(round(l0 * len(residuals)), random, residuals, centre)
+        _set_threshold(random, threshold, centre)
 
 
-def _matching_threshold(sae: Any, random: Any, residuals: Tensor, centre: Tensor | float) -> Tensor:
-    """Return the level that as many random pre-activations exceed as `sae` has active latents."""
-    n_active = int((sae.encode(residuals) != 0).sum())
+def _directions(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return rows that are uniform on the unit sphere."""
+    rows = torch.randn(like.shape, generator=generator, dtype=torch.float64)
+    return (rows / rows.norm(dim=1, keepdim=True)).to(like)
+
+
+def _matching_threshold(
+    n_active: int, random: Any, residuals: Tensor, centre: Tensor | float
+) -> Tensor:
+    """Return the level that `n_active` random pre-activations exceed."""
     projections = (random.process_sae_in(residuals) @ random.W_enc - centre).flatten()
     if not 0 < n_active < projections.numel():
         raise ValueError(

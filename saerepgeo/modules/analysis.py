@@ -13,7 +13,7 @@ from saerepgeo.geometry.dictionaries import random_dictionary
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.source import SAESource
 from saerepgeo.seeds import generator_for
-from saerepgeo.types import Float
+from saerepgeo.types import Bool, Float
 
 __all__ = ["AnalysisModule", "model_name", "random_model"]
 
@@ -56,14 +56,22 @@ class AnalysisModule(LightningModule):
         return self._name or model_name(self._data["lm"], self._data["hook_name"])
 
     def effective_latents(
-        self, sae: SAEModel, residuals: Float[Tensor, "point d_model"]
+        self,
+        sae: SAEModel,
+        residuals: Float[Tensor, "prompt position d_model"],
+        chosen: Bool[Tensor, "prompt position"],
     ) -> Float[Tensor, "point d_sae"]:
-        """Return the latents of residuals in the gauge of unit decoder rows."""
-        return sae.effective_latents(sae.encode(residuals).latents).float()
+        """Return the latents of the chosen positions in the gauge of unit decoder rows."""
+        return sae.effective_latents(sae.encode_prompts(residuals, chosen).latents).float()
 
-    def random_sae(self, residuals: Float[Tensor, "point d_model"]) -> SAEModel:
-        """Return the random dictionary that findings on these residuals are set against."""
-        return random_model(self.sae, residuals, generator_for(self.seed, "random-dictionary"))
+    def random_sae(
+        self,
+        residuals: Float[Tensor, "prompt position d_model"],
+        chosen: Bool[Tensor, "prompt position"],
+    ) -> SAEModel:
+        """Return the random dictionary that findings on the chosen positions are set against."""
+        generator = generator_for(self.seed, "random-dictionary")
+        return random_model(self.sae, residuals, chosen, generator)
 
     def configure_optimizers(self) -> Any:
         """Refuse to train.
@@ -94,14 +102,21 @@ def model_name(lm: str, hook_name: str) -> str:
 
 @torch.no_grad()
 def random_model(
-    model: SAEModel, residuals: Float[Tensor, "point d_model"], generator: torch.Generator
+    model: SAEModel,
+    residuals: Float[Tensor, "prompt position d_model"],
+    chosen: Bool[Tensor, "prompt position"],
+    generator: torch.Generator,
 ) -> SAEModel:
     """Return an SAE of the same shape, sparsity and input normalisation with random directions.
 
-    `residuals` set the threshold of architectures without k (see `random_dictionary`).
+    The chosen positions set the threshold of architectures without k (see `random_dictionary`).
     """
-    seen, _ = model._normalize(residuals)
-    random = random_dictionary(model.sae, seen, generator)
+    seen, _ = model._normalize(residuals[chosen])
+    l0 = None
+    if model.reads_context:  # nothing for points alone
+        latents = model.effective_latents(model.encode_prompts(residuals, chosen).latents)
+        l0 = float((latents != 0).sum()) / len(latents)
+    random = random_dictionary(model.sae, seen, generator, l0)
     is_scaled = model.normalization == "expected_average_only_in"
-    made = SAEModel(random, float(model.input_scale) if is_scaled else 1.0)
+    made = type(model)(random, float(model.input_scale) if is_scaled else 1.0)
     return made.eval().requires_grad_(False)

@@ -23,6 +23,13 @@ class ConceptCloud(NamedTuple):
     n_merged: int
     """Positions left out, since another prompt begins with the same tokens."""
 
+    def within(self, is_real: Bool[Tensor, "prompt position"]) -> Bool[Tensor, "prompt position"]:
+        """Return which positions are these points, of the `is_real` that they were found among."""
+        chosen = torch.zeros_like(is_real)
+        prompts, positions = is_real.nonzero()[self.rows.to(is_real.device)].T
+        chosen[prompts, positions] = True
+        return chosen
+
 
 def concept_cloud(batch: ConceptActivations) -> ConceptCloud:
     """Return which real positions are points of their own, and which item each has seen.

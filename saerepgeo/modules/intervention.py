@@ -77,7 +77,7 @@ def intervene(
     items = tuple(n for n, count in zip(concept.items, moments.counts, strict=True) if count > 0)
     about = {"concept": concept.concept, "model": model}
     return Intervention(
-        model, [about | row for row in rows], walks, displaced, items, centroids(moments)
+        model, [about | row for row in rows], walks, displaced, items, centroids(moments).float()
     )
 
 
@@ -109,7 +109,7 @@ def _paper(
     walks = {}
     for alpha in scale_factors:
         generator = torch.Generator().manual_seed(SEED)  # one seed, pinned, for every walk
-        walks[alpha] = random_walk(points, lambda z: sae.decode(z, None), alpha, generator)
+        walks[alpha] = random_walk(points, sae.decode_alone, alpha, generator)
     return paper_rows(walks, n_clusters, n_points), walks
 
 
@@ -122,7 +122,8 @@ def paper_points(
 ) -> PaperPoints:
     """Return every position of every prompt, BOS and padding included, clustered as in case 2."""
     residuals = concept.residuals.flatten(0, 1)
-    latents = _dense(sae.encode(residuals).latents)
+    everywhere = torch.ones_like(concept.is_real)
+    latents = _dense(sae.encode_prompts(concept.residuals, everywhere).latents)
     if cluster_labels is None:
         from saerepgeo.modules.paper_structure import MIN_CLUSTER_SIZE, paper_embedding
 
@@ -138,13 +139,18 @@ def item_points(sae: SAEModel, concept: ConceptActivations) -> ItemPoints:
     for row, position in enumerate(concept.item_positions.tolist()):
         seen.setdefault(tuple(concept.tokens[row, : position + 1].tolist()), row)
     rows = torch.tensor(sorted(seen.values()))
-    residuals = concept.residuals[rows, concept.item_positions[rows]]
-    encoded = sae.encode(residuals)
-    raw = _dense(encoded.latents)
-    effective = sae.effective_latents(encoded.latents).float()
+    chosen = torch.zeros_like(concept.is_real[rows])
+    chosen[torch.arange(len(rows)), concept.item_positions[rows]] = True
+    residuals = concept.residuals[rows][chosen]
+    encoded = sae.encode_prompts(concept.residuals[rows], chosen)
+    raw = encoded.latents
+    if not isinstance(raw, SparseLatents):
+        raw = SparseLatents.from_dense(raw)
+    effective = sae.in_gauge(raw)
 
     def recons_under(gains: Tensor) -> Tensor:
-        return sae.decode(raw * gains, encoded.normalization).float()
+        moved = raw._replace(values=raw.values * gains)
+        return sae.decode(moved, encoded.normalization).float()
 
     labels = concept.labels[rows].to(residuals.device)
     return ItemPoints(residuals, effective, labels, len(concept.items), recons_under)

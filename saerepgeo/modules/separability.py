@@ -92,6 +92,7 @@ class SeparabilityModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse an SAE that does not belong to the data, before any weights are read."""
+        self.source.check_use(stage)
         config, data = self.source.read_config(), self._data
         for remark in check_agreement(config, data.hparams, data.model_facts):
             rank_zero_info(remark)

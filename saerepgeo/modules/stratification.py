@@ -101,14 +101,19 @@ class StratificationModule(AnalysisModule):
         if not bool(batch.is_real.any()):
             raise ValueError(f"concept {batch.concept}: no position is real; check its prompts")
         residuals = batch.residuals[batch.is_real]
-        saes = {"residuals": None, "latents": self.sae, "random": self.random_sae(residuals)}
+        random = self.random_sae(batch.residuals, batch.is_real)
+        saes = {"residuals": None, "latents": self.sae, "random": random}
         rows: list[dict[str, Any]] = []
         spectra: dict[str, list[Tensor]] = defaultdict(list)
         for condition in self.conditions():
             noisy = self._noisy(residuals, batch.concept, condition)
+            prompts = batch.residuals.clone()
+            prompts[batch.is_real] = noisy
             for space, sae in saes.items():
                 ranks = TensorRanks(self.rules, sync_on_compute=False).to(self.device)
-                points = noisy if sae is None else self.effective_latents(sae, noisy)
+                points = noisy
+                if sae is not None:
+                    points = self.effective_latents(sae, prompts, batch.is_real)
                 ranks.update(points, *batch.is_real.nonzero().T)
                 rows += self._rows(batch.concept, space, condition, ranks)
                 assert ranks.spectra is not None
@@ -118,7 +123,7 @@ class StratificationModule(AnalysisModule):
         summary = strata(rows)
         self._log(batch.concept, rows, summary)
         padded = {key: torch.nn.utils.rnn.pad_sequence(v, True) for key, v in spectra.items()}
-        latents = self.effective_latents(self.sae, residuals)
+        latents = self.effective_latents(self.sae, batch.residuals, batch.is_real)
         return {"result": Stratification(self.name, rows, summary, padded, latents)}
 
     def _noisy(self, residuals: Tensor, concept: str, condition: Condition) -> Tensor:

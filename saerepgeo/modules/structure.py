@@ -131,7 +131,8 @@ class StructureModule(AnalysisModule):
         self, batch: ConceptActivations
     ) -> tuple[list[dict[str, Any]], dict[str, SpaceView]]:
         residuals = batch.residuals.flatten(0, 1)
-        latents = self.sae.encode(residuals).latents
+        everywhere = torch.ones_like(batch.is_real)
+        latents = self.sae.encode_prompts(batch.residuals, everywhere).latents
         raw = latents.to_dense() if isinstance(latents, SparseLatents) else latents
         resid, sparse = paper_space(residuals), paper_space(raw)
         row: dict[str, Any] = {
@@ -161,9 +162,10 @@ class StructureModule(AnalysisModule):
         self, batch: ConceptActivations
     ) -> tuple[list[dict[str, Any]], dict[str, SpaceView]]:
         cloud = concept_cloud(batch)
-        residuals = batch.residuals[batch.is_real][cloud.rows.to(batch.residuals.device)]
-        latents = self.effective_latents(self.sae, residuals)
-        random = self.effective_latents(self.random_sae(residuals), residuals)
+        prompts, chosen = batch.residuals, cloud.within(batch.is_real)
+        residuals = prompts[chosen]
+        latents = self.effective_latents(self.sae, prompts, chosen)
+        random = self.effective_latents(self.random_sae(prompts, chosen), prompts, chosen)
         resid = cloud_figures(residuals, cloud, f"{batch.concept}/resid", self.settings)
         rows = []
         for protocol, points in (("sound", latents), (RANDOM, random)):

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saerepgeo.sae.fixed import FIXED
 from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
-__all__ = ["assemble", "new_sae", "training_config"]
+__all__ = ["assemble", "check_architecture", "new_sae", "training_config"]
 
 TRAINABLE = (
     "standard",
@@ -19,8 +20,24 @@ TRAINABLE = (
     "matryoshka_batchtopk",
     "jumprelu",
     "gated",
+    "matching_pursuit",
 )
 _TOPK_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
+
+
+def check_architecture(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> None:
+    """Refuse, from its config alone, an SAE that `assemble` would refuse.
+
+    Raises ValueError on an unknown architecture, and on `training` settings that it has not got.
+    """
+    architecture = cfg.get("architecture", "standard")
+    if architecture not in FIXED:
+        training_config(cfg | {"device": "cpu"}, training)
+    elif training:
+        raise ValueError(
+            f"`training` must be left out: a {architecture} SAE can be analysed but not trained "
+            f"here, got {', '.join(sorted(training))}"
+        )
 
 
 def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> Any:
@@ -40,8 +57,8 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
     architecture = cfg.get("architecture", "standard")
     if architecture not in TRAINABLE:
         raise ValueError(
-            f"`architecture` must be one of {', '.join(TRAINABLE)}, got {architecture!r}; "
-            "it has no encoder and decoder that this package can train"
+            f"`architecture` must be one of {', '.join(TRAINABLE)} (or, to be analysed and not "
+            f"trained, {', '.join(FIXED)}), got {architecture!r}"
         )
     config_class = get_sae_training_class(architecture)[1]
     known = set(config_class.__dataclass_fields__) - {"metadata", "d_in", "d_sae"}
@@ -56,6 +73,8 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
     if metadata.get("training_architecture") == architecture:
         details = metadata.get("training_architecture_details") or {}
         recorded = {name: value for name, value in details.items() if name in known}
+    if architecture == "matching_pursuit":
+        recorded["decoder_init_norm"] = 1.0  # the only one it takes; the default is another
     merged = {"rescale_acts_by_decoder_norm": False} | recorded | cfg | (training or {})
     return config_class.from_dict({**merged, "metadata": metadata, "architecture": architecture})
 
@@ -72,9 +91,12 @@ def assemble(
     Raises ValueError where a tensor is missing, superfluous or of the wrong shape, and where the
     config needs an `input_scale` that is not given.
     """
+    check_architecture(cfg, training)
     factor = _required_scale(cfg, input_scale)
-    config = training_config(cfg | {"dtype": "float32", "device": "meta"}, training)
-    sae = _quiet_sae(config)
+    kind = FIXED.get(cfg.get("architecture", "standard"), SAEModel)
+    placement = {"dtype": "float32", "device": "meta"}
+    make = training_config if kind is SAEModel else _inference_config
+    sae = _quiet_sae(make(cfg | placement, training))
     weights = {
         name: tensor if name == "topk_threshold" else tensor.float()
         for name, tensor in weights.items()
@@ -83,12 +105,13 @@ def assemble(
     if "topk_threshold" in sae.state_dict() and "topk_threshold" not in weights:
         weights["topk_threshold"] = torch.zeros((), dtype=torch.float64)
     _check_shapes({name: tuple(t.shape) for name, t in weights.items()}, sae)
-    if "threshold" in weights:  # inference takes relu first: below zero it acts as zero
+    if kind is SAEModel and "threshold" in weights:
+        # inference takes relu first: below zero it acts as zero
         weights["threshold"] = weights["threshold"].clamp(min=0.0)
     sae.load_state_dict(
         {name: tensor.to(device).contiguous() for name, tensor in weights.items()}, assign=True
     )
-    return SAEModel(sae, factor)
+    return kind(sae, factor)
 
 
 def new_sae(
@@ -135,14 +158,23 @@ def new_sae(
     return SAEModel(sae, input_scale)
 
 
-def _quiet_sae(config: Any) -> Any:
-    """Build the training SAE; the model processing its metadata names is honoured by `lm`."""
+def _inference_config(cfg: dict[str, Any], training: None = None) -> Any:
     sae_lens()
-    from sae_lens.registry import get_sae_training_class
+    from sae_lens.registry import get_sae_class
 
+    return get_sae_class(cfg["architecture"])[1].from_dict(cfg)
+
+
+def _quiet_sae(config: Any) -> Any:
+    """Build the SAE of a config; the model processing its metadata names is honoured by `lm`."""
+    sae_lens()
+    from sae_lens.registry import get_sae_class, get_sae_training_class
+
+    architecture = config.architecture()
+    find = get_sae_class if architecture in FIXED else get_sae_training_class
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pre")
-        return get_sae_training_class(config.architecture())[0](config)
+        return find(architecture)[0](config)
 
 
 def _required_scale(cfg: dict[str, Any], input_scale: float | None) -> float:

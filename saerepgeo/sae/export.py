@@ -32,6 +32,7 @@ def save_sae(
     the SAE's origin recorded (model_name, hook_name, context_size, prepend_bos,
     exclude_special_tokens, model_from_pretrained_kwargs; anything else that is JSON).
     `dtype` stores the weights as torch.float16 or torch.bfloat16; None keeps float32.
+    SAEs that cannot be trained here have one form, written into `folder` bit for bit.
 
     The folder appears whole or not at all; other files in a folder that is replaced stay.
     Raises ValueError on an unsupported `dtype` or metadata that is not JSON.
@@ -40,14 +41,15 @@ def save_sae(
         raise ValueError(f"`dtype` must be float32, float16 or bfloat16, got {dtype}")
     target = Path(folder)
     record = _metadata(model, metadata)
-    name = str(dtype or torch.float32).removeprefix("torch.")
     staging = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        _write(staging, _inference_config(model, record, name), _inference_weights(model, dtype))
-        if with_training_form:
-            inner = staging / TRAINING_FOLDER
-            _write(inner, _training_config(model, record, name), _cast(_weights(model), dtype))
-            _write_scaler(inner, model)
+        if not model.is_trainable:
+            _write_as_is(staging, model, record, dtype)
+        else:
+            cfg = _inference_config(model, record, _name(dtype))
+            _write(staging, cfg, _inference_weights(model, dtype))
+            if with_training_form:
+                _write_as_is(staging / TRAINING_FOLDER, model, record, dtype)
         _swap(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -82,8 +84,9 @@ def _inference_weights(model: SAEModel, dtype: torch.dtype | None) -> dict[str, 
     model.sae.process_state_dict_for_saving_inference(weights)
     if model.normalization == "expected_average_only_in":
         factor = model.input_scale.cpu()
-        weights["W_enc"] = weights["W_enc"] * factor
-        weights["W_dec"] = weights["W_dec"] / factor
+        if "W_enc" in weights:  # a tied encoder takes its latents in the unscaled units instead
+            weights["W_enc"] = weights["W_enc"] * factor
+            weights["W_dec"] = weights["W_dec"] / factor
         weights["b_dec"] = weights["b_dec"] / factor
     return {name: tensor.cpu().contiguous() for name, tensor in _cast(weights, dtype).items()}
 
@@ -97,19 +100,32 @@ def _inference_config(model: SAEModel, record: dict[str, Any], dtype: str) -> di
         "normalize_activations": "none" if folded else model.normalization,
         "metadata": cfg["metadata"] | record,
     }
+    if folded and "residual_threshold" in cfg:  # a norm, in the units of the input
+        cfg["residual_threshold"] /= float(model.input_scale)
     if "rescale_acts_by_decoder_norm" in cfg:
         cfg["rescale_acts_by_decoder_norm"] = False  # the norms are folded into the weights
     return dict(cfg)
 
 
-def _training_config(model: SAEModel, record: dict[str, Any], dtype: str) -> dict[str, Any]:
+def _write_as_is(
+    folder: Path, model: SAEModel, record: dict[str, Any], dtype: torch.dtype | None
+) -> None:
+    """Write config and parameters with nothing folded, and the constant input scale beside them."""
     cfg = model.sae.cfg.to_dict()
-    return cfg | {
-        "dtype": dtype,
+    cfg |= {
+        "dtype": _name(dtype),
         "device": "cpu",
         "normalize_activations": model.normalization,
         "metadata": cfg["metadata"] | record,
     }
+    _write(folder, cfg, _cast(_weights(model), dtype))
+    if model.normalization == "expected_average_only_in":
+        scaler = {"scaling_factor": float(model.input_scale), "has_whitening": False}
+        (folder / SCALER_FILE).write_text(json.dumps(scaler) + "\n", encoding="utf-8")
+
+
+def _name(dtype: torch.dtype | None) -> str:
+    return str(dtype or torch.float32).removeprefix("torch.")
 
 
 def _write(folder: Path, cfg: dict[str, Any], weights: dict[str, Tensor]) -> None:
@@ -121,18 +137,12 @@ def _write(folder: Path, cfg: dict[str, Any], weights: dict[str, Tensor]) -> Non
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
-def _write_scaler(folder: Path, model: SAEModel) -> None:
-    if model.normalization == "expected_average_only_in":
-        scaler = {"scaling_factor": float(model.input_scale), "has_whitening": False}
-        (folder / SCALER_FILE).write_text(json.dumps(scaler) + "\n", encoding="utf-8")
-
-
 def _swap(staging: Path, target: Path) -> None:
     """Put the finished folder in place of the target, keeping files that are not ours."""
     if not target.exists():
         os.replace(staging, target)
         return
-    ours = {CONFIG_FILE, WEIGHTS_FILE, TRAINING_FOLDER}
+    ours = {CONFIG_FILE, WEIGHTS_FILE, SCALER_FILE, TRAINING_FOLDER}
     for entry in target.iterdir():
         if entry.name in ours:
             continue

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from saerepgeo.downloads import hub_files
-from saerepgeo.sae.build import assemble, training_config
+from saerepgeo.sae.build import assemble, check_architecture
 from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
@@ -36,7 +36,7 @@ def load_release(
     name = _checked_id(release, sae_id)
     cfg, weights = _fetch(release, name)
     cfg = handle_config_defaulting(cfg)
-    training_config(cfg | {"device": "cpu"}, training)
+    check_architecture(cfg, training)
     is_scaled = cfg.get("normalize_activations") == "expected_average_only_in"
     if is_scaled and input_scale is None:
         input_scale = get_norm_scaling_factor(release, name)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.build import assemble, new_sae, training_config
+from saerepgeo.sae.build import assemble, check_architecture, new_sae
 from saerepgeo.sae.foreign import is_foreign, load_foreign, read_foreign_config
 from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.model import SAEModel
@@ -102,7 +102,7 @@ def _load_sae_lens(
     folder: Path, device: str, training: dict[str, Any] | None, input_scale: float | None
 ) -> SAEModel:
     cfg = read_config(folder)
-    training_config(cfg | {"device": "cpu"}, training)  # refuse before the weights are read
+    check_architecture(cfg, training)  # refuse before the weights are read
     is_scaled = cfg.get("normalize_activations") == "expected_average_only_in"
     if is_scaled and input_scale is None and (folder / SCALER_FILE).is_file():
         input_scale = read_json(folder / SCALER_FILE).get("scaling_factor")

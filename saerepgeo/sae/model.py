@@ -5,7 +5,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from saerepgeo.sae.normalization import MODES, InputNormalization, NormalizationMode, normalize
+from saerepgeo.sae.normalization import (
+    CONSTANT,
+    MODES,
+    InputNormalization,
+    NormalizationMode,
+    normalize,
+)
 from saerepgeo.sae.sparsity import Pass, sparsity_terms
 from saerepgeo.sae.topk import encode_topk, gather_rows, sparse_decode
 from saerepgeo.types import Bool, Float, Int, SAEOutput, SparseLatents
@@ -35,6 +41,11 @@ class SAEModel(nn.Module):
 
     input_scale: Tensor
     decoder_norm_target: Tensor
+    is_trainable = True
+    reads_context = False
+    """Whether a point has latents only among the positions before it (`encode_prompts`)."""
+    hook_name_out: str | None = None
+    """The hook that is reconstructed, where it is not the one that is read."""
 
     def __init__(self, sae: nn.Module, input_scale: float = 1.0) -> None:
         super().__init__()
@@ -46,7 +57,7 @@ class SAEModel(nn.Module):
             )
         if not (input_scale > 0 and input_scale < float("inf")):
             raise ValueError(f"`input_scale` must be positive and finite, got {input_scale}")
-        if input_scale != 1.0 and cfg.normalize_activations != "expected_average_only_in":
+        if input_scale != 1.0 and cfg.normalize_activations not in CONSTANT:
             raise ValueError(
                 "`input_scale` must be left out unless the SAE was trained with "
                 f"expected_average_only_in, got {input_scale} for {cfg.normalize_activations!r}"
@@ -96,6 +107,14 @@ class SAEModel(nn.Module):
         seen, normalization = self._normalize(residuals)
         return Encoded(self._encode(seen)[0], normalization)
 
+    def encode_prompts(
+        self,
+        residuals: Float[Tensor, "prompt position d_model"],
+        chosen: Bool[Tensor, "prompt position"],
+    ) -> Encoded:
+        """Return the latents of the chosen positions, prompt by prompt; the others give context."""
+        return self.encode(residuals[chosen])
+
     def decode(
         self,
         latents: Float[Tensor, "point d_sae"] | SparseLatents,
@@ -112,12 +131,22 @@ class SAEModel(nn.Module):
             return recons
         if normalization is not None:
             return normalization.undo(recons)
-        if self.normalization == "expected_average_only_in":
+        if self.normalization in CONSTANT:
             return recons / self.input_scale
         raise ValueError(
             f"`normalization` must be given to decode under {self.normalization!r}, got None; "
             "pass the one that encode returned with these latents"
         )
+
+    def decode_alone(
+        self, latents: Float[Tensor, "point d_sae"] | SparseLatents
+    ) -> Float[Tensor, "point d_out"]:
+        """Return what latents that were never encoded decode to, e.g. those of a random walk.
+
+        Undone is the normalisation that all points share; what `encode` takes off each point has
+        no meaning for them, so that under layer_norm the result is in normalised units.
+        """
+        return self._decode(latents) / self.input_scale
 
     def forward(
         self,

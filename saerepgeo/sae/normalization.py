@@ -15,9 +15,15 @@ from saerepgeo.types import Float
 __all__ = ["InputNormalization", "NormalizationMode", "normalize"]
 
 NormalizationMode = Literal[
-    "none", "expected_average_only_in", "constant_norm_rescale", "layer_norm"
+    "none",
+    "expected_average_only_in",
+    "constant_scalar_rescale",
+    "constant_norm_rescale",
+    "layer_norm",
 ]
 MODES: tuple[str, ...] = get_args(NormalizationMode)
+CONSTANT = ("expected_average_only_in", "constant_scalar_rescale")
+"""One factor for all points; SAELens folds the first into the weights and holds the second."""
 
 _LAYER_NORM_EPS = 1e-5
 
@@ -25,7 +31,8 @@ _LAYER_NORM_EPS = 1e-5
 class InputNormalization(NamedTuple):
     """Per point: normalised recons × `scale` + `shift` are recons in residual units."""
 
-    shift: Float[Tensor, "point 1"]
+    shift: Float[Tensor, "point _"]
+    """One number a point, or a vector where more than a mean was taken off (`sae.fixed`)."""
     scale: Float[Tensor, "point 1"]
 
     def undo(self, recons: Float[Tensor, "point d_model"]) -> Float[Tensor, "point d_model"]:
@@ -40,8 +47,8 @@ def normalize(
 ) -> tuple[Float[Tensor, "point d_model"], InputNormalization]:
     """Return what the SAE sees of the residuals, and how to undo it.
 
-    none: x. expected_average_only_in: x·f with the constant f = `input_scale`.
-    constant_norm_rescale: x·√d/‖x‖. layer_norm: (x − mean)/(std + 1e-5), undone with std alone, as
+    none: x. expected_average_only_in, constant_scalar_rescale: x·f with the constant f =
+    `input_scale`. constant_norm_rescale: x·√d/‖x‖. layer_norm: (x − mean)/(std + 1e-5), undone with std alone, as
     SAELens does. A zero or constant point becomes zero and is reconstructed with scale 0.
 
     Raises ValueError on an unknown `mode`.
@@ -53,9 +60,9 @@ def normalize(
     zeros = residuals.new_zeros(residuals.shape[0], 1)
     if mode == "none":
         return residuals, InputNormalization(zeros, zeros + 1)
-    if mode == "expected_average_only_in":
+    if mode in CONSTANT:
         if input_scale is None:
-            raise ValueError("`input_scale` must be given for expected_average_only_in, got None")
+            raise ValueError(f"`input_scale` must be given for {mode}, got None")
         return residuals * input_scale, InputNormalization(zeros, zeros + 1 / input_scale)
     if mode == "constant_norm_rescale":
         scale = residuals.norm(dim=1, keepdim=True) / residuals.shape[1] ** 0.5

@@ -46,6 +46,19 @@ class SAESource:
         if self.path is not None and not Path(self.path).is_dir():
             raise ValueError(f"`sae.path` must be a folder that holds an SAE, got {self.path}")
 
+    def check_use(self, stage: str) -> None:
+        """Refuse, without reading any weights, what the SAE's architecture cannot do at a stage.
+
+        Args:
+            stage: Lightning's `fit`, `validate`, `predict` or `test`.
+
+        Raises:
+            ValueError: the SAE cannot be trained here, or reconstructs nothing that is given there.
+        """
+        from saerepgeo.sae.fixed import check_fixed_use
+
+        check_fixed_use(self.read_config(), stage)
+
     def read_config(self) -> dict[str, Any]:
         """Return the SAE's config (d_in, d_sae, metadata, …) without reading any weights."""
         from saerepgeo.sae.load import read_source_config

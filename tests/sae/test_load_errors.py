@@ -57,8 +57,8 @@ def test_config_is_not_json(folder: Path) -> None:
     refused("cfg.json must hold an integer `d_in`, got None", path=folder)
 
 
-@pytest.mark.parametrize("name", ["temporal", "transcoder", "matching_pursuit", "mystery"])
-def test_untrainable_architecture_before_any_weight_is_read(
+@pytest.mark.parametrize("name", ["crosscoder", "mystery"])
+def test_unknown_architecture_before_any_weight_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     rewrite(folder, architecture=name)
