@@ -73,6 +73,22 @@ class SparseLatents(NamedTuple):
     indices: Int[Tensor, "point k"]
     d_sae: int
 
+    @classmethod
+    def from_dense(cls, latents: Float[Tensor, "point d_sae"]) -> "SparseLatents":
+        """Return the same latents by their active entries; differentiable.
+
+        k is the largest number of active latents of a point (at least 1); points with fewer fill up
+        with zeros at other indices.
+
+        >>> SparseLatents.from_dense(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).values
+        tensor([[2.],
+                [0.]])
+        """
+        active = latents.detach() != 0
+        k = max(int(active.sum(1).max()), 1) if len(latents) else 1
+        indices = active.byte().topk(min(k, latents.shape[1]), dim=1, sorted=False).indices
+        return cls(latents.gather(1, indices), indices, latents.shape[1])
+
     def to_dense(self) -> Float[Tensor, "point d_sae"]:
         """Return the latents as a dense tensor; differentiable in `values`."""
         dense = self.values.new_zeros(self.values.shape[0], self.d_sae)

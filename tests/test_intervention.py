@@ -6,7 +6,12 @@ import torch
 from saerepgeo.data import ActivationDataModule
 from saerepgeo.modules.intervention import intervene, item_points, paper_points
 from saerepgeo.modules.paper_intervention import PaperPoints, random_walk, standardize_rows
-from saerepgeo.modules.sound_intervention import displace, random_displacement
+from saerepgeo.modules.sound_intervention import (
+    change_interval,
+    displace,
+    random_displacement,
+    sound_rows,
+)
 from saerepgeo.sae.load import new_sae
 
 
@@ -92,7 +97,7 @@ def test_displaced_centroids_keep_support_and_sign(points):
     found = displace(points, "AEDP", 1.5, n_steps=30)
     counts = found.moments.counts[:, None]
     before = torch.stack(
-        [points.effective[points.labels == k].mean(0) for k in range(points.n_items)]
+        [points.effective.to_dense()[points.labels == k].mean(0) for k in range(points.n_items)]
     )
     after = found.moments.sums / counts
     assert bool((after >= 0).all())
@@ -120,7 +125,7 @@ def test_the_gauge_changes_nothing(sae, points, concept):
         scaled.sae.b_enc.mul_(gauge)
         scaled.sae.W_dec.div_(gauge)
     other = item_points(scaled, concept)
-    torch.testing.assert_close(other.effective, points.effective)
+    torch.testing.assert_close(other.effective.to_dense(), points.effective.to_dense())
     a, b = (displace(p, "d_GW", 1.2, n_steps=10) for p in (points, other))
     assert b.mse == pytest.approx(a.mse, rel=1e-4)
 
@@ -148,8 +153,43 @@ def test_rows_of_both_protocols(sae, concept, data):
         "centroid_shift",
         "random_direction",
     }
+    shifts = [r for r in by_protocol["sound"] if r["intervention"] == "centroid_shift"]
+    controls = [r for r in by_protocol["sound"] if r["intervention"] == "random_direction"]
+    assert all("mse_change" not in row for row in shifts)  # α = 1 is not among the factors
+    for shift, control in zip(shifts, controls, strict=True):
+        assert control["mse_low"] <= control["mse_loss"] <= control["mse_high"]
+        assert (control["p"] <= 2 / 40) == (shift["mse_loss"] < control["mse_low"])
+        assert control["displacement"] == pytest.approx(shift["displacement"], rel=1e-5)
     assert set(found.walks) == {0.5, 1.5}
     assert len(found.items) == len(found.centroids) == 12
+
+
+def test_changes_are_against_no_scaling_with_an_interval_over_items(points):
+    rows, found = sound_rows(points, (1.0, 1.5), torch.Generator().manual_seed(0), 20, 5)
+    by_alpha = {
+        r["scale_factor"]: r
+        for r in rows
+        if r["loss_type"] == "AEDP" and r["intervention"] == "centroid_shift"
+    }
+    assert by_alpha[1.0]["mse_change"] == by_alpha[1.0]["mse_change_high"] == 0.0
+    row = by_alpha[1.5]
+    expected = found["AEDP", 1.5].mse - found["AEDP", 1.0].mse
+    assert row["mse_change"] == pytest.approx(expected, rel=1e-4)
+    assert row["mse_change_low"] < row["mse_change"] < row["mse_change_high"]
+
+
+def test_the_interval_over_items_covers():
+    """95 % intervals of a mean whose points share an error by item: 93 to 97 % of 2,000 cover."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 12
+    n_covered = n_naive = 0
+    for _ in range(2000):
+        x = torch.randn(12, generator=generator)[labels] + torch.randn(60, generator=generator)
+        interval = change_interval(x, labels)
+        n_covered += interval.low <= 0 <= interval.high
+        n_naive += abs(float(x.mean())) <= 1.96 * float(x.std()) / 60**0.5
+    assert 0.93 < n_covered / 2000 < 0.97
+    assert n_naive / 2000 < 0.8  # what points taken as independent would give
 
 
 def test_too_few_clusters_are_told(sae, concept, data):

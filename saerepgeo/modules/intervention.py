@@ -147,6 +147,7 @@ def item_points(sae: SAEModel, concept: ConceptActivations) -> ItemPoints:
     if not isinstance(raw, SparseLatents):
         raw = SparseLatents.from_dense(raw)
     effective = sae.in_gauge(raw)
+    assert isinstance(effective, SparseLatents)
 
     def recons_under(gains: Tensor) -> Tensor:
         moved = raw._replace(values=raw.values * gains)
