@@ -95,8 +95,10 @@ def assemble(
     factor = _required_scale(cfg, input_scale)
     kind = FIXED.get(cfg.get("architecture", "standard"), SAEModel)
     placement = {"dtype": "float32", "device": "meta"}
-    make = training_config if kind is SAEModel else _inference_config
-    sae = _quiet_sae(make(cfg | placement, training))
+    if kind is SAEModel:
+        sae = _quiet_sae(training_config(cfg | placement, training))
+    else:
+        sae = _quiet_sae(_inference_config(cfg | placement))
     weights = {
         name: tensor if name == "topk_threshold" else tensor.float()
         for name, tensor in weights.items()
@@ -158,7 +160,7 @@ def new_sae(
     return SAEModel(sae, input_scale)
 
 
-def _inference_config(cfg: dict[str, Any], training: None = None) -> Any:
+def _inference_config(cfg: dict[str, Any]) -> Any:
     sae_lens()
     from sae_lens.registry import get_sae_class
 

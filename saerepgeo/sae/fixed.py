@@ -121,9 +121,9 @@ class Transcoder(FixedSAE):
     """
 
     @property
-    def hook_name_out(self) -> str | None:
-        """The hook whose activations are reconstructed; None where the metadata do not say."""
-        return self.metadata.get("hook_name_out")
+    def hook_name_out(self) -> str:
+        """The hook whose activations are reconstructed."""
+        return str(self.metadata.get("hook_name_out") or "an output that its metadata do not name")
 
     def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
         """Return the latents of activations at the hook that is read, and what `decode` adds."""
@@ -145,7 +145,6 @@ FIXED: dict[str, type[FixedSAE]] = {
     "jumprelu_skip_transcoder": Transcoder,
 }
 """By SAELens' name of the architecture."""
-
 
 
 def check_fixed_use(config: dict[str, Any], stage: str) -> None:

@@ -48,8 +48,9 @@ def normalize(
     """Return what the SAE sees of the residuals, and how to undo it.
 
     none: x. expected_average_only_in, constant_scalar_rescale: x·f with the constant f =
-    `input_scale`. constant_norm_rescale: x·√d/‖x‖. layer_norm: (x − mean)/(std + 1e-5), undone with std alone, as
-    SAELens does. A zero or constant point becomes zero and is reconstructed with scale 0.
+    `input_scale`. constant_norm_rescale: x·√d/‖x‖. layer_norm: (x − mean)/(std + 1e-5), undone
+    with std alone, as SAELens does. A zero or constant point becomes zero and is reconstructed with
+    scale 0.
 
     Raises ValueError on an unknown `mode`.
 

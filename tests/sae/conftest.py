@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "jumprelu": {"l0_coefficient": 0.3, "pre_act_loss_coefficient": 0.2},
     "jumprelu_tanh": {"jumprelu_sparsity_loss_mode": "tanh", "l0_warm_up_steps": 4},
     "gated": {"l1_coefficient": 0.4},
+    "matching_pursuit": {"max_iterations": 4, "decoder_init_norm": 1.0},
 }
 ARCHITECTURES = tuple(SETTINGS)
 
