@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from saerepgeo.sae.differentiable import decode_pairs, gather_rows
 from saerepgeo.sae.normalization import (
     CONSTANT,
     MODES,
@@ -12,8 +13,9 @@ from saerepgeo.sae.normalization import (
     NormalizationMode,
     normalize,
 )
+from saerepgeo.sae.pairs import as_active
 from saerepgeo.sae.sparsity import Pass, sparsity_terms
-from saerepgeo.sae.topk import encode_topk, gather_rows, sparse_decode
+from saerepgeo.sae.topk import encode_topk
 from saerepgeo.types import Bool, Float, Int, SAEOutput, SparseLatents
 
 __all__ = ["Encoded", "SAEModel"]
@@ -44,8 +46,6 @@ class SAEModel(nn.Module):
     is_trainable = True
     reads_context = False
     """Whether a point has latents only among the positions before it (`encode_prompts`)."""
-    hook_name_out: str | None = None
-    """The hook that is reconstructed, where it is not the one that is read."""
 
     def __init__(self, sae: nn.Module, input_scale: float = 1.0) -> None:
         super().__init__()
@@ -88,6 +88,11 @@ class SAEModel(nn.Module):
     def metadata(self) -> dict[str, Any]:
         """What is recorded about the origin: model, hook, context size and so on."""
         return dict(self.sae.cfg.metadata.to_dict())
+
+    @property
+    def hook_name_out(self) -> str | None:
+        """The hook that is reconstructed, where it is not the one that is read."""
+        return None
 
     @property
     def has_constant_decoder_norm(self) -> bool:
@@ -275,12 +280,12 @@ class SAEModel(nn.Module):
         sae = self.sae
         if not isinstance(latents, SparseLatents):
             return cast(Tensor, sae.decode(latents)).to(sae.W_dec.dtype)
-        values = latents.values
+        values, _, pairs = as_active(latents)
         if self._rescales_by_norm:
             norms = self.decoder_norms()
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-            values = values / gather_rows(safe, latents.indices)
-        return sparse_decode(values, latents.indices, sae.W_dec) + sae.b_dec
+            values = values / gather_rows(safe, pairs.columns, pairs)
+        return decode_pairs(values, pairs, sae.W_dec) + sae.b_dec
 
     def _own_terms(self, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
         return sparsity_terms(self.sae, run, step, scale)

@@ -1,69 +1,21 @@
-"""TopK encoder and sparse decoder: only the encoder's forward is dense, every gradient is sparse.
+"""TopK encoder: the k largest pre-activations of every point, found without keeping the others.
 
-A TopK autoencoder step costs six products of size point × d_model × d_sae when written with dense
-tensors. Five of them touch k of d_sae latents per point. Here the pre-activations are computed
-densely (in bf16 under autocast), the k largest are kept as (value, index) pairs, and decoder,
-decoder gradient, encoder gradient and the gradient of the values read just those pairs.
-
-The sparse products are the two halves of `embedding_bag`, which is a weighted sum of rows: it runs
-in parallel on the CPU and on CUDA, without a compiler at run time.
+The pre-activations are computed densely (in bf16 under autocast) and the k largest are kept as
+(value, index) pairs; whatever comes after reads just those pairs (see `differentiable`).
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saerepgeo.types import Float, Int, SparseLatents
+from saerepgeo.sae.differentiable import decode_pairs, gather_rows, preactivations
+from saerepgeo.sae.pairs import ActiveLatents, PairedLatents, Pairs, padded
+from saerepgeo.types import Float, Int
 
 __all__ = ["encode_topk", "gather_rows", "select_topk", "sparse_decode"]
 
 _GROUP = 8  # columns per group of the pre-selection; a power of two
 _ROWS = 512  # points whose scores are held at once on the CPU
-_SUM = 0  # mode number of embedding_bag's gradient kernel
-
-
-def _bag_offsets(indices: Tensor) -> Tensor:
-    n_points, k = indices.shape
-    return torch.arange(0, n_points * k, max(k, 1), device=indices.device)[:n_points]
-
-
-def _sum_rows(values: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
-    """Return Σ_i values[p, i] · rows[indices[p, i]] for every point p."""
-    return functional.embedding_bag(
-        indices.reshape(-1),
-        rows,
-        _bag_offsets(indices),
-        per_sample_weights=values.reshape(-1),
-        mode="sum",
-    )
-
-
-def _scatter_outer(values: Tensor, indices: Tensor, dense: Tensor, d_sae: int) -> Tensor:
-    """Return Σ_{p, i: indices[p, i] = j} values[p, i] · dense[p] for every latent j."""
-    flat = indices.reshape(-1)
-    order = torch.argsort(flat.int(), stable=True)  # stable: the sum's order is reproducible
-    counts = torch.bincount(flat, minlength=d_sae)
-    offsets = counts.cumsum(0) - counts
-    points = torch.div(order, indices.shape[1], rounding_mode="floor")
-    weights = values.reshape(-1)[order]
-    return functional.embedding_bag(points, dense, offsets, per_sample_weights=weights, mode="sum")
-
-
-def _dot_rows(dense: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
-    """Return ⟨dense[p], rows[indices[p, i]]⟩ for every kept pair."""
-    n_points, k = indices.shape
-    bags = torch.arange(n_points, device=indices.device).repeat_interleave(k)
-    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        dense.contiguous(), rows, indices.reshape(-1), _bag_offsets(indices), bags, _SUM
-    )
-    return dots.view(n_points, k)
-
-
-def _sum_by_latent(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
-    """Return Σ_{p, i: indices[p, i] = j} values[p, i] for every latent j."""
-    return torch.bincount(indices.reshape(-1), values.reshape(-1), minlength=d_sae).to(values)
 
 
 def select_topk(
@@ -113,85 +65,6 @@ def _dense_topk(inputs: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[T
     return torch.cat(values), torch.cat(indices)
 
 
-class _TopKEncoder(torch.autograd.Function):
-    """values, indices = relu(top-k((x − b_in) W_enc + b_enc) · gain)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        input_bias: Tensor | None,
-        gain: Tensor | None,
-        k: int,
-    ) -> tuple[Tensor, Tensor]:
-        centred = inputs if input_bias is None else inputs - input_bias
-        # scaling the weights costs d_model·d_sae, scaling the scores point·d_sae
-        scaled = (weight, bias) if gain is None else (weight * gain, bias * gain)
-        values, indices = _dense_topk(centred, *scaled, k)
-        values = values.to(weight.dtype).relu_()
-        ctx.save_for_backward(centred, weight, input_bias, gain, values, indices)
-        ctx.mark_non_differentiable(indices)
-        return values, indices
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        centred, weight, input_bias, gain, values, indices = ctx.saved_tensors
-        d_sae = weight.shape[1]
-        grad = grads[0].to(weight.dtype) * (values > 0)
-        grad_gain = None
-        if gain is not None:
-            picked = gain[indices]
-            # values = pre·gain, so pre is read back from them; a zero gain never has values > 0
-            pre = torch.where(values > 0, values / picked, torch.zeros_like(values))
-            grad_gain = _sum_by_latent(grad * pre, indices, d_sae)
-            grad = grad * picked
-        grad_bias = _sum_by_latent(grad, indices, d_sae)
-        grad_weight = _scatter_outer(grad, indices, centred.to(weight.dtype), d_sae).t()
-        # Σ_p ∂loss/∂x_p needs only the column sums of the sparse gradient
-        grad_input_bias = None if input_bias is None else -torch.mv(weight, grad_bias)
-        grad_inputs = None
-        if ctx.needs_input_grad[0]:
-            grad_inputs = _sum_rows(grad, indices, weight.t().contiguous())
-        return grad_inputs, grad_weight, grad_bias, grad_input_bias, grad_gain, None
-
-
-class _SparseDecoder(torch.autograd.Function):
-    """recons[p] = Σ_i values[p, i] · W_dec[indices[p, i]]."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, indices: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(values, indices, weight)
-        return _sum_rows(values, indices, weight)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        values, indices, weight = ctx.saved_tensors
-        grad = grads[0].to(weight.dtype)
-        grad_values = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_values = _dot_rows(grad, indices, weight)
-        if ctx.needs_input_grad[2]:
-            grad_weight = _scatter_outer(values, indices, grad, weight.shape[0])
-        return grad_values, None, grad_weight
-
-
-class _RowGather(torch.autograd.Function):
-    """out[p, i] = vector[indices[p, i]]; the gradient is a sum by latent."""
-
-    @staticmethod
-    def forward(ctx: Any, vector: Tensor, indices: Tensor) -> Tensor:
-        ctx.save_for_backward(indices)
-        ctx.length = vector.shape[0]
-        return vector[indices]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        (indices,) = ctx.saved_tensors
-        return _sum_by_latent(grads[0], indices, ctx.length), None
-
-
 def encode_topk(
     inputs: Float[Tensor, "point d_model"],
     weight: Float[Tensor, "d_model d_sae"],
@@ -199,7 +72,7 @@ def encode_topk(
     k: int,
     input_bias: Float[Tensor, "d_model"] | None = None,
     gain: Float[Tensor, "d_sae"] | None = None,
-) -> SparseLatents:
+) -> PairedLatents:
     """Return the k largest pre-activations of every point, negative ones set to zero.
 
     z = relu(top-k(((x − b_in) W + b) · gain)); under autocast the product runs in the autocast
@@ -217,8 +90,15 @@ def encode_topk(
     d_sae = weight.shape[1]
     if not 1 <= k <= d_sae:
         raise ValueError(f"`k` must lie within 1..d_sae = {d_sae}, got {k}")
-    values, indices = _TopKEncoder.apply(inputs, weight, bias, input_bias, gain, k)
-    return SparseLatents(values, indices, d_sae)
+
+    def select(centred: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Pairs]:
+        scores, indices = _dense_topk(centred, weight, bias, k)
+        return scores.reshape(-1), Pairs.of_rows(indices, d_sae)
+
+    found = preactivations(inputs, weight, bias, input_bias, gain, select)
+    assert found is not None  # TopK's selection never gives up
+    pre, pairs = found
+    return padded(ActiveLatents(pre.relu(), pre, pairs))
 
 
 def sparse_decode(
@@ -232,17 +112,5 @@ def sparse_decode(
     >>> sparse_decode(torch.tensor([[2.0, 3.0]]), torch.tensor([[0, 1]]), rows)
     tensor([[2., 3.]])
     """
-    recons: Tensor = _SparseDecoder.apply(values.to(weight.dtype), indices, weight)
-    return recons
-
-
-def gather_rows(
-    vector: Float[Tensor, "d_sae"], indices: Int[Tensor, "point k"]
-) -> Float[Tensor, "point k"]:
-    """Return `vector[indices]` with a gradient that needs no sort and no atomic adds.
-
-    >>> gather_rows(torch.tensor([5.0, 7.0]), torch.tensor([[1, 1, 0]]))
-    tensor([[7., 7., 5.]])
-    """
-    gathered: Tensor = _RowGather.apply(vector, indices)
-    return gathered
+    pairs = Pairs.of_rows(indices, weight.shape[0])
+    return decode_pairs(values.reshape(-1), pairs, weight)

@@ -1,0 +1,135 @@
+"""Triton kernels of the sparse products: bags of rows, weighted and summed, or dotted.
+
+A bag is what CSR calls a row: bag b holds the entries offsets[b] .. offsets[b + 1]. One program
+owns one bag (and a block of dimensions), reads its entries in order and adds in float32 (float64
+for float64), so that nothing is added atomically and the same input gives the same bits. The
+decoder's forward and both weight gradients are `bag_sum`; the gradient of the values is `bag_dots`.
+
+Tested in Triton's interpreter; the speed on a GPU has not been measured.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from saerepgeo.types import Float, Int
+
+__all__ = ["bag_dots", "bag_sum"]
+
+_ENTRIES = 16  # rows a program holds at once: enough loads in flight to hide the memory's latency
+_WIDTH = 256  # dimensions a program holds at once
+
+
+@triton.jit
+def _bag_sum_kernel(
+    values,
+    columns,
+    offsets,
+    rows,
+    out,
+    width,
+    block_entries: tl.constexpr,
+    block_width: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    bag = tl.program_id(0).to(tl.int64)
+    dims = tl.program_id(1) * block_width + tl.arange(0, block_width)
+    is_dim = dims < width
+    start = tl.load(offsets + bag)
+    stop = tl.load(offsets + bag + 1)
+    total = tl.zeros((block_width,), dtype)
+    for first in range(start, stop, block_entries):
+        entries = first + tl.arange(0, block_entries)
+        is_entry = entries < stop
+        which = tl.load(columns + entries, mask=is_entry, other=0).to(tl.int64)
+        weights = tl.load(values + entries, mask=is_entry, other=0.0).to(dtype)
+        mask = is_entry[:, None] & is_dim[None, :]
+        tile = tl.load(rows + which[:, None] * width + dims[None, :], mask=mask, other=0.0)
+        total += tl.sum(weights[:, None] * tile.to(dtype), axis=0)
+    tl.store(out + bag * width + dims, total.to(out.dtype.element_ty), mask=is_dim)
+
+
+@triton.jit
+def _bag_dots_kernel(
+    dense,
+    columns,
+    offsets,
+    rows,
+    out,
+    width,
+    block_entries: tl.constexpr,
+    block_width: tl.constexpr,
+    dtype: tl.constexpr,
+):
+    bag = tl.program_id(0).to(tl.int64)
+    start = tl.load(offsets + bag)
+    stop = tl.load(offsets + bag + 1)
+    for first in range(start, stop, block_entries):
+        entries = first + tl.arange(0, block_entries)
+        is_entry = entries < stop
+        which = tl.load(columns + entries, mask=is_entry, other=0).to(tl.int64)
+        total = tl.zeros((block_entries,), dtype)
+        for left in range(0, width, block_width):
+            dims = left + tl.arange(0, block_width)
+            is_dim = dims < width
+            own = tl.load(dense + bag * width + dims, mask=is_dim, other=0.0).to(dtype)
+            mask = is_entry[:, None] & is_dim[None, :]
+            tile = tl.load(rows + which[:, None] * width + dims[None, :], mask=mask, other=0.0)
+            total += tl.sum(own[None, :] * tile.to(dtype), axis=1)
+        tl.store(out + entries, total.to(out.dtype.element_ty), mask=is_entry)
+
+
+def bag_sum(
+    values: Float[Tensor, "entry"],
+    columns: Int[Tensor, "entry"],
+    offsets: Int[Tensor, "bag_plus_1"],
+    rows: Float[Tensor, "row width"],
+) -> Float[Tensor, "bag width"]:
+    """Return Σ_e values[e] · rows[columns[e]] over the entries e of every bag; zero for none."""
+    n_bags, width = offsets.shape[0] - 1, rows.shape[1]
+    out = rows.new_empty(n_bags, width)
+    if out.numel() == 0:
+        return out
+    block = min(_WIDTH, triton.next_power_of_2(width))
+    _bag_sum_kernel[(n_bags, triton.cdiv(width, block))](
+        values.contiguous(),
+        columns.contiguous(),
+        offsets,
+        rows.contiguous(),
+        out,
+        width,
+        block_entries=_ENTRIES,
+        block_width=block,
+        dtype=_accumulator(rows),
+    )
+    return out
+
+
+def bag_dots(
+    dense: Float[Tensor, "bag width"],
+    columns: Int[Tensor, "entry"],
+    offsets: Int[Tensor, "bag_plus_1"],
+    rows: Float[Tensor, "row width"],
+) -> Float[Tensor, "entry"]:
+    """Return ⟨dense[b], rows[columns[e]]⟩ for the entries e of every bag b."""
+    n_bags, width = dense.shape
+    out = rows.new_zeros(columns.shape[0])
+    if out.numel() == 0 or width == 0:
+        return out
+    _bag_dots_kernel[(n_bags,)](
+        dense.contiguous(),
+        columns.contiguous(),
+        offsets,
+        rows.contiguous(),
+        out,
+        width,
+        block_entries=_ENTRIES,
+        block_width=min(_WIDTH, triton.next_power_of_2(width)),
+        dtype=_accumulator(rows),
+    )
+    return out
+
+
+def _accumulator(rows: Tensor) -> tl.dtype:
+    return tl.float64 if rows.dtype == torch.float64 else tl.float32

@@ -1,0 +1,127 @@
+"""Active latents as flat (point, latent) pairs, and as many of them per point as there are.
+
+TopK has k pairs in every point; BatchTopK, JumpReLU and ReLU have as many as pass. The sparse
+products read both in one form, rows of a CSR matrix without its values.
+"""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from saerepgeo.types import Float, Int, SparseLatents
+
+__all__ = ["ActiveLatents", "LatentOrder", "PairedLatents", "Pairs", "as_active", "padded"]
+
+
+class LatentOrder(NamedTuple):
+    """The pairs sorted by latent, and by point within a latent."""
+
+    order: Int[Tensor, "pair"]
+    """Position of each sorted pair among the pairs."""
+    points: Int[Tensor, "pair"]
+    """Point of each sorted pair."""
+    offsets: Int[Tensor, "d_sae_plus_1"]
+    """Latent j has the sorted pairs offsets[j] .. offsets[j + 1]."""
+
+
+class Pairs:
+    """Which latents each point has: point p has `columns[offsets[p] : offsets[p + 1]]`.
+
+    The order by latent, which both weight gradients need, is found once and kept.
+    """
+
+    def __init__(
+        self,
+        columns: Int[Tensor, "pair"],
+        offsets: Int[Tensor, "point_plus_1"],
+        d_sae: int,
+        per_point: int | None = None,
+    ) -> None:
+        self.columns = columns
+        self.offsets = offsets
+        self.d_sae = d_sae
+        self.per_point = per_point
+        """Number of pairs of every point where it is the same for all, else None."""
+
+    @classmethod
+    def of_rows(cls, indices: Int[Tensor, "point k"], d_sae: int) -> "Pairs":
+        """Return the pairs of points that have k latents each."""
+        n_points, k = indices.shape
+        offsets = torch.arange(n_points + 1, device=indices.device) * k
+        return cls(indices.reshape(-1), offsets, d_sae, k)
+
+    @property
+    def n_points(self) -> int:
+        """Number of points, those without a pair included."""
+        return self.offsets.shape[0] - 1
+
+    @cached_property
+    def points(self) -> Int[Tensor, "pair"]:
+        """The point of each pair."""
+        counts = self.offsets.diff()
+        numbers = torch.arange(self.n_points, device=counts.device)
+        return torch.repeat_interleave(numbers, counts, output_size=self.columns.shape[0])
+
+    @cached_property
+    def by_latent(self) -> LatentOrder:
+        """The pairs in the order of their latents; the order is the same in every run."""
+        if self.columns.is_cuda:
+            columns, order = torch.sort(self.columns.int(), stable=True)
+            bounds = torch.arange(self.d_sae + 1, device=columns.device, dtype=columns.dtype)
+            return LatentOrder(order, self.points[order], torch.searchsorted(columns, bounds))
+        # a counting sort in one thread: torch's parallel sort is slower here, on busy cores 50x
+        numbers = torch.arange(self.columns.shape[0], dtype=torch.int32).numpy()
+        rows = sparse.csr_matrix(
+            (numbers, self.columns.int().numpy(), self.offsets.int().numpy()),
+            shape=(self.n_points, self.d_sae),
+        ).tocsc()
+        parts = (rows.data, rows.indices, rows.indptr)
+        return LatentOrder(*(torch.from_numpy(part) for part in parts))
+
+
+class ActiveLatents(NamedTuple):
+    """Values of pairs, and the pre-activations they were made of."""
+
+    values: Float[Tensor, "pair"]
+    pre: Float[Tensor, "pair"]
+    """Pre-activation of each pair, times its gain where there is one."""
+    pairs: Pairs
+
+
+class PairedLatents(SparseLatents):
+    """`SparseLatents` that remember the flat pairs they were padded from."""
+
+    active: ActiveLatents
+
+
+def padded(active: ActiveLatents) -> PairedLatents:
+    """Return the latents with a common number per point, filled up with zeros at latent 0.
+
+    Differentiable in the values. Where every point has k pairs the result is a view of them.
+    """
+    values, _, pairs = active
+    if pairs.per_point is not None:
+        shape = (pairs.n_points, pairs.per_point)
+        latents = PairedLatents(values.view(shape), pairs.columns.view(shape), pairs.d_sae)
+    else:
+        counts = pairs.offsets.diff()
+        width = max(int(counts.max()), 1) if pairs.n_points else 1
+        places = torch.arange(values.shape[0], device=values.device) - pairs.offsets[pairs.points]
+        flat = pairs.points * width + places
+        shape = (pairs.n_points, width)
+        filled = values.new_zeros(pairs.n_points * width).scatter(0, flat, values)
+        indices = torch.zeros_like(filled, dtype=torch.long).scatter(0, flat, pairs.columns)
+        latents = PairedLatents(filled.view(shape), indices.view(shape), pairs.d_sae)
+    latents.active = active
+    return latents
+
+
+def as_active(latents: SparseLatents) -> ActiveLatents:
+    """Return the flat pairs of latents: those they were padded from, else one pair per entry."""
+    if isinstance(latents, PairedLatents) and hasattr(latents, "active"):
+        return latents.active
+    values = latents.values.reshape(-1)
+    return ActiveLatents(values, values, Pairs.of_rows(latents.indices, latents.d_sae))
