@@ -177,11 +177,16 @@ class ActivationDataModule(LightningDataModule):
     def val_dataloader(self) -> list[Batches]:
         """Return held-out text, held-out prompts and held-out items (see `VALIDATION_LOADERS`)."""
         text, points = self._heldout_text_points, self.points
-        own = slice(self._rank, None, self._world_size)
-        parts = [text, points.heldout_prompts, points.heldout_items]
-        size = self.hparams["batch_size"]
-        shares = [ActivationBatch(*(column[own] for column in part)) for part in parts]
-        return [Batches(shares[0], size), Batches(shares[1], size), Batches(shares[2], size)]
+        size, world_size = self.hparams["batch_size"], self._world_size
+        own = slice(self._rank, None, world_size)
+        return [
+            Batches(
+                ActivationBatch(*(column[own] for column in part)),
+                size,
+                n_points=-(-len(part.labels) // world_size),  # all processes take part in each
+            )
+            for part in (text, points.heldout_prompts, points.heldout_items)
+        ]
 
     def test_dataloader(self) -> Concepts:
         """Return the concepts, one `ConceptActivations` each."""

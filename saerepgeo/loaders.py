@@ -20,13 +20,19 @@ class ResidualStatistics(NamedTuple):
 
 
 class Batches:
-    """The points of one `ActivationBatch`, `size` at a time."""
+    """The points of one `ActivationBatch`, `size` at a time.
 
-    def __init__(self, points: ActivationBatch, size: int) -> None:
+    Args:
+        n_points: how many there are taken to be, so that processes with a point more or less give
+            equally many batches; the last may be empty. By default as many as there are.
+    """
+
+    def __init__(self, points: ActivationBatch, size: int, n_points: int | None = None) -> None:
         self.points, self.size = points, size
+        self.n_points = len(points.labels) if n_points is None else n_points
 
     def __iter__(self) -> Iterator[ActivationBatch]:
-        for start in range(0, len(self.points.labels), self.size):
+        for start in range(0, self.n_points, self.size):
             rows = slice(start, start + self.size)
             yield ActivationBatch(*(column[rows] for column in self.points))
 

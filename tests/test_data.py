@@ -35,6 +35,20 @@ def test_validation_has_heldout_text_prompts_and_items(data):
     assert not {label for b in items for label in b.labels.tolist()} & trained
 
 
+def test_processes_validate_equally_many_batches(tiny_data, monkeypatch):
+    data = ActivationDataModule(**tiny_data | {"batch_size": 17})  # 120 points: 18 for one, 17 each
+    whole = list(data.val_dataloader()[0])
+    monkeypatch.setattr(ActivationDataModule, "_world_size", 7)
+    batches = []
+    for rank in range(7):
+        monkeypatch.setattr(ActivationDataModule, "_rank", rank)
+        batches.append(list(data.val_dataloader()[0]))
+    assert [len(own) for own in batches] == [2] * 7
+    points = torch.cat([b.residuals for own in batches for b in own])
+    expected = torch.cat([b.residuals for b in whole])
+    assert points.sort(0).values.equal(expected.sort(0).values)
+
+
 def test_testing_gives_whole_concepts(data):
     concepts = list(data.test_dataloader())
     assert [c.concept for c in concepts] == ["months", "days"]

@@ -1,5 +1,6 @@
 """Real processes: killed and resumed, interrupted, and two at once; the weights must agree."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_process import killing, run_fit, write_config
+from training_process import SPLIT, killing, run_fit, write_config
 
 from saerepgeo.sae.export import save_sae
+from saerepgeo.sae.lens import sae_lens
 from saerepgeo.sae.load import new_sae
 
 STEPS = 9
@@ -85,7 +87,12 @@ def test_two_processes_train_the_same_sae(tmp_path, data, sae, uninterrupted):
     config = write_config(tmp_path, data, sae, STEPS)
     done = run_fit(config, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     assert done.returncode == 0, done.stderr
-    got, expected = weights(tmp_path), weights(uninterrupted)
+    check_close(tmp_path, uninterrupted, sae)
+
+
+def check_close(folder: Path, expected_folder: Path, sae: Path) -> None:
+    """Check that all weights together agree within 1e-5, and that training has moved them."""
+    got, expected = weights(folder), weights(expected_folder)
     start = load_file(sae / "training" / "sae_weights.safetensors")
     names = sorted(expected)
     flat_got, flat_expected, flat_start = (
@@ -93,6 +100,39 @@ def test_two_processes_train_the_same_sae(tmp_path, data, sae, uninterrupted):
     )
     assert float((flat_got - flat_expected).norm() / flat_expected.norm()) < 1e-5
     assert float((flat_expected - flat_start).norm() / flat_start.norm()) > 0.01  # it did train
+
+
+def test_split_between_two_processes_killed_and_resumed_equals_one(
+    tmp_path, data, sae, uninterrupted
+):
+    config = write_config(tmp_path, data, sae, STEPS)
+    first = run_fit(config, *SPLIT, killing(5, "SIGKILL"))
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 4
+    assert checkpoint["state_dict"]["sae.sae.W_dec"].shape == (96, 32)  # whole, on rank 0
+    assert not (tmp_path / "sae").exists()
+    last = run_fit(config, *SPLIT, "--ckpt_path", "last")
+    assert last.returncode == 0, last.stderr
+    assert "Restored all states" in last.stderr
+    check_close(tmp_path, uninterrupted, sae)
+    check_figures(tmp_path, uninterrupted)
+    points = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (
+        sae_lens().SAE.load_from_disk(folder / "sae")(points)
+        for folder in (tmp_path, uninterrupted)
+    )
+    assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
+
+
+def check_figures(folder: Path, expected_folder: Path) -> None:
+    """Check that the last validation's figures agree."""
+    got, expected = (
+        json.loads((f / "sae" / "figures.json").read_text()) for f in (folder, expected_folder)
+    )
+    assert got.keys() == expected.keys()
+    for name in ("val/mse", "val/fvu", "val/l0", "val/dead_fraction", "val/aedp/months"):
+        assert got[name] == pytest.approx(expected[name], rel=1e-4), name
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,16 @@ def run_fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+SPLIT = (
+    "--trainer.devices",
+    "2",
+    "--trainer.strategy",
+    '{"class_path": "lightning.pytorch.strategies.ModelParallelStrategy", '
+    '"init_args": {"data_parallel_size": 1, "save_distributed_checkpoint": false}}',
+)
+"""Command line arguments that divide the latents between two processes."""
+
+
 def killing(step: int, name: str) -> str:
     """Return the command line argument that adds `KillAt`."""
     return (

@@ -150,7 +150,7 @@ class SeparabilityModule(LightningModule):
         if dataloader_idx == 0:
             self.figures.add_text(batch.residuals, out)
         else:
-            self.figures.add_points(dataloader_idx, self.sae.effective_latents(out.latents), batch)
+            self.figures.add_points(dataloader_idx, self.sae.in_gauge(out.latents), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log every figure of the validation and forget its points."""

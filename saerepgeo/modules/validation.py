@@ -18,7 +18,7 @@ from saerepgeo.metrics import (
     RelativeReconstructionBias,
 )
 from saerepgeo.prompts import ConceptPrompts
-from saerepgeo.types import ActivationBatch, SAEOutput
+from saerepgeo.types import ActivationBatch, SAEOutput, SparseLatents
 
 SEPARABILITY = {
     "aedp": AverageEuclideanDistance,
@@ -69,9 +69,11 @@ class ValidationFigures(nn.Module):
         self.recons.update(out.recons.float(), residuals)
         self.latents.update(out.latents)
 
-    def add_points(self, loader: int, effective: Tensor, batch: ActivationBatch) -> None:
+    def add_points(
+        self, loader: int, effective: Tensor | SparseLatents, batch: ActivationBatch
+    ) -> None:
         """Add labelled points of a dataloader, as effective latents `[point, d_sae]`."""
-        self.points[str(loader)].update(effective.float(), batch.labels)
+        self.points[str(loader)].update(effective, batch.labels)
 
     def compute(self) -> dict[str, Tensor]:
         """Return every figure that is defined, over all processes."""
