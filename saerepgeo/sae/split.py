@@ -6,9 +6,10 @@ moves O(point·(d_model + k)) numbers, whatever d_sae is. Sharding the weights a
 for use (FSDP) would move O(d_model·d_sae) a step.
 
 1. The residuals of all processes are gathered; each process finds the k best of its latents.
-2. These candidates go to the process that has the point, which keeps the k best of all.
-3. The kept (value, index) pairs are gathered; each process sums its own decoder rows, and the
-   partial sums are added up where the point is.
+2. These candidates go to the process that has the point, which answers which are among the k
+   best of all.
+3. Each process sums the decoder rows of those it holds; the partial sums are added up where the
+   point is. Gradients take the same ways back.
 
 Parameters are DTensors on the "tensor_parallel" dimension of the mesh that Lightning's
 `ModelParallelStrategy` makes, so that Lightning's checkpoints hold them whole.
@@ -23,15 +24,24 @@ import torch
 from torch import Tensor, nn
 
 from saerepgeo.distributed import exchange, gather_rows, largest, mean_gradient, scatter_sums
+from saerepgeo.sae.differentiable import decode_pairs, preactivations
+from saerepgeo.sae.differentiable import gather_rows as pairs_gather
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.pairs import ActiveLatents, Pairs
 from saerepgeo.sae.sparsity import Pass
-from saerepgeo.sae.topk import encode_topk, sparse_decode
+from saerepgeo.sae.topk import dense_topk
 from saerepgeo.types import Float, SparseLatents
 
 __all__ = ["SplitSAE", "check_strategy", "split", "whole"]
 
 LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 """Which dimension of a parameter counts latents; b_dec has none and is held by all."""
+
+
+class SplitLatents(SparseLatents):
+    """Latents of this process's points that remember which of all points' it holds itself."""
+
+    kept: ActiveLatents
 
 
 class SplitSAE(SAEModel):
@@ -90,15 +100,36 @@ class SplitSAE(SAEModel):
 
     def _encode(self, seen: Tensor) -> tuple[SparseLatents, None]:
         n, points = len(seen), self._all_points(seen)
-        weight = self._own("W_enc")
-        k = min(self.sae.cfg.k, self.n_own)
-        input_bias = self._own("b_dec") if self.sae.cfg.apply_b_dec_to_input else None
-        gain = self._own("W_dec").norm(dim=-1) if self._rescales_by_norm else None
-        found = encode_topk(points, weight, self._own("b_enc"), k, input_bias, gain)
-        values = self._to_owner(found.values)
-        indices = self._to_owner((found.indices + self.first).int())
-        values, kept = values.topk(self.sae.cfg.k, dim=1, sorted=False)
-        return SparseLatents(values[:n], indices.gather(1, kept)[:n].long(), self.d_sae), None
+        sae, decoder = self.sae, self._own("W_dec")
+        offer: dict[str, Tensor] = {}
+
+        def select(centred: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Pairs]:
+            scores, indices = dense_topk(centred, weight, bias, min(sae.cfg.k, self.n_own))
+            offered = self._to_owner(scores)
+            chosen = offered.topk(sae.cfg.k, dim=1, sorted=False).indices
+            is_chosen = torch.zeros_like(offered, dtype=torch.uint8).scatter(1, chosen, 1)
+            is_kept = self._to_holder(is_chosen).bool()
+            names = self._to_owner((indices + self.first).int())
+            offer.update(is_kept=is_kept, chosen=chosen, names=names)
+            return scores[is_kept], _pairs(indices, is_kept, self.n_own)
+
+        found = preactivations(
+            points,
+            self._own("W_enc"),
+            self._own("b_enc"),
+            self._own("b_dec") if sae.cfg.apply_b_dec_to_input else None,
+            decoder.norm(dim=-1) if self._rescales_by_norm else None,
+            select,
+        )
+        assert found is not None  # TopK's selection never gives up
+        pre, pairs = found
+        kept = ActiveLatents(pre.relu(), pre, pairs)
+        is_kept, chosen = offer["is_kept"], offer["chosen"]
+        slots = pre.new_zeros(is_kept.shape).masked_scatter(is_kept, kept.values)
+        values = self._to_owner(slots).gather(1, chosen)[:n]
+        latents = SplitLatents(values, offer["names"].gather(1, chosen)[:n].long(), self.d_sae)
+        latents.kept = kept
+        return latents, None
 
     def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
         if not isinstance(latents, SparseLatents):
@@ -106,23 +137,24 @@ class SplitSAE(SAEModel):
                 "`latents` of a split SAE must be `SparseLatents`, got a dense tensor: it would "
                 "be gathered whole on every device; export the SAE and decode on one device"
             )
-        n = len(latents.values)
-        values = self._all_points(latents.values)
-        indices = self._all_points(latents.indices.int()).long() - self.first
-        is_own = (indices >= 0) & (indices < self.n_own)
-        # own pairs first, as many columns as the point with most of them needs
-        width = max(int(is_own.sum(1).max()), 1) if len(values) else 1
-        kept, slots = is_own.byte().topk(width, dim=1, sorted=False)
-        values = values.gather(1, slots) * kept
-        # empty slots point at latents all over: at one of them, its gradient would be one long sum
-        spread = torch.arange(len(values), device=values.device)[:, None] % self.n_own
-        indices = torch.where(kept > 0, indices.gather(1, slots), spread)
+        values, _, pairs = self._kept(latents)
         weight = self._own("W_dec")
         if self._rescales_by_norm:
             norms = weight.norm(dim=-1)
-            values = values / torch.where(norms > 0, norms, torch.ones_like(norms))[indices]
-        recons = scatter_sums(sparse_decode(values, indices, weight), self.group)
-        return recons[:n] + self._own("b_dec")
+            safe = torch.where(norms > 0, norms, torch.ones_like(norms))
+            values = values / pairs_gather(safe, pairs.columns, pairs)
+        recons = scatter_sums(decode_pairs(values, pairs, weight), self.group)
+        return recons[: len(latents.values)] + self._own("b_dec")
+
+    def _kept(self, latents: SparseLatents) -> ActiveLatents:
+        """Return those of all processes' active latents that this process holds."""
+        if isinstance(latents, SplitLatents) and hasattr(latents, "kept"):
+            return latents.kept
+        values = self._all_points(latents.values)
+        indices = self._all_points(latents.indices.int()).long() - self.first
+        is_kept = (indices >= 0) & (indices < self.n_own)
+        own = values[is_kept]
+        return ActiveLatents(own, own, _pairs(indices, is_kept, self.n_own))
 
     def _own_terms(self, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
         return {"auxiliary_reconstruction_loss": scale * self._dead_latents_term(run)}
@@ -168,6 +200,17 @@ class SplitSAE(SAEModel):
         """Bring what every process found for the points `[all, m]` to where the points are."""
         blocks = found.unflatten(0, (self.n_processes, -1))
         return exchange(blocks, self.group).transpose(0, 1).flatten(1)
+
+    def _to_holder(self, answers: Tensor) -> Tensor:
+        """Bring what is said of the candidates back to who found them: undoes `_to_owner`."""
+        blocks = answers.unflatten(1, (self.n_processes, -1)).transpose(0, 1)
+        return exchange(blocks, self.group).flatten(0, 1)
+
+
+def _pairs(indices: Tensor, is_kept: Tensor, n_latents: int) -> Pairs:
+    """Return the kept entries of `indices [point, m]` as pairs."""
+    offsets = nn.functional.pad(is_kept.sum(1).cumsum(0), (1, 0))
+    return Pairs(indices[is_kept], offsets, n_latents)
 
 
 def split(model: SAEModel, mesh: Any) -> SplitSAE:

@@ -12,7 +12,7 @@ from saerepgeo.sae.differentiable import decode_pairs, gather_rows, preactivatio
 from saerepgeo.sae.pairs import ActiveLatents, PairedLatents, Pairs, padded
 from saerepgeo.types import Float, Int
 
-__all__ = ["encode_topk", "gather_rows", "select_topk", "sparse_decode"]
+__all__ = ["dense_topk", "encode_topk", "gather_rows", "select_topk", "sparse_decode"]
 
 _GROUP = 8  # columns per group of the pre-selection; a power of two
 _ROWS = 512  # points whose scores are held at once on the CPU
@@ -47,7 +47,12 @@ def select_topk(
     return values, columns.gather(1, picked)
 
 
-def _dense_topk(inputs: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def dense_topk(
+    inputs: Float[Tensor, "point d_model"],
+    weight: Float[Tensor, "d_model d_sae"],
+    bias: Float[Tensor, "d_sae"],
+    k: int,
+) -> tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]:
     """Return the k largest of inputs @ weight + bias, in the autocast dtype where there is one.
 
     On the CPU a few points at a time, so that their scores are selected from while still in cache.
@@ -92,7 +97,7 @@ def encode_topk(
         raise ValueError(f"`k` must lie within 1..d_sae = {d_sae}, got {k}")
 
     def select(centred: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Pairs]:
-        scores, indices = _dense_topk(centred, weight, bias, k)
+        scores, indices = dense_topk(centred, weight, bias, k)
         return scores.reshape(-1), Pairs.of_rows(indices, d_sae)
 
     found = preactivations(inputs, weight, bias, input_bias, gain, select)
