@@ -8,6 +8,10 @@ decoder's forward and both weight gradients are `bag_sum`; the gradient of the v
 Tested in Triton's interpreter; the speed on a GPU has not been measured.
 """
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -21,7 +25,12 @@ _ENTRIES = 16  # rows a program holds at once: enough loads in flight to hide th
 _WIDTH = 256  # dimensions a program holds at once
 
 
-@triton.jit
+def _jit(function: Callable[..., None]) -> Any:
+    """Compile the function itself: a wrapper (jaxtyping's, in tests) would hide its globals."""
+    return triton.jit(inspect.unwrap(function))
+
+
+@_jit
 def _bag_sum_kernel(
     values,
     columns,
@@ -50,7 +59,7 @@ def _bag_sum_kernel(
     tl.store(out + bag * width + dims, total.to(out.dtype.element_ty), mask=is_dim)
 
 
-@triton.jit
+@_jit
 def _bag_dots_kernel(
     dense,
     columns,
