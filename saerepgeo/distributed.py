@@ -16,7 +16,7 @@ from saerepgeo.types import Float
 __all__ = [
     "all_reduce_sum",
     "exchange",
-    "gather_rows",
+    "gather_points",
     "is_distributed",
     "largest",
     "mean_gradient",
@@ -48,17 +48,17 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return reduced
 
 
-def gather_rows(rows: Float[Tensor, "row ..."], group: Group = None) -> Float[Tensor, "all ..."]:
+def gather_points(own: Float[Tensor, "own ..."], group: Group = None) -> Float[Tensor, "all ..."]:
     """Return the rows of all processes of `group`, by rank; differentiable.
 
     Every process must have equally many.
     """
-    gathered: Tensor = _GatherRows.apply(rows, group)
+    gathered: Tensor = _GatherPoints.apply(own, group)
     return gathered
 
 
 def scatter_sums(partial: Float[Tensor, "all ..."], group: Group = None) -> Tensor:
-    """Return this process's rows of Σ over processes of `partial`; the adjoint of `gather_rows`."""
+    """Return this process's rows of Σ over processes of `partial`: adjoint to `gather_points`."""
     own: Tensor = _ScatterSums.apply(partial, group)
     return own
 
@@ -103,7 +103,7 @@ class _AllReduceSum(torch.autograd.Function):
         return total
 
 
-class _GatherRows(torch.autograd.Function):
+class _GatherPoints(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
         ctx.group = group

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, distributed
@@ -27,12 +28,16 @@ CASES: dict[str, dict[str, Any]] = {
     "rescaled and dead": {"k": 3, "n_dead": 13, "rescale_acts_by_decoder_norm": True},
     "free norms": {"k": 3, "free_norms": True},
     "no points on one": {"k": 3, "sizes": (5, 0)},
+    "decoded apart": {"k": 3, "is_apart": True, "normalize_activations": "layer_norm"},
+    "rescaled and decoded apart": {"k": 3, "is_apart": True, "rescale_acts_by_decoder_norm": True},
 }
+OWN = ("n_dead", "free_norms", "sizes", "is_apart")
+"""What says something of a case and is no setting of its SAE."""
 
 
 def make(case: dict[str, Any]) -> SAEModel:
     """Return the SAE of a case in float64, with biases that are not zero."""
-    settings = {n: v for n, v in case.items() if n not in ("n_dead", "free_norms", "sizes")}
+    settings = {n: v for n, v in case.items() if n not in OWN}
     model = new_sae("topk", d_in=D_IN, d_sae=D_SAE, **settings).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -58,6 +63,10 @@ def loss_of(model: SAEModel, points: Tensor, case: dict[str, Any]) -> tuple[Tens
     if dead is not None:
         dead = dead & (dead.cumsum(0) <= case["n_dead"])
     out = model(points, dead_mask=dead)
+    if case.get("is_apart"):
+        latents, normalization = model.encode(points)
+        plain = SparseLatents(latents.values, latents.indices, D_SAE)  # as if made by the caller
+        out = out._replace(recons=model.decode(plain, normalization))
     gauge = model.in_gauge(out.latents)
     weights = torch.linspace(1, 2, D_SAE, dtype=torch.float64)[gauge.indices]
     loss = (out.recons - points).square().sum() + (gauge.values * weights).square().sum()
@@ -78,7 +87,7 @@ def dense(latents: SparseLatents) -> Tensor:
 
 def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
     """Return loss, outputs of rank 0, gradients, and the decoder after its constraint."""
-    from saerepgeo.sae.split import split, whole
+    from saerepgeo.sae.sharding import split, whole
 
     case = CASES[name]
     model = split(make(case), mesh)
@@ -92,6 +101,8 @@ def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
     with torch.no_grad():
         model.sae.W_dec.to_local().mul_(1 + rank)
     model.normalize_decoder_()
+    with pytest.raises(ValueError, match="must be `SparseLatents`"):
+        model._decode(torch.zeros(2, D_SAE))
     exported = whole(model)
     assert (exported is None) == (rank != 0)
     if exported is not None:

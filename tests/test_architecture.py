@@ -13,7 +13,7 @@ PACKAGE = ROOT / "saerepgeo"
 
 LAYERS = [
     {"types", "seeds"},
-    {"geometry", "prompts", "dictd", "text", "distributed", "downloads", "lm_sources"},
+    {"geometry", "prompts", "dictd", "text", "distributed", "downloads", "lm_sources", "command_help"},
     {"tokenization", "agreement", "cache", "lm", "sae", "contexts", "verdict"},
     {"concepts", "loaders", "losses", "metrics", "calibration", "optimization"},
     {"stream", "data"},
@@ -81,6 +81,7 @@ def configurations() -> list[tuple[str, list[str]]]:
         )
     ]
     overlays = sorted((ROOT / "configs" / "models").glob("*.yaml"))
+    cases.append(("fit", ["pretrain.yaml", "split.yaml"]))
     return cases + [("test", ["case2.yaml", f"models/{path.name}"]) for path in overlays]
 
 

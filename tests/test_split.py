@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.build import new_sae
-from saerepgeo.sae.split import check_strategy, split, whole
+from saerepgeo.sae.sharding import check_strategy, split, whole
 
 WORLD = 2
 Found = list[dict[str, Tensor]]

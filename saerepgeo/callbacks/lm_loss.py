@@ -41,10 +41,13 @@ class LMLoss(Callback):
         if trainer.state.fn == "fit" and trainer.global_step < trainer.max_steps:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        own = slice(trainer.global_rank, self.n_contexts, trainer.world_size)
-        tokens = data.heldout_contexts()[own]
+        tokens = data.heldout_contexts()[: self.n_contexts]
+        own = tokens[trainer.global_rank :: trainer.world_size]
+        most = -(-len(tokens) // trainer.world_size)
+        n_calls = -(-most // CONTEXTS_PER_CALL)  # all processes take part in a split SAE's passes
         model: Any = pl_module.sae
-        for name, value in recovery_figures(data.lm, tokens, model, pl_module.device).items():
+        figures = recovery_figures(data.lm, own, model, pl_module.device, n_calls)
+        for name, value in figures.items():
             pl_module.log(f"val/{name}", value)
 
 
@@ -53,8 +56,11 @@ def recovery_figures(
     tokens: Int[Tensor, "context position"],
     sae: nn.Module,
     device: torch.device | str = "cpu",
+    n_calls: int | None = None,
 ) -> dict[str, float]:
     """Return ce_recovered, kl_recovered and the raw means in nats a token, over all processes.
+
+    The contexts go through the model in `n_calls` parts, by default of `CONTEXTS_PER_CALL`.
 
     SAE and zeros stand at the positions that the SAE is for: real text, no attention sinks; BOS
     and sinks keep their residuals in both. Predictions are counted from such positions alone.
@@ -63,7 +69,8 @@ def recovery_figures(
     divergence = KLRecovered().to(device)
     was_training = sae.training
     sae.eval()
-    for part in tokens.split(CONTEXTS_PER_CALL):
+    n_calls = -(-len(tokens) // CONTEXTS_PER_CALL) if n_calls is None else n_calls
+    for part in tokens.tensor_split(max(n_calls, 1)):
         clean = lm.token_losses(part)
         mask = _spliced_positions(lm, part)
         counted = mask[:, :-1]

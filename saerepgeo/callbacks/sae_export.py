@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.sae.export import save_sae
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.sae.split import whole
+from saerepgeo.sae.sharding import whole
 
 
 class SAEExport(Callback):

@@ -23,8 +23,8 @@ from saerepgeo.modules.intervention import intervene
 from saerepgeo.modules.validation import ValidationFigures
 from saerepgeo.optimization import adam, clip_gradients_, warmup_plateau_decay
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.sharding import check_strategy, split
 from saerepgeo.sae.source import SAESource
-from saerepgeo.sae.split import check_strategy, split
 from saerepgeo.seeds import generator_for
 from saerepgeo.types import ActivationBatch, ConceptActivations, SAEOutput, SparseLatents
 

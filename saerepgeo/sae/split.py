@@ -15,7 +15,6 @@ Parameters are DTensors on the "tensor_parallel" dimension of the mesh that Ligh
 `ModelParallelStrategy` makes, so that Lightning's checkpoints hold them whole.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -23,16 +22,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from saerepgeo.distributed import exchange, gather_rows, largest, mean_gradient, scatter_sums
-from saerepgeo.sae.differentiable import decode_pairs, preactivations
-from saerepgeo.sae.differentiable import gather_rows as pairs_gather
+from saerepgeo.distributed import exchange, gather_points, largest, mean_gradient, scatter_sums
+from saerepgeo.sae.differentiable import decode_pairs, gather_rows, preactivations
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.pairs import ActiveLatents, Pairs
 from saerepgeo.sae.sparsity import Pass
 from saerepgeo.sae.topk import dense_topk
 from saerepgeo.types import Float, SparseLatents
 
-__all__ = ["SplitSAE", "check_strategy", "split", "whole"]
+__all__ = ["SplitLatents", "SplitSAE"]
 
 LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 """Which dimension of a parameter counts latents; b_dec has none and is held by all."""
@@ -67,12 +65,17 @@ class SplitSAE(SAEModel):
         self.n_processes, self.rank = self.mesh.size(), self.mesh.get_local_rank()
         self.n_own = self.d_sae // self.n_processes
         self.first = self.rank * self.n_own
-        for name, parameter in list(self.sae.named_parameters()):
+        # Lightning takes the optimizer's order (weights, then biases) for the module's: in this
+        # order a checkpoint of one process is resumed split, and the other way round
+        is_bias = {name: name.startswith("b_") for name, _ in self.sae.named_parameters()}
+        for name in sorted(is_bias, key=is_bias.__getitem__):
+            parameter = getattr(self.sae, name)
+            delattr(self.sae, name)
             setattr(self.sae, name, nn.Parameter(_shard(parameter, name, self.mesh)))
 
     def decoder_norms(self) -> Float[Tensor, "d_sae"]:
         """Return ‖W_dec,i‖ of all latents; differentiable."""
-        return gather_rows(self._own("W_dec").norm(dim=-1), self.group)
+        return gather_points(self._own("W_dec").norm(dim=-1), self.group)
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
@@ -142,7 +145,7 @@ class SplitSAE(SAEModel):
         if self._rescales_by_norm:
             norms = weight.norm(dim=-1)
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-            values = values / pairs_gather(safe, pairs.columns, pairs)
+            values = values / gather_rows(safe, pairs.columns, pairs)
         recons = scatter_sums(decode_pairs(values, pairs, weight), self.group)
         return recons[: len(latents.values)] + self._own("b_dec")
 
@@ -187,14 +190,14 @@ class SplitSAE(SAEModel):
         best = scores.topk(min(k, scores.shape[1]), dim=1).values
         best = nn.functional.pad(best, (0, k - best.shape[1]), value=-torch.inf)
         threshold = self._to_owner(best).topk(k, dim=1).values[:, -1:]
-        return gather_rows(threshold, self.group)
+        return gather_points(threshold, self.group)
 
     def _all_points(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, each process's filled up to the longest with zeros."""
         missing = largest(len(rows), rows.device, self.group) - len(rows)
         if missing:
             rows = torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
-        return gather_rows(rows, self.group)
+        return gather_points(rows, self.group)
 
     def _to_owner(self, found: Tensor) -> Tensor:
         """Bring what every process found for the points `[all, m]` to where the points are."""
@@ -211,41 +214,6 @@ def _pairs(indices: Tensor, is_kept: Tensor, n_latents: int) -> Pairs:
     """Return the kept entries of `indices [point, m]` as pairs."""
     offsets = nn.functional.pad(is_kept.sum(1).cumsum(0), (1, 0))
     return Pairs(indices[is_kept], offsets, n_latents)
-
-
-def split(model: SAEModel, mesh: Any) -> SplitSAE:
-    """Divide the latents of a model among the processes of a device mesh (see `SplitSAE`)."""
-    return SplitSAE(model.sae, float(model.input_scale), mesh)
-
-
-def check_strategy(strategy: Any) -> None:
-    """Raise ValueError where Lightning's strategy would write checkpoints that hold pickles."""
-    if getattr(strategy, "_save_distributed_checkpoint", False):
-        raise ValueError(
-            "`save_distributed_checkpoint` must be false: torch writes and reads the index of a "
-            "distributed checkpoint as a pickle; set it in the strategy's init_args"
-        )
-
-
-@torch.no_grad()
-def whole(model: SAEModel) -> SAEModel | None:
-    """Return a split SAE as one model on the CPU of the first process, None on the others.
-
-    Collective; a device holds one whole parameter at a time. A model that is not split is returned
-    as it is, on every process.
-    """
-    if not isinstance(model, SplitSAE):
-        return model
-    parameters = {}
-    for name, parameter in model.sae.named_parameters():
-        full = parameter.full_tensor()
-        if model.rank == 0:
-            parameters[name] = nn.Parameter(full.cpu())
-    if model.rank != 0:
-        return None
-    sae = copy.copy(model.sae)  # what else it holds has no state
-    sae.cfg, sae._parameters = copy.copy(model.sae.cfg), parameters
-    return SAEModel(sae, float(model.input_scale))
 
 
 @contextmanager
