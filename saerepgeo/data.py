@@ -12,7 +12,8 @@ from torch import Tensor
 from saerepgeo.cache import cached_tensors, model_fingerprint
 from saerepgeo.concepts import ConceptPoints, LMSettings, concept_activations, split_points
 from saerepgeo.contexts import open_contexts
-from saerepgeo.lm import Dtype, FrozenLM, autocast_dtype, check_hook_name
+from saerepgeo.lm import FrozenLM, check_hook_name
+from saerepgeo.lm_precision import Dtype, autocast_dtype
 from saerepgeo.lm_sources import model_facts
 from saerepgeo.loaders import Batches, Concepts, ResidualStatistics
 from saerepgeo.prompts import ConceptPrompts, load_prompts

@@ -6,20 +6,22 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saerepgeo.allocation import keep_freed_memory
+from saerepgeo.lm_precision import Dtype, autocast_dtype, cast_norms_once, hold_weights
 from saerepgeo.lm_sources import load_config, load_model
 from saerepgeo.tokenization import LMTokenizer
 from saerepgeo.types import Bool, Float, Int
 
-Dtype = Literal["auto", "float32", "bfloat16"]
-
 RESIDUAL_HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 SINK_RATIO = 10.0
 """A position whose norm exceeds this many times its prompt batch's median is an attention sink."""
+TOKENS_PER_PASS = 2048
+"""On a CPU: what the layers hand on then stays in the processor's cache."""
 
 
 class _HookReached(Exception):  # noqa: N818  (control flow, not an error)
@@ -57,6 +59,8 @@ class FrozenLM:
         self.device = torch.device(device)
         self.center_residuals = center_residuals
         self.autocast_dtype = autocast_dtype(dtype, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         model = model.to(self.device)
         self._plain: Any = _twin(model)  # before booting, which rewires the modules in place
         self._bridge = TransformerBridge.boot_transformers(
@@ -67,7 +71,8 @@ class FrozenLM:
         if self._layer is not None and not self._agrees_with_bridge():
             self._layer = None
         if self._layer is not None and self.autocast_dtype is not None:
-            _store_linear_weights(self._plain, self.autocast_dtype)
+            hold_weights(self._plain, self.autocast_dtype)
+            cast_norms_once(self._plain, self.autocast_dtype, self._example_logits)
 
     @classmethod
     def load(
@@ -103,14 +108,14 @@ class FrozenLM:
         Pad on the right only: attention is causal, so padding changes no earlier position.
         """
         tokens = tokens.to(self.device)
+        out = torch.empty(*tokens.shape, self.d_model, device=self.device)
         if tokens.numel() == 0:
-            return torch.zeros(*tokens.shape, self.d_model, device=self.device)
-        with self._autocast():
-            if self._layer is None:
-                out = self._bridge_residuals(tokens)
-            else:
-                out = self._plain_residuals(tokens)
-        out = out.float()
+            return out
+        on_cpu = self.device.type == "cpu"
+        n_rows = max(1, TOKENS_PER_PASS // tokens.shape[1]) if on_cpu else len(tokens)
+        for start in range(0, len(tokens), n_rows):
+            rows = slice(start, start + n_rows)
+            out[rows] = self._pass(tokens[rows])
         return out - out.mean(-1, keepdim=True) if self.center_residuals else out
 
     @torch.no_grad()
@@ -173,6 +178,12 @@ class FrozenLM:
         assert components is not None
         return self._plain.get_submodule(f"{components['blocks'].name}.{layer}")
 
+    def _pass(self, tokens: Tensor) -> Tensor:
+        with self._autocast():
+            if self._layer is None:
+                return self._bridge_residuals(tokens)
+            return self._plain_residuals(tokens)
+
     def _plain_residuals(self, tokens: Tensor) -> Tensor:
         caught: list[Tensor] = []
 
@@ -198,11 +209,17 @@ class FrozenLM:
         return cache[self.hook_name]
 
     def _agrees_with_bridge(self) -> bool:
-        tokens = torch.arange(8, device=self.device)[None] + 100
-        tokens = tokens % self._bridge.cfg.d_vocab
+        tokens = self._example_tokens()
         with torch.no_grad():
             plain, bridged = self._plain_residuals(tokens), self._bridge_residuals(tokens)
         return bool((plain - bridged).norm() <= 1e-4 * bridged.norm())
+
+    def _example_tokens(self) -> Tensor:
+        return (torch.arange(8, device=self.device)[None] + 100) % self._bridge.cfg.d_vocab
+
+    def _example_logits(self) -> Tensor:
+        with self._autocast():
+            return self._plain(self._example_tokens(), use_cache=False).logits
 
     def _check_hook(self, hook_name: str) -> int | None:
         """Return the layer whose output the hook reads; None where only the bridge has it."""
@@ -249,33 +266,7 @@ def check_hook_name(name: str, hook_name: str) -> None:
         )
 
 
-def has_native_bfloat16(device: torch.device) -> bool:
-    """Return whether `device` multiplies bfloat16 matrices in hardware."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        return bool(probe())
-    return False
-
-
-def autocast_dtype(dtype: Dtype, device: torch.device) -> torch.dtype | None:
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"`dtype` must be auto, float32 or bfloat16, got `{dtype}`")
-    use = dtype == "bfloat16" or (dtype == "auto" and has_native_bfloat16(device))
-    return torch.bfloat16 if use else None
-
-
 def _twin(model: nn.Module) -> nn.Module:
     """Return a copy of the modules that shares every parameter and buffer with `model`."""
     shared = {id(t): t for t in chain(model.parameters(), model.buffers())}
     return copy.deepcopy(model, shared)
-
-
-def _store_linear_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the matrices in the autocast dtype: the same numbers, not cast anew at each call."""
-    for module in model.modules():
-        if type(module) is not nn.Linear and type(module).__name__ != "Conv1D":
-            continue
-        for name, tensor in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(tensor.to(dtype), requires_grad=False))

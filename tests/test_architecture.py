@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "saerepgeo"
 
 LAYERS = [
-    {"types", "seeds"},
-    {"geometry", "prompts", "dictd", "text", "distributed", "downloads", "lm_sources", "command_help"},
+    {"types", "seeds", "allocation", "lm_precision"},
+    {"geometry", "prompts", "dictd", "text", "distributed", "downloads", "lm_sources"},
     {"tokenization", "agreement", "cache", "lm", "sae", "contexts", "verdict"},
     {"concepts", "loaders", "losses", "metrics", "calibration", "optimization"},
     {"stream", "data"},
     {"modules", "callbacks", "evaluation", "table"},
-    {"cli", "experiment"},
+    {"command_help", "cli", "experiment"},
     {"reproduce", "__main__", "__init__"},
 ]
 """Each imports from its own layer and those above it in this list."""

@@ -1,0 +1,50 @@
+"""Freed memory stays in the process: the system hands out no new pages for the next tensor."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, torch
+from saerepgeo.allocation import keep_freed_memory
+made = keep_freed_memory() if {keep} else None
+sizes = [20 * 2**20, 30 * 2**20]
+def use():
+    tensors = [torch.ones(size // 4) for size in sizes]
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        use()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+use()
+print(made, faults())
+"""
+
+
+def faults(keep: bool, **environment: str) -> tuple[str, int]:
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(keep=keep)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MALLOC")} | environment,
+    )
+    made, number = done.stdout.split()
+    return made, int(number)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_is_used_again_without_new_pages():
+    _, plain = faults(keep=False)
+    made, kept = faults(keep=True)
+    assert made == "True"
+    assert plain > 10_000
+    assert kept < 100
+
+
+def test_thresholds_of_the_environment_stand():
+    made, _ = faults(keep=True, MALLOC_TRIM_THRESHOLD_="1000000")
+    assert made == "False"
