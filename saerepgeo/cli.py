@@ -6,40 +6,36 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from saerepgeo.callbacks.interruption import exit_status
+from saerepgeo.command_help import COMMANDS, PROGRAM, SUBCOMMANDS, ShortHelp, subcommand_kwargs
 
-_OPTIONS_OF = (
-    "The options of a module, a data module or a callback: --model.help CLASS, --data.help CLASS, "
-    "e.g. --model.help saerepgeo.modules.{module}."
-)
-SUBCOMMANDS = {
-    "fit": "Fine-tune an SAE (configs/case3.yaml), or train one (configs/pretrain.yaml). "
-    + _OPTIONS_OF.format(module="separability.SeparabilityModule"),
-    "validate": "Measure an SAE on held-out text, prompts and items, without training it. "
-    + _OPTIONS_OF.format(module="separability.SeparabilityModule"),
-    "test": "Analyse an SAE: configs/case1.yaml, case2.yaml, and case3.yaml's intervention. "
-    + _OPTIONS_OF.format(module="stratification.StratificationModule"),
-    "predict": "Run an SAE over held-out text and return reconstructions and latents. "
-    + _OPTIONS_OF.format(module="separability.SeparabilityModule"),
-}
 NO_ABBREVIATIONS = {"allow_abbrev": False}
 """`--trainer.max_step` is a mistake, not a way to say `max_steps`."""
-PROGRAM = {
-    "prog": "python -m saerepgeo",
-    "description": "Measure how a sparse autoencoder reorganises the geometry of a language "
-    "model's residual stream (test), or fine-tune one under geometric constraints (fit). "
-    "Settings come from --config files, later ones over earlier ones, and from options over "
-    "files: python -m saerepgeo test --config configs/case1.yaml --data.lm=gpt2",
-    "epilog": "Beside these: python -m saerepgeo {experiment,reproduce,cache} --help",
-}
 
 
 class GeometryCLI(LightningCLI):
-    """`python -m saerepgeo {fit,validate,test,predict} --config FILE`."""
+    """`python -m saerepgeo {fit,validate,test} --config FILE`."""
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return Lightning's without `predict`, which would compute and leave nothing behind."""
+        return {n: args for n, args in LightningCLI.subcommands().items() if n in SUBCOMMANDS}
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Say in the list of commands what each is for, and name those that are not Lightning's."""
+        super()._add_subcommands(parser, **kwargs)
+        action = next(a for a in parser._actions if a.dest == "subcommand")
+        action._choices_actions = [  # type: ignore[attr-defined]
+            action._ChoicesPseudoAction(name, (), text)  # type: ignore[attr-defined]
+            for name, text in (SUBCOMMANDS | COMMANDS).items()
+        ]
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
         """Read checkpoints as tensors and plain values only: no code out of a file."""
-        if "weights_only" in {action.dest for action in parser._actions}:
-            parser.set_defaults({"weights_only": True})
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults({"weights_only": True})
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Keep to the configuration given: the checkpoint's would silently override it."""
@@ -54,14 +50,19 @@ def main(args: list[str] | None = None) -> int:
     # Lightning 2.6 with torch 2.13; nothing the user could mend
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     parser_kwargs: dict[str, Any] = {
-        name: {**NO_ABBREVIATIONS, "description": text} for name, text in SUBCOMMANDS.items()
+        name: NO_ABBREVIATIONS | subcommand_kwargs(name) for name in SUBCOMMANDS
     }
     cli = GeometryCLI(
         seed_everything_default=0,
         auto_configure_optimizers=False,
         # a name of its own: a run without logger saves it beside the user's files
         save_config_kwargs={"overwrite": True, "config_filename": "resolved_config.yaml"},
-        parser_kwargs={**PROGRAM, **NO_ABBREVIATIONS, **parser_kwargs},
+        parser_kwargs={
+            "formatter_class": ShortHelp,
+            **PROGRAM,
+            **NO_ABBREVIATIONS,
+            **parser_kwargs,
+        },
         args=args,
     )
     return exit_status(cli.trainer)

@@ -74,8 +74,32 @@ def test_data_of_the_package_are_read_from_where_it_is(installed: Path, tmp_path
 
 def test_help_needs_no_repository(installed: Path, tmp_path: Path) -> None:
     shown = run(installed, tmp_path, "-m", "saerepgeo", "--help")
-    for command in ("fit", "validate", "test", "predict"):
-        assert command in shown
     assert shown.startswith("usage: python -m saerepgeo ")
-    assert max(map(len, shown.splitlines())) <= 100
+    lines = shown.splitlines()
+    for command in ("fit", "validate", "test", "experiment", "reproduce", "cache"):
+        told = [line for line in lines if line.split()[:1] == [command]]
+        assert len(told) == 1
+        assert len(told[0].split()) > 4, "what it is for stands beside it"
+    assert "predict" not in shown
+    assert max(map(len, lines)) <= 100
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_help_of_a_subcommand_is_a_screenful(installed: Path, tmp_path: Path, command: str) -> None:
+    shown = run(installed, tmp_path, "-m", "saerepgeo", command, "--help")
+    assert len(shown.splitlines()) < 70
+    assert f"  python -m saerepgeo {command} --config configs/case" in shown
+    for option in ("--trainer.devices", "--model.help saerepgeo.modules.", "--ckpt_path"):
+        assert option in shown
+    assert ("--trainer.max_steps" in shown) is (command == "fit")
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_options_that_help_leaves_out_are_in_the_printed_config(
+    installed: Path, tmp_path: Path
+) -> None:
+    arguments = ("--trainer.detect_anomaly", "true", "--print_config")
+    shown = run(installed, tmp_path, "-m", "saerepgeo", "fit", *arguments)
+    assert "detect_anomaly: true" in shown
+    assert "weights_only: true" in shown

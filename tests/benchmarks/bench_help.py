@@ -22,7 +22,7 @@ def cpu_seconds(*arguments: str) -> float:
 
 def main() -> None:
     """Print one row for the program and each subcommand."""
-    for command in ([], ["fit"], ["validate"], ["test"], ["predict"]):
+    for command in ([], ["fit"], ["validate"], ["test"]):
         pairs = [
             (
                 cpu_seconds("-m", "saerepgeo", *command, "--help"),
