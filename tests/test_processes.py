@@ -125,6 +125,14 @@ def test_split_between_two_processes_killed_and_resumed_equals_one(
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
 
 
+def test_checkpoint_of_one_process_is_resumed_split(tmp_path, data, sae, uninterrupted):
+    config = write_config(tmp_path, data, sae, STEPS)
+    checkpoint = uninterrupted / "checkpoints" / "epoch=0-step=4.ckpt"
+    done = run_fit(config, *SPLIT, "--ckpt_path", str(checkpoint))
+    assert done.returncode == 0, done.stderr
+    check_close(tmp_path, uninterrupted, sae)
+
+
 def check_figures(folder: Path, expected_folder: Path) -> None:
     """Check that the last validation's figures agree."""
     got, expected = (

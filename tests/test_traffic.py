@@ -1,0 +1,112 @@
+"""What two real processes send each other in a step: against formulas, and what it grows with."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+D_MODEL, K, N_ITEMS = 32, 4, 12 + 7
+Traffic = dict[str, dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def traffic(tmp_path_factory: pytest.TempPathFactory, tiny_lm: Path, text_file: Path) -> Traffic:
+    """Payload of a step by collective: data parallel and split, by batch size and d_sae."""
+    data = {
+        "lm": str(tiny_lm),
+        "hook_name": "blocks.1.hook_resid_post",
+        "lm_dtype": "float32",
+        "text": str(text_file),
+        "concepts": ["months", "days"],
+        "concept_fraction": 0.25,
+        "context_size": 16,
+        "window_steps": 2,
+        "lm_batch_size": 4,
+        "n_lanes": 4,
+    }
+    runs: dict[str, Any] = {}
+    for batch_size, d_sae in ((64, 96), (128, 96), (64, 192)):
+        for is_split in (False, True):
+            name = f"{'split' if is_split else 'ddp'} {batch_size} {d_sae}"
+            own = data | {"batch_size": batch_size}
+            runs[name] = {"is_split": is_split, "d_sae": d_sae, "k": K, "data": own}
+    folder = tmp_path_factory.mktemp("traffic")
+    (folder / "runs.json").write_text(json.dumps(runs))
+    run_pair(folder)
+    found: Traffic = json.loads((folder / "traffic.json").read_text())
+    return found
+
+
+def run_pair(folder: Path) -> None:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "traffic_process"]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(port), str(folder)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+
+
+def n_parameters(d_sae: int) -> int:
+    return 2 * D_MODEL * d_sae + d_sae + D_MODEL
+
+
+def moments_bytes(d_sae: int) -> int:
+    """Of counts (int64), sums and square sums; aedp sends the sums' gradient back, too."""
+    return 8 * N_ITEMS + 4 * N_ITEMS * (d_sae + 1) + 4 * N_ITEMS * d_sae
+
+
+@pytest.mark.parametrize("d_sae", [96, 192])
+def test_data_parallel_reduces_gradients_moments_and_counts(traffic: Traffic, d_sae: int) -> None:
+    found = traffic[f"ddp 64 {d_sae}"]
+    expected = 4 * n_parameters(d_sae) + moments_bytes(d_sae) + 8 * d_sae
+    assert found["all_reduce"] == expected
+    assert found.keys() <= {"all_reduce", "broadcast"}
+    # buffers, from rank 0: silent points, distances between items, three scalars and a norm
+    assert found["broadcast"] <= 8 * d_sae + 4 * N_ITEMS**2 + 64
+
+
+def test_data_parallel_traffic_does_not_grow_with_the_batch(traffic: Traffic) -> None:
+    assert traffic["ddp 128 96"] == traffic["ddp 64 96"]
+
+
+@pytest.mark.parametrize("batch_size", [64, 128])
+def test_split_moves_points_and_no_weights(traffic: Traffic, batch_size: int) -> None:
+    found = traffic[f"split {batch_size} 96"]
+    own = batch_size // 2
+    # residuals, and the gradients of reconstructions; each process's decoder norms for the gauge
+    assert found["all_gather"] == 2 * own * D_MODEL * 4 + 96 // 2 * 4
+    # (score, latent), whether it is kept, its value and the value's gradient
+    assert found["all_to_all"] == batch_size * K * (4 + 4 + 1 + 4 + 4)
+    # gloo makes a reduce-scatter of partial reconstructions out of an all-reduce
+    points = batch_size * D_MODEL * 4
+    bias_gradients = 2 * D_MODEL * 4
+    small = found["all_reduce"] - points - moments_bytes(96) - 8 * 96 - bias_gradients
+    assert 0 <= small <= 64  # number of points, gradient norm
+
+
+def test_split_traffic_of_points_does_not_grow_with_the_latents(traffic: Traffic) -> None:
+    small, large = traffic["split 64 96"], traffic["split 64 192"]
+    assert large["all_to_all"] == small["all_to_all"]
+    assert large["all_gather"] - small["all_gather"] == 96 // 2 * 4  # decoder norms
+    per_latent = 8 * N_ITEMS + 8  # class moments both ways, count of active points
+    assert large["all_reduce"] - small["all_reduce"] == per_latent * 96
