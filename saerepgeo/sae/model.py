@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from saerepgeo.sae.differentiable import decode_pairs, gather_rows
+from saerepgeo.sae.encoding import encode_sparse
 from saerepgeo.sae.normalization import (
     CONSTANT,
     MODES,
@@ -15,7 +16,6 @@ from saerepgeo.sae.normalization import (
 )
 from saerepgeo.sae.pairs import as_active
 from saerepgeo.sae.sparsity import Pass, sparsity_terms
-from saerepgeo.sae.topk import encode_topk
 from saerepgeo.types import Bool, Float, Int, SAEOutput, SparseLatents
 
 __all__ = ["Encoded", "SAEModel"]
@@ -35,7 +35,8 @@ class SAEModel(nn.Module):
 
     `sae` is a SAELens `TrainingSAE` and holds the parameters; it lives wholly in the normalised
     space. The input normalisation is a pure function around it, so that any batch can be encoded
-    and decoded in any order. TopK latents are `SparseLatents`; the others are dense tensors.
+    and decoded in any order. TopK latents are `SparseLatents`; those of batchtopk, jumprelu and
+    standard SAEs are where few are active (`encoding.max_share`); the others are dense tensors.
 
     `input_scale` is the constant f of "expected_average_only_in" (the SAE sees x·f).
     Raises ValueError where the normalisation of `sae` is not one of `normalization.MODES`.
@@ -176,10 +177,11 @@ class SAEModel(nn.Module):
         if not self.training:
             return SAEOutput(recons, latents, {})
         dense = None if isinstance(latents, SparseLatents) else latents
-        run = Pass(residuals, seen, recons, dense, hidden_pre, normalization, dead_mask)
+        active = as_active(latents) if isinstance(latents, SparseLatents) else None
+        run = Pass(residuals, seen, recons, dense, hidden_pre, normalization, dead_mask, active)
         losses = self._own_terms(run, step, coefficient_scale)
-        if dense is not None and hasattr(self.sae, "topk_threshold"):
-            self._update_batchtopk_threshold(dense)
+        if hasattr(self.sae, "topk_threshold"):
+            self._update_batchtopk_threshold(run)
         return SAEOutput(recons, latents, losses)
 
     def decoder_norms(self) -> Float[Tensor, "d_sae"]:
@@ -267,10 +269,9 @@ class SAEModel(nn.Module):
 
     def _encode(self, seen: Tensor) -> tuple[Tensor | SparseLatents, Tensor | None]:
         sae = self.sae
-        if self.architecture == "topk":
-            input_bias = sae.b_dec if sae.cfg.apply_b_dec_to_input else None
-            gain = self.decoder_norms() if self._rescales_by_norm else None
-            return encode_topk(seen, sae.W_enc, sae.b_enc, sae.cfg.k, input_bias, gain), None
+        sparse = encode_sparse(sae, seen, self.training)
+        if sparse is not None:
+            return sparse, None
         latents, hidden_pre = sae.encode_with_hidden_pre(seen)
         if not self.training and hasattr(sae, "topk_threshold") and sae.topk_threshold > 0:
             latents = hidden_pre * (hidden_pre > sae.topk_threshold)
@@ -297,9 +298,12 @@ class SAEModel(nn.Module):
             self.sae.threshold.clamp_(min=0.0)
 
     @torch.no_grad()
-    def _update_batchtopk_threshold(self, latents: Tensor) -> None:
+    def _update_batchtopk_threshold(self, run: Pass) -> None:
         """Follow the smallest active latent of the global batch by an exponential average."""
-        positive = torch.where(latents > 0, latents, torch.inf).min().double()
+        latents = cast(Tensor, run.latents) if run.active is None else run.active.values
+        values = latents.detach().flatten()
+        # infinite where nothing is active, so that other processes' minimum counts
+        positive = torch.cat([values[values > 0], values.new_tensor([torch.inf])]).min().double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(positive, op=torch.distributed.ReduceOp.MIN)
         threshold, rate = self.sae.topk_threshold, self.sae.cfg.topk_threshold_lr

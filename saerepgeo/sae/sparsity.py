@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from saerepgeo.sae.normalization import InputNormalization
+from saerepgeo.sae.pair_terms import jumprelu_terms, standard_terms
+from saerepgeo.sae.pairs import ActiveLatents
 from saerepgeo.types import Bool, Float
 
 __all__ = ["Pass", "coefficients", "sparsity_terms"]
@@ -25,11 +27,13 @@ class Pass(NamedTuple):
     """The residuals after input normalisation."""
     recons: Float[Tensor, "point d_model"]
     latents: Float[Tensor, "point d_sae"] | None
-    """Dense latents; None on the fused route."""
+    """Dense latents; None on the sparse route."""
     hidden_pre: Float[Tensor, "point d_sae"] | None
-    """Pre-activations; None on the fused route, which recomputes those of dead latents."""
+    """Pre-activations; None on the sparse route, which recomputes those of dead latents."""
     normalization: InputNormalization
     dead_mask: Bool[Tensor, "d_sae"] | None
+    active: ActiveLatents | None = None
+    """Active latents as pairs; None on the dense route."""
 
 
 def coefficients(sae: Any, step: int, scale: float) -> dict[str, float]:
@@ -52,12 +56,18 @@ def sparsity_terms(sae: Any, run: Pass, step: int, scale: float) -> dict[str, Te
         return _gated_terms(sae, run, weights["l1"], scale)
     if architecture == "matryoshka_batchtopk":
         return _matryoshka_terms(sae, run, step, scale)
-    terms: dict[str, Tensor] = sae.calculate_aux_loss(
-        step_input=_step_input(run, weights, step),
-        feature_acts=run.latents,
-        hidden_pre=run.hidden_pre,
-        sae_out=run.recons,
-    )
+    terms: dict[str, Tensor]
+    if run.active is None:
+        terms = sae.calculate_aux_loss(
+            step_input=_step_input(run, weights, step),
+            feature_acts=run.latents,
+            hidden_pre=run.hidden_pre,
+            sae_out=run.recons,
+        )
+    elif architecture == "jumprelu":
+        terms = jumprelu_terms(sae, run.active, run.seen, weights["l0"], run.dead_mask)
+    else:
+        terms = standard_terms(sae, run.active, weights["l1"])
     if "pre_act_loss" in terms:  # its coefficient is no entry of `coefficients`
         terms["pre_act_loss"] = scale * terms["pre_act_loss"]
     return terms

@@ -6,16 +6,15 @@ The pre-activations are computed densely (in bf16 under autocast) and the k larg
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from saerepgeo.sae.differentiable import decode_pairs, gather_rows, preactivations
 from saerepgeo.sae.pairs import ActiveLatents, PairedLatents, Pairs, padded
+from saerepgeo.sae.selection import score_chunks
 from saerepgeo.types import Float, Int
 
 __all__ = ["dense_topk", "encode_topk", "gather_rows", "select_topk", "sparse_decode"]
 
 _GROUP = 8  # columns per group of the pre-selection; a power of two
-_ROWS = 512  # points whose scores are held at once on the CPU
 
 
 def select_topk(
@@ -57,15 +56,7 @@ def dense_topk(
 
     On the CPU a few points at a time, so that their scores are selected from while still in cache.
     """
-    device = weight.device.type
-    is_low = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if is_low else weight.dtype
-    inputs, columns, bias = inputs.to(dtype), weight.to(dtype).t(), bias.to(dtype)
-    n_rows = _ROWS if device == "cpu" else max(inputs.shape[0], 1)
-    with torch.autocast(device, enabled=False):
-        parts = [
-            select_topk(functional.linear(rows, columns, bias), k) for rows in inputs.split(n_rows)
-        ]
+    parts = [select_topk(scores, k) for scores in score_chunks(inputs, weight, bias)]
     values, indices = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(indices)
 
