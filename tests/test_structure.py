@@ -15,6 +15,7 @@ from scipy.spatial import procrustes
 from saerepgeo.callbacks.artifacts import read_rows
 from saerepgeo.callbacks.structure_artifacts import StructureArtifacts, summary
 from saerepgeo.geometry import betti_0
+from saerepgeo.geometry.clouds import as_cloud
 from saerepgeo.modules.concept_cloud import concept_cloud
 from saerepgeo.modules.paper_structure import (
     PaperSpace,
@@ -24,7 +25,7 @@ from saerepgeo.modules.paper_structure import (
 )
 from saerepgeo.modules.radius import connection_radius
 from saerepgeo.modules.structure import COLUMNS, StructureModule
-from saerepgeo.modules.structure_statistics import LABELLED, rotated
+from saerepgeo.modules.structure_statistics import pooled_dimension, rotated
 from saerepgeo.sae.source import SAESource
 from saerepgeo.types import ConceptActivations
 from tests.planted import planted_concept, run_test, save_isometric_sae
@@ -74,10 +75,10 @@ def test_dimension_within_items_does_not_see_how_items_lie_to_each_other() -> No
     frames = torch.linalg.qr(torch.randn(40, 12, 2, generator=generator)).Q
     centres = 0.3 * torch.randn(40, 12, generator=generator)  # items overlap
     points = torch.einsum("nc,ndc->nd", square, frames[labels]) + centres[labels]
-    found = LABELLED["Avg Dim"](points, labels)
+    found = pooled_dimension(as_cloud(points), labels)
     assert float(found) == pytest.approx(2, abs=0.2)
     assert found.n_used == 1000
-    few = LABELLED["Avg Dim"](points[:29], labels[:29])
+    few = pooled_dimension(as_cloud(points[:29]), labels[:29])
     assert math.isnan(float(few))
     assert few.reason is not None
 

@@ -37,7 +37,7 @@ def cluster_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str
             f"{SIDES[side]}: {n_clusters} HDBSCAN clusters, {n_noise} noise (n = {len(flat)})",
             fontsize=9,
         )
-        _scatter(top, flat, view.clusters, [f"cluster {i}" for i in range(n_clusters)])
+        _numbered(top, flat, view.clusters, n_clusters)
         n_named = int((view.items >= 0).sum())
         bottom.set_title(f"{SIDES[side]}: {len(items)} items (n = {n_named} named)", fontsize=9)
         _scatter(bottom, flat, view.items, list(items))
@@ -45,8 +45,12 @@ def cluster_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str
             axis.set_xlabel(f"principal component 1 ({share[0]:.0%} of the variance)", fontsize=8)
             axis.set_ylabel(f"principal component 2 ({share[1]:.0%})", fontsize=8)
     handles, labels = axes[1][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=7, fontsize=7)
-    figure.suptitle(f"{title}: grey is noise, or no item named yet", fontsize=10)
+    legend = {"loc": "outside lower center", "ncols": 7, "fontsize": 7}
+    figure.legend(handles, labels, title="items (lower row)", title_fontsize=7, **legend)
+    figure.suptitle(
+        f"{title}\nupper row: clusters by number, each space its own; grey: noise, or no item yet",
+        fontsize=10,
+    )
     return figure
 
 
@@ -122,7 +126,12 @@ def null_figure(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
             if not null > 0 or row[column] != row[column]:
                 continue
             y = height + 0.25 * (number - (len(series) - 1) / 2)
-            value, low, high = (row[column + part] / null for part in ("", " low", " high"))
+            # of a large cloud, the null imitates a sample
+            shown_value = row.get(f"{column} tested", row[column])
+            low, high = row[f"{column} low"], row[f"{column} high"]
+            if f"{column} tested" in row:
+                low = high = float("nan")
+            value, low, high = shown_value / null, low / null, high / null
             if low == low:
                 axis.plot([low, high], [y, y], color=COLORS[number], linewidth=1.4)
             axis.plot(value, y, MARKERS[number], color=COLORS[number], label=shown)
@@ -148,12 +157,32 @@ def null_figure(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
 def _plane(points: Tensor) -> tuple[Tensor, list[float]]:
     x = points.detach().double().cpu()
     x = x - x.mean(0)
-    u, s, _ = torch.linalg.svd(x, full_matrices=False)
-    share = (s.square() / s.square().sum().clamp(min=1e-300))[:2]
-    flat = (u * s)[:, :2]
+    # of the smaller Gram matrix: two directions are asked for, not all of them
+    is_wide = x.shape[1] > x.shape[0]
+    squares, vectors = torch.linalg.eigh(x @ x.T if is_wide else x.T @ x)
+    top = squares.flip(0).clamp(min=0)[:2]
+    share = top / squares.clamp(min=0).sum().clamp(min=1e-300)
+    axes = vectors.flip(1)[:, :2]
+    flat = axes * top.sqrt() if is_wide else x @ axes
     missing = 2 - flat.shape[1]
     flat = torch.nn.functional.pad(flat, (0, missing))
     return flat, [*share.tolist(), 0.0, 0.0][:2]
+
+
+def _numbered(axis: Any, flat: Tensor, clusters: Tensor, n_clusters: int) -> None:
+    """Draw clusters in shades that no item has, each with its number at its middle."""
+    from matplotlib import colormaps
+
+    noise = clusters < 0
+    axis.scatter(*flat[noise].T.tolist(), s=6, color="#BBBBBB", marker=".")
+    shades = colormaps["viridis"]
+    for number in range(n_clusters):
+        members = flat[clusters == number]
+        shade = shades(0.9 * number / max(n_clusters - 1, 1))
+        axis.scatter(*members.T.tolist(), s=10, color=shade, marker="o", linewidths=0)
+        middle = members.median(0).values.tolist()
+        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": shade, "alpha": 0.8}
+        axis.annotate(str(number), middle, fontsize=7, ha="center", va="center", bbox=box)
 
 
 def _scatter(axis: Any, flat: Tensor, labels: Tensor, names: list[str]) -> None:

@@ -16,7 +16,15 @@ from torch import Tensor
 from saerepgeo.geometry.points import as_float64, check_finite
 from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["Cloud", "DenseCloud", "Nomination", "SparseCloud", "as_cloud"]
+__all__ = [
+    "Cloud",
+    "DenseCloud",
+    "Neighbours",
+    "Nomination",
+    "RowCloud",
+    "SparseCloud",
+    "as_cloud",
+]
 
 BLOCK_BYTES = 1 << 26
 """Size of a temporary array, about; two or three of them are alive at once."""
@@ -34,19 +42,38 @@ class Nomination(NamedTuple):
     """No point left out is nearer than this squared distance."""
 
 
+class Neighbours(NamedTuple):
+    """The nearest other points of each point, nearest first."""
+
+    distances: Float[Tensor, "point k"]
+    """float64."""
+    indices: Int[Tensor, "point k"]
+
+
 class Cloud(ABC):
-    """N points, searched block by block."""
+    """N points, and the neighbours found so far: figures of one cloud share them."""
 
     n_points: int
-    scale: float
-    """Distances between the points as given = distances here · `scale`."""
     device: torch.device
-    precisions: tuple[torch.dtype, ...]
-    """In which candidates can be nominated, the fast one first."""
+    found: Neighbours | None = None
+    """In units of the points as given; filled by `search`."""
 
     @abstractmethod
     def take(self, index: Int[Tensor, "kept"]) -> "Cloud":
         """Return the cloud of the points `index`."""
+
+    @abstractmethod
+    def size(self) -> float:
+        """Return the root mean square distance of the points from their centroid."""
+
+
+class RowCloud(Cloud):
+    """Points given by their coordinates, searched block by block."""
+
+    scale: float
+    """Distances between the points as given = distances here · `scale`."""
+    precisions: tuple[torch.dtype, ...]
+    """In which candidates can be nominated, the fast one first."""
 
     @abstractmethod
     def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:
@@ -62,12 +89,23 @@ class Cloud(ABC):
     ) -> Float[Tensor, "row candidate"]:
         """Return ‖x_row − x_other‖², exact to float64."""
 
+    def size(self) -> float:
+        """Return the root mean square distance of the points from their centroid."""
+        if not self.n_points:
+            return 0.0
+        blocks = torch.arange(self.n_points, device=self.device).split(1024)
+        mean = torch.stack([self.dense(block).sum(0) for block in blocks]).sum(0) / self.n_points
+        total = sum(float((self.dense(block) - mean).square().sum()) for block in blocks)
+        return self.scale * (total / self.n_points) ** 0.5
 
-def as_cloud(points: Tensor | SparseLatents) -> Cloud:
+
+def as_cloud(points: Tensor | SparseLatents | Cloud) -> Cloud:
     """Return the cloud of `points`; sparse where that saves most of the work.
 
     Raises ValueError for integers, non-finite entries and anything that is not a matrix.
     """
+    if isinstance(points, Cloud):
+        return points
     if isinstance(points, SparseLatents):
         check_finite(points.values)
         return SparseCloud(_csr_of_latents(points), points.values.device)
@@ -83,7 +121,7 @@ def as_cloud(points: Tensor | SparseLatents) -> Cloud:
     return DenseCloud(x - x.mean(0)) if len(x) else DenseCloud(x)
 
 
-class DenseCloud(Cloud):
+class DenseCloud(RowCloud):
     """Points as rows of a float64 matrix; centred by whoever makes it."""
 
     precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
@@ -135,7 +173,7 @@ class DenseCloud(Cloud):
         return unit * (self.norms[rows].sqrt() + self.norms.max().sqrt()).square()
 
 
-class SparseCloud(Cloud):
+class SparseCloud(RowCloud):
     """Points as rows of a CSR matrix; not centred, which would fill it."""
 
     precisions: tuple[torch.dtype, ...] = (torch.float64,)

@@ -2,11 +2,16 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_matrix
 from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
+from saerepgeo.geometry.clouds import Cloud, as_cloud
+from saerepgeo.geometry.linkage import Linkage, single_linkage
+from saerepgeo.geometry.neighbours import search
 from saerepgeo.geometry.points import as_float64
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
@@ -18,6 +23,8 @@ TREE_DIM = 10
 slowly (4608 dimensions: 11 s against 0.3 s for the matrix of 1165 points)."""
 MATRIX_POINTS = 4096
 """Points whose distance matrix is held at once: 128 MiB."""
+TINY = 1e-300
+"""Stands for a height of 0, which a sparse matrix cannot hold."""
 
 
 class Matching(NamedTuple):
@@ -33,7 +40,7 @@ class Matching(NamedTuple):
 
 
 def cluster(
-    points: Float[Tensor, "point dim"] | SparseLatents,
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
     min_cluster_size: int = 5,
     *,
     min_samples: int | None = None,
@@ -45,7 +52,9 @@ def cluster(
     core is the distance to neighbour `min_samples` (None: `min_cluster_size`), the point included.
 
     All −1 for fewer than `min_cluster_size` (or `min_samples`) points and where all points are
-    equal: neither shows a cluster. Sparse input is made dense. Raises ValueError for sizes too
+    equal: neither shows a cluster. Latents, sparse tensors and clouds stay what they are; there
+    scikit-learn reads the clusters off `single_linkage`: the same but for their numbers, and for
+    points that several equal heights join. Raises ValueError for sizes too
     small (2 and 1 are the least), and for integer or non-finite points.
 
     Source: Campello, Moulavi & Sander 2013, *Density-Based Clustering Based on Hierarchical
@@ -58,21 +67,16 @@ def cluster(
     if min_cluster_size < 2 or (min_samples is not None and min_samples < 1):
         sizes = f"{min_cluster_size} and {min_samples}"
         raise ValueError(f"`min_cluster_size` must be ≥ 2 and `min_samples` ≥ 1, got {sizes}")
-    x = as_float64(points).detach()
-    noise = torch.full((len(x),), -1, device=x.device)
-    if len(x) < max(min_cluster_size, min_samples or 0) or bool((x == x[:1]).all()):
-        return noise
-    # a shared offset costs the Gram distances their digits
-    centred = x - x.mean(0)
-    is_wide = x.shape[1] > TREE_DIM and len(x) <= MATRIX_POINTS
-    given = _distance_matrix(centred) if is_wide else centred
-    model = HDBSCAN(
-        min_cluster_size=min_cluster_size,
-        min_samples=min_samples,
-        metric="precomputed" if is_wide else "euclidean",
-        copy=True,
-    )
-    return torch.from_numpy(model.fit_predict(given.cpu().numpy())).to(noise)
+    if isinstance(points, Tensor) and points.layout == torch.strided:
+        return _cluster_dense(points, min_cluster_size, min_samples)
+    cloud = as_cloud(points)
+    least = max(min_cluster_size, min_samples or 0)
+    if cloud.n_points < least or cloud.size() == 0:
+        return torch.full((cloud.n_points,), -1, device=cloud.device)
+    # scikit-learn counts the point itself among its neighbours
+    n_others = (min_samples or min_cluster_size) - 1
+    core = search(cloud, n_others).distances[:, -1] if n_others else None
+    return _labels(single_linkage(cloud, core), min_cluster_size).to(cloud.device)
 
 
 def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching:
@@ -113,7 +117,37 @@ def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching
     return Matching(torch.stack([names_a[i], names_b[j]], 1), overlaps, mass)
 
 
+def _cluster_dense(points: Tensor, min_cluster_size: int, min_samples: int | None) -> Tensor:
+    x = as_float64(points).detach()
+    noise = torch.full((len(x),), -1, device=x.device)
+    if len(x) < max(min_cluster_size, min_samples or 0) or bool((x == x[:1]).all()):
+        return noise
+    # a shared offset costs the Gram distances their digits
+    centred = x - x.mean(0)
+    is_wide = x.shape[1] > TREE_DIM and len(x) <= MATRIX_POINTS
+    given = _distance_matrix(centred) if is_wide else centred
+    model = HDBSCAN(
+        min_cluster_size=min_cluster_size,
+        min_samples=min_samples,
+        metric="precomputed" if is_wide else "euclidean",
+        copy=True,
+    )
+    return torch.from_numpy(model.fit_predict(given.cpu().numpy())).to(noise)
+
+
 def _distance_matrix(x: Float[Tensor, "point dim"]) -> Float[Tensor, "point point"]:
     distances = torch.cdist(x, x)
     distances = (distances + distances.T) / 2
     return distances.fill_diagonal_(0.0)
+
+
+def _labels(tree: Linkage, min_cluster_size: int) -> Tensor:
+    """Let scikit-learn read the clusters off a tree in mutual reachability distance.
+
+    With `min_samples` 1 the core distance of a point is its shortest edge, which changes no edge.
+    """
+    n_points = len(tree.heights) + 1
+    heights = np.maximum(tree.heights, TINY)
+    graph = csr_matrix((heights, tree.edges.T), shape=(n_points, n_points))
+    model = HDBSCAN(min_cluster_size, min_samples=1, metric="precomputed", copy=False)
+    return torch.from_numpy(model.fit_predict(graph + graph.T)).long()

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from saerepgeo.geometry.clouds import as_cloud
+from saerepgeo.geometry.clouds import Cloud, as_cloud
 from saerepgeo.geometry.neighbours import distinct_points
 from saerepgeo.geometry.points import check_finite
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
@@ -45,7 +45,7 @@ class ScaleCurve(NamedTuple):
 
 
 def two_nn(
-    points: Float[Tensor, "point dim"] | SparseLatents,
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
     discard: float = 0.1,
     *,
     method: Method = "linear",
@@ -126,7 +126,7 @@ def dimension_from_ratios(
 
 
 def gride(
-    points: Float[Tensor, "point dim"] | SparseLatents,
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
     n1: Sequence[int] = (1, 2, 4, 8, 16, 32),
     *,
     tolerance: float = TOLERANCE,

@@ -8,7 +8,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, shortest_path
 from torch import Tensor
 
-from saerepgeo.geometry.clouds import as_cloud
+from saerepgeo.geometry.clouds import Cloud, as_cloud
+from saerepgeo.geometry.linkage import single_linkage
 from saerepgeo.geometry.neighbours import search
 from saerepgeo.geometry.points import as_float64
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
@@ -106,7 +107,8 @@ def persistence_0(points: Float[Tensor, "point dim"]) -> Float[Tensor, "edge"]:
 
 
 def betti_0(
-    points: Float[Tensor, "point dim"], radius: float | Float[Tensor, "*scale"]
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    radius: float | Float[Tensor, "*scale"],
 ) -> Int[Tensor, "*scale"]:
     """Return β₀(r) = 1 + #{edges of the minimum spanning tree longer than r}.
 
@@ -120,17 +122,26 @@ def betti_0(
     >>> betti_0(torch.tensor([[0.0], [5.0], [2.0]]), torch.tensor([0.0, 2.0, 3.0]))
     tensor([3, 2, 1])
     """
-    radii = torch.as_tensor(radius, dtype=torch.float64, device=points.device)
+    is_dense = isinstance(points, Tensor) and points.layout == torch.strided
+    cloud = None if is_dense else as_cloud(points)
+    deaths = (
+        persistence_0(points).detach()  # type: ignore[arg-type]
+        if cloud is None
+        else torch.from_numpy(single_linkage(cloud).heights.copy()).to(cloud.device)
+    )
+    n_points = len(points) if cloud is None else cloud.n_points  # type: ignore[arg-type]
+    radii = torch.as_tensor(radius, dtype=torch.float64, device=deaths.device)
     if not bool((radii >= 0).all()):
         raise ValueError(f"`radius` must be ≥ 0, got {radius}")
-    deaths = persistence_0(points).detach()
-    if not len(points):
+    if not n_points:
         return torch.zeros_like(radii, dtype=torch.long)
     return 1 + len(deaths) - torch.searchsorted(deaths, radii, right=True)
 
 
 def average_geodesic_distance(
-    points: Float[Tensor, "point dim"] | SparseLatents, k: int = 10
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    k: int = 10,
+    sources: Int[Tensor, "source"] | None = None,
 ) -> GeodesicEstimate:
     """Return the mean shortest path over pairs of points on the neighbour graph (AGD).
 
@@ -140,7 +151,10 @@ def average_geodesic_distance(
 
     With several components the mean is one within components, and falls as the graph falls apart:
     read it with `n_components`. `k` is capped at N − 1. NaN with a reason for fewer than two
-    points. O(N² k log N) time, memory O(N k). Not differentiable.
+    points, and where no source has a path. O(N² k log N) time, memory O(N k). Not differentiable.
+
+    With `sources`, indices of points, the mean runs over the paths from these to all others only,
+    and `n_used` counts them: of S points drawn at random an unbiased estimate, in S/N of the time.
 
     Raises ValueError for `k` below 1, and for integer or non-finite points.
 
@@ -160,16 +174,22 @@ def average_geodesic_distance(
     found = search(cloud, min(k, n_points - 1))
     graph = _symmetric_graph(found.distances.cpu().numpy(), found.indices.cpu().numpy())
     n_components = int(connected_components(graph, directed=False)[0])
+    starts = np.arange(n_points) if sources is None else sources.cpu().numpy()
     total, n_paths = 0.0, 0
-    for start in range(0, n_points, SOURCES_PER_BLOCK):
-        sources = np.arange(start, min(start + SOURCES_PER_BLOCK, n_points))
-        paths = shortest_path(graph, method="D", directed=False, indices=sources)
+    for first in range(0, len(starts), SOURCES_PER_BLOCK):
+        block = starts[first : first + SOURCES_PER_BLOCK]
+        paths = shortest_path(graph, method="D", directed=False, indices=block)
         is_path = np.isfinite(paths)
         total += float(paths[is_path].sum())
-        n_paths += int(is_path.sum()) - len(sources)
-    n_pairs = n_points * (n_points - 1) // 2
+        n_paths += int(is_path.sum()) - len(block)
+    # every pair has two ends, and is one
+    share = 2 if sources is None else 1
+    n_pairs = len(starts) * (n_points - 1) // share
+    if not n_paths:
+        undefined = Estimate.undefined("no path starts at `sources`")
+        return GeodesicEstimate(undefined.value, n_components, 0, n_pairs, undefined.reason)
     mean = torch.tensor(total / n_paths, dtype=torch.float64, device=found.distances.device)
-    return GeodesicEstimate(mean, n_components, n_paths // 2, n_pairs - n_paths // 2)
+    return GeodesicEstimate(mean, n_components, n_paths // share, n_pairs - n_paths // share)
 
 
 def _prim(x: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ where an error bound proves that no point left out can be nearer; the others are
 higher precision, and at last one by one.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from scipy.sparse import coo_matrix
@@ -14,7 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from saerepgeo.geometry.clouds import Cloud, DenseCloud, as_cloud
+from saerepgeo.geometry.clouds import Cloud, DenseCloud, Neighbours, RowCloud, as_cloud
+from saerepgeo.geometry.distances import MatrixCloud
 from saerepgeo.types import Float, Int, SparseLatents
 
 __all__ = ["Neighbours", "distinct_points", "nearest_neighbours", "search"]
@@ -25,15 +24,9 @@ TREE_DIM = 10
 """Up to this dimension a k-d tree visits few points; beyond, nearly all of them."""
 
 
-class Neighbours(NamedTuple):
-    """The nearest other points of each point, nearest first."""
-
-    distances: Float[Tensor, "point k"]
-    """float64."""
-    indices: Int[Tensor, "point k"]
-
-
-def nearest_neighbours(points: Float[Tensor, "point dim"] | SparseLatents, k: int) -> Neighbours:
+def nearest_neighbours(
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, k: int
+) -> Neighbours:
     """Return the `k` nearest other points of every point, exact to float64.
 
     A duplicate of a point is a neighbour at distance 0. Among equally near points any may come
@@ -48,10 +41,23 @@ def nearest_neighbours(points: Float[Tensor, "point dim"] | SparseLatents, k: in
 
 
 def search(cloud: Cloud, k: int) -> Neighbours:
-    """Return the `k` nearest other points of every point of `cloud`; see `nearest_neighbours`."""
+    """Return the `k` nearest other points of every point of `cloud`; see `nearest_neighbours`.
+
+    The cloud keeps what was found: asking for as many neighbours again, or for fewer, is free.
+    """
     n_points = cloud.n_points
     if not 1 <= k < n_points:
         raise ValueError(f"`k` must lie in 1…{n_points - 1} for {n_points} points, got {k}")
+    if cloud.found is None or cloud.found.distances.shape[1] < k:
+        cloud.found = _search(cloud, k)
+    return Neighbours(cloud.found.distances[:, :k], cloud.found.indices[:, :k])
+
+
+def _search(cloud: Cloud, k: int) -> Neighbours:
+    if isinstance(cloud, MatrixCloud):
+        return cloud.nearest(k)
+    assert isinstance(cloud, RowCloud)
+    n_points = cloud.n_points
     if isinstance(cloud, DenseCloud) and _suits_tree(cloud):
         return _search_tree(cloud, k)
     distances = torch.empty(n_points, k, dtype=torch.float64, device=cloud.device)
@@ -79,7 +85,7 @@ def distinct_points(
     such points too; of each group the first point stays. No neighbours where k or fewer points
     are left.
     """
-    limit = tolerance * _root_mean_square(cloud)
+    limit = tolerance * cloud.size()
     kept = torch.arange(cloud.n_points, device=cloud.device)
     while len(kept) > k:
         found = search(cloud, k)
@@ -89,15 +95,6 @@ def distinct_points(
         first = _first_of_group(found.indices, is_near)
         kept, cloud = kept[first], cloud.take(first)
     return kept, None
-
-
-def _root_mean_square(cloud: Cloud) -> float:
-    if not cloud.n_points:
-        return 0.0
-    blocks = torch.arange(cloud.n_points, device=cloud.device).split(1024)
-    mean = torch.stack([cloud.dense(block).sum(0) for block in blocks]).sum(0) / cloud.n_points
-    total = sum(float((cloud.dense(block) - mean).square().sum()) for block in blocks)
-    return cloud.scale * (total / cloud.n_points) ** 0.5
 
 
 def _first_of_group(indices: Tensor, is_near: Tensor) -> Tensor:
@@ -125,7 +122,7 @@ def _search_tree(cloud: DenseCloud, k: int) -> Neighbours:
 
 
 def _search_candidates(
-    cloud: Cloud, rows: Tensor, k: int, precision: torch.dtype
+    cloud: RowCloud, rows: Tensor, k: int, precision: torch.dtype
 ) -> tuple[Neighbours, Tensor]:
     count = min(k + SPARE, cloud.n_points - 1)
     candidates, bounds = cloud.nominate(rows, count, precision)
@@ -140,7 +137,7 @@ def _search_candidates(
     return found, is_proven
 
 
-def _search_exhaustively(cloud: Cloud, rows: Tensor, k: int) -> tuple[Neighbours, Tensor]:
+def _search_exhaustively(cloud: RowCloud, rows: Tensor, k: int) -> tuple[Neighbours, Tensor]:
     """Measure every point; only for rows whose neighbours differ by rounding errors."""
     found = []
     everything = torch.arange(cloud.n_points, device=cloud.device)

@@ -1,6 +1,6 @@
 """What the same statistics give by chance: permutations and subsamples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -8,7 +8,13 @@ from torch import Tensor
 
 from saerepgeo.types import Estimate, Float, Int, Interval
 
-__all__ = ["PermutationTest", "permutation_test", "subsample_interval"]
+__all__ = [
+    "PermutationTest",
+    "interval_of_draws",
+    "null_test",
+    "permutation_test",
+    "subsample_interval",
+]
 
 Alternative = Literal["greater", "less", "two-sided"]
 QUANTILE_LEVELS = (0.025, 0.05, 0.5, 0.95, 0.975)
@@ -83,17 +89,33 @@ def permutation_test(
     for _ in range(n):
         order = _permutation(len(labels), blocks, generator).to(labels.device)
         null.append(_value(statistic(points, labels[order]))[0])
-    draws = torch.tensor(null, dtype=torch.float64)
-    draws = draws[~draws.isnan()]
-    if len(draws) == 0:
-        nan = float("nan")
-        reason = "the statistic is undefined in every draw of the null"
-        return PermutationTest(observed, nan, 0, n, nan, (nan,) * len(QUANTILE_LEVELS), reason)
-    p_value = _p_value(observed, draws, alternative)
-    quantiles = tuple(torch.quantile(draws, torch.tensor(QUANTILE_LEVELS).double()).tolist())
-    return PermutationTest(
-        observed, p_value, len(draws), n - len(draws), float(draws.mean()), quantiles
-    )
+    return null_test(observed, null, alternative)
+
+
+def null_test(
+    observed: float, draws: Sequence[float], alternative: Alternative = "greater"
+) -> PermutationTest:
+    """Return how often draws of a null are as large as the value observed.
+
+    What `permutation_test` does with its own draws, for draws made elsewhere: any that would be
+    exchangeable with the value observed if the null held. NaN draws leave the null and are counted;
+    none left, or a value that is NaN: p is NaN with the reason.
+
+    >>> null_test(3.0, [1.0, 2.0, 2.5]).p_value
+    0.25
+    """
+    nan = float("nan")
+    undefined = PermutationTest(observed, nan, 0, len(draws), nan, (nan,) * len(QUANTILE_LEVELS))
+    if observed != observed:
+        return undefined._replace(n_dropped=0, reason="the statistic is undefined")
+    kept = torch.tensor(draws, dtype=torch.float64)
+    kept = kept[~kept.isnan()]
+    if len(kept) == 0:
+        return undefined._replace(reason="the statistic is undefined in every draw of the null")
+    p_value = _p_value(observed, kept, alternative)
+    quantiles = tuple(torch.quantile(kept, torch.tensor(QUANTILE_LEVELS).double()).tolist())
+    n_dropped = len(draws) - len(kept)
+    return PermutationTest(observed, p_value, len(kept), n_dropped, float(kept.mean()), quantiles)
 
 
 def _check_test(
@@ -156,15 +178,16 @@ def subsample_interval(
 
         [θ_N − c·q_{1−α/2}, θ_N − c·q_{α/2}],  c = τ(b)/τ(N)/√(1 − b/N),
 
-    q the quantiles of θ_b − θ_N over the draws. The root is the correction for drawing from a
-    finite
-    set: subsamples share points with the whole, so θ_b − θ_N varies less than θ_b does. For the
-    mean the interval has the width of the usual one at every fraction. Unlike the bootstrap no
-    point occurs twice, which would ruin statistics of nearest neighbours.
+    q the quantiles of θ_b − θ̄_b over the draws, θ̄_b their mean. The root is the correction for
+    drawing from a finite set: subsamples share points with the whole, so θ_b varies less than it
+    does over fresh samples. For the mean the interval has the width of the usual one at every
+    fraction. Unlike the bootstrap no point occurs twice, which would ruin statistics of nearest
+    neighbours.
 
-    The interval covers sampling noise at the size N. A statistic that drifts with the number of
-    points (intrinsic dimension of noisy data, extremes) moves it off by that drift; keep `fraction`
-    near 1/2 or above then.
+    The interval is one for E[θ_N]: what samples of this size give on average. A statistic that
+    drifts with the number of points (intrinsic dimension of noisy data, lengths of trees) drifts
+    between b and N by what all subsamples share, which leaves through their mean (the delete-d
+    jackknife does the same); how far E[θ_N] is from the limit at infinite N is not in it.
 
     Args:
         statistic: function of (points, *aligned); NaN or an undefined `Estimate` where it has no
@@ -207,11 +230,31 @@ def subsample_interval(
     for _ in range(n):
         rows = torch.randperm(n_points, generator=generator)[:size].to(points.device)
         values.append(_value(statistic(points[rows], *(other[rows] for other in aligned)))[0])
-    draws = torch.tensor(values, dtype=torch.float64)
-    draws = draws[~draws.isnan()]
-    if len(draws) == 0:
+    return interval_of_draws(whole, values, size / n_points, level=level, rate=rate)
+
+
+def interval_of_draws(
+    whole: float,
+    draws: Sequence[float],
+    fraction: float,
+    *,
+    level: float = 0.95,
+    rate: float = 0.5,
+) -> Interval:
+    """Return the interval of `subsample_interval` from values of the statistic on subsamples.
+
+    `fraction` is the share of the points that a subsample holds. NaN bounds where `whole` is NaN,
+    and for fewer than two defined draws.
+
+    >>> interval_of_draws(10.0, [7.0, 8.0, 9.0], 0.5)
+    Interval(low=9.05, high=10.95, level=0.95, n_draws=3)
+    """
+    kept = torch.tensor(draws, dtype=torch.float64)
+    kept = kept[~kept.isnan()]
+    if len(kept) < 2 or whole != whole:
         return Interval(float("nan"), float("nan"), level, 0)
-    scale = (size / n_points) ** rate / (1 - size / n_points) ** 0.5
+    scale = fraction**rate / (1 - fraction) ** 0.5
     tail = (1 - level) / 2
-    high, low = torch.quantile(draws - whole, torch.tensor([tail, 1 - tail]).double()).tolist()
-    return Interval(whole - scale * low, whole - scale * high, level, len(draws))
+    about = kept - kept.mean()
+    high, low = torch.quantile(about, torch.tensor([tail, 1 - tail]).double()).tolist()
+    return Interval(whole - scale * low, whole - scale * high, level, len(kept))

@@ -1,7 +1,7 @@
 """What the analyses of cases 1 and 2 share: an SAE, its random baseline, and the model's name."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,13 +15,23 @@ from saerepgeo.sae.source import SAESource
 from saerepgeo.seeds import generator_for
 from saerepgeo.types import Bool, Float
 
-__all__ = ["AnalysisModule", "model_name", "random_model"]
+__all__ = ["AnalysisModule", "Stage", "model_name", "random_model"]
 
 NOTHING_TO_TRAIN = "the analyses train nothing: run `test`, or `fit` with configs/case3.yaml"
 
 
+class Stage(NamedTuple):
+    """How far the work on a concept is."""
+
+    what: str
+    done: int
+    n_steps: int
+
+
 class AnalysisModule(LightningModule):
     """An SAE that is looked at and not trained; subclasses say what at, in `test_step`.
+
+    A callback with a method `on_analysis_step(trainer, stage)` hears of each draw within a concept.
 
     Args:
         sae: the SAE to look at.
@@ -30,6 +40,7 @@ class AnalysisModule(LightningModule):
     """
 
     sae: SAEModel
+    _stage = Stage("", 0, 0)
 
     def __init__(self, sae: SAESource, name: str | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -72,6 +83,22 @@ class AnalysisModule(LightningModule):
         """Return the random dictionary that findings on the chosen positions are set against."""
         generator = generator_for(self.seed, "random-dictionary")
         return random_model(self.sae, residuals, chosen, generator)
+
+    def begin(self, what: str, n_steps: int) -> None:
+        """Say that `n_steps` calls of `advance` follow, for the callbacks that show progress."""
+        self._stage = Stage(what, 0, n_steps)
+        self._tell()
+
+    def advance(self) -> None:
+        """Say that one of many draws is done; a callback may raise, to stop between two."""
+        self._stage = self._stage._replace(done=self._stage.done + 1)
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            listener = getattr(callback, "on_analysis_step", None)
+            if listener is not None:
+                listener(self.trainer, self._stage)
 
     def configure_optimizers(self) -> Any:
         """Refuse to train.

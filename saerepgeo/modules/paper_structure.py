@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.alignment import procrustes_disparity
+from saerepgeo.geometry.clouds import as_cloud
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import dimension_from_ratios
 from saerepgeo.geometry.graphs import average_geodesic_distance, betti_0, mst_weight
-from saerepgeo.geometry.neighbours import nearest_neighbours
+from saerepgeo.geometry.neighbours import nearest_neighbours, search
 from saerepgeo.modules.radius import connection_radius
 from saerepgeo.types import Float, Int
 
@@ -30,6 +31,8 @@ UMAP_SETTINGS: dict[str, Any] = {
     "metric": "euclidean",
 }
 UMAP_SEED = 42
+SMALL = 4096
+"""Points from which on UMAP looks for neighbours by an approximate search of its own."""
 MIN_CLUSTER_SIZE = 10
 DISCARD = 0.1
 """Share of the largest ratios that TwoNN sets aside."""
@@ -63,7 +66,9 @@ def paper_space(points: Float[Tensor, "point dim"], seed: int = UMAP_SEED) -> Pa
     members = [embedding[labels == label] for label in range(n_clusters)]
     dimensions = [d for d in map(_two_nn, members) if d == d]
     means = [m.mean(0) for m in members]
-    radius = connection_radius(embedding, MIN_CLUSTER_SIZE)
+    cloud = as_cloud(embedding)
+    search(cloud, min(UMAP_SETTINGS["n_neighbors"], len(embedding) - 1))
+    radius = connection_radius(cloud, MIN_CLUSTER_SIZE)
     return PaperSpace(
         embedding,
         labels,
@@ -71,7 +76,7 @@ def paper_space(points: Float[Tensor, "point dim"], seed: int = UMAP_SEED) -> Pa
         float(np.mean(dimensions)) if dimensions else float("nan"),
         int(betti_0(embedding, radius)),
         float(mst_weight(torch.stack(means))) if n_clusters >= 2 else float("nan"),
-        float(average_geodesic_distance(embedding, UMAP_SETTINGS["n_neighbors"])),
+        float(average_geodesic_distance(cloud, UMAP_SETTINGS["n_neighbors"])),
     )
 
 
@@ -91,6 +96,8 @@ def paper_embedding(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from umap import UMAP
+
+            from saerepgeo.modules.umap_neighbours import keep_compiled, neighbours_of_umap
     except ImportError as error:
         raise ValueError(
             "the paper protocol of case 2 needs umap-learn; run `pip install saerepgeo[umap]`, "
@@ -104,7 +111,11 @@ def paper_embedding(
     rows = normalize(StandardScaler().fit_transform(points.detach().cpu().numpy()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba's and UMAP's own, of no consequence here
-        reducer = UMAP(**UMAP_SETTINGS, random_state=seed, n_jobs=1)
+        keep_compiled()
+        known = {}
+        if len(rows) < SMALL:
+            known["precomputed_knn"] = neighbours_of_umap(rows, UMAP_SETTINGS["n_neighbors"])
+        reducer = UMAP(**UMAP_SETTINGS, **known, random_state=seed, n_jobs=1)
         embedding = reducer.fit_transform(rows)
     return torch.from_numpy(np.asarray(embedding, dtype=np.float64))
 

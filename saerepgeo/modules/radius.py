@@ -3,13 +3,18 @@
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.neighbours import nearest_neighbours
-from saerepgeo.types import Float
+from saerepgeo.geometry.clouds import Cloud, as_cloud
+from saerepgeo.geometry.neighbours import search
+from saerepgeo.types import Float, SparseLatents
 
 QUANTILE = 0.95
+SLACK = 1e-9
+"""Relative: the pair whose distance is the radius itself is connected, whatever the rounding."""
 
 
-def connection_radius(points: Float[Tensor, "point dim"], k: int = 10) -> float:
+def connection_radius(
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, k: int = 10
+) -> float:
     """Return the 95 % quantile over points of the distance to neighbour `k`.
 
     A radius without units of its own: scaling the points scales it, so Betti-0 stays. A random
@@ -18,10 +23,11 @@ def connection_radius(points: Float[Tensor, "point dim"], k: int = 10) -> float:
     groups of more than k points that lie further apart than their own neighbours do count
     separately. `k` is capped at N − 1; 0 for fewer than two points.
 
-    >>> connection_radius(torch.arange(40.0)[:, None], 2)
+    >>> round(connection_radius(torch.arange(40.0)[:, None], 2), 6)
     1.05
     """
-    if len(points) < 2:
+    cloud = as_cloud(points)
+    if cloud.n_points < 2:
         return 0.0
-    distances = nearest_neighbours(points, min(k, len(points) - 1)).distances[:, -1]
-    return round(float(torch.quantile(distances, QUANTILE)), 12)
+    distances = search(cloud, min(k, cloud.n_points - 1)).distances[:, -1]
+    return float(torch.quantile(distances, QUANTILE)) * (1 + SLACK)

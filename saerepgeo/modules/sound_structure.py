@@ -1,25 +1,31 @@
 """Case 2 asked so that the answer means something: every figure with n, interval and null."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.alignment import procrustes_disparity
-from saerepgeo.geometry.clusters import cluster, match_clusters
-from saerepgeo.geometry.nulls import Alternative, permutation_test, subsample_interval
+from saerepgeo.geometry.distances import MatrixCloud
+from saerepgeo.geometry.nulls import Alternative, PermutationTest, interval_of_draws, null_test
 from saerepgeo.modules.concept_cloud import ConceptCloud
-from saerepgeo.modules.structure_statistics import LABELLED, item_means, label_free, rotated
+from saerepgeo.modules.draws import in_parallel
+from saerepgeo.modules.space import LARGE, N_SOURCES, Found, Part, Space, figures_of
+from saerepgeo.modules.structure_statistics import BY_CENTROIDS, free_figures, pooled_dimension
 from saerepgeo.seeds import generator_for
-from saerepgeo.types import Estimate, Float
+from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = [
     "ALTERNATIVES",
+    "COUNTS",
     "Figure",
     "SoundSettings",
+    "SpaceFigures",
     "cloud_figures",
-    "pair_figures",
+    "figure_of",
+    "share_of_prompts",
+    "subsamples",
 ]
 
 ALTERNATIVES: dict[str, Alternative] = {
@@ -32,13 +38,14 @@ ALTERNATIVES: dict[str, Alternative] = {
     "Relative AEDP": "greater",
     "Procrustes Disparity": "less",
     "Matched Procrustes Disparity": "less",
+    "Unmatched Mass": "less",
 }
 """By figure: what speaks against the null. The first four: against one Gaussian cloud of the same
-covariance; the next three: against items dealt out to prompts at random; the last two: against a
-random pairing of the centroids."""
-
-
+covariance; the next three: against items dealt out to prompts at random; the disparities: against a
+random pairing of the centroids; the last: against clusters of other prompts."""
 COUNTS = ("Clusters", "Betti0")
+
+Statistics = Callable[[Tensor], dict[str, Estimate]]
 
 
 class SoundSettings(NamedTuple):
@@ -47,11 +54,15 @@ class SoundSettings(NamedTuple):
     min_cluster_size: int = 10
     n_neighbours: int = 10
     n_permutations: int = 499
-    n_nulls: int = 39
+    n_nulls: int = 199
     """Draws of the nulls that are slow: Gaussian clouds, and the dimension within items."""
-    n_subsamples: int = 30
+    n_subsamples: int = 100
     fraction: float = 0.8
     """Share of the prompts in a subsample."""
+    n_sources: int = 128
+    """Points whose paths stand for all in draws of the AGD; twice as many in subsamples."""
+    max_points: int = 1024
+    """Of a cloud of more than `LARGE` points, intervals and nulls are taken on so many."""
     seed: int = 0
 
 
@@ -66,14 +77,43 @@ class Figure(NamedTuple):
     null: float
     """Mean under the null."""
     reason: str | None = None
+    tested: float | None = None
+    """The figure of the points that the null imitates, where these are not all."""
+
+
+class SpaceFigures(NamedTuple):
+    """The figures of one space, and what pairs of spaces are compared by."""
+
+    figures: dict[str, Figure]
+    space: Space
+    found: Found
+    draws: list[Found]
+    """Of the subsamples."""
+
+
+def subsamples(
+    cloud: ConceptCloud, concept: str, settings: SoundSettings
+) -> list[Int[Tensor, "_"]]:
+    """Return rows of subsamples of whole prompts: the same ones for every space of a concept."""
+    prompts = cloud.prompts.unique()
+    n_kept = int(share_of_prompts(cloud, settings) * len(prompts))
+
+    def rows(draw: int) -> Tensor:
+        generator = generator_for(settings.seed, f"subsamples/{concept}", draw)
+        chosen = prompts[torch.randperm(len(prompts), generator=generator)[:n_kept]]
+        return torch.isin(cloud.prompts, chosen).nonzero()[:, 0]
+
+    return [rows(draw) for draw in range(settings.n_subsamples)]
 
 
 def cloud_figures(
-    points: Float[Tensor, "point dim"],
+    points: Float[Tensor, "point dim"] | SparseLatents,
     cloud: ConceptCloud,
     purpose: str,
+    rows: list[Int[Tensor, "_"]],
     settings: SoundSettings,
-) -> dict[str, Figure]:
+    report: Callable[[], None] = lambda: None,
+) -> SpaceFigures:
     """Return the figures of one space, in its original coordinates.
 
     `Clusters`: HDBSCAN's, over all points. `Betti0`: components at `connection_radius`. `AGD`:
@@ -84,183 +124,169 @@ def cloud_figures(
     within.
 
     Intervals come from subsamples of whole prompts without replacement: 95 % by
-    `subsample_interval`; for the counts `Clusters` and `Betti0`, which no rate of convergence fits,
-    the 95 % range of the subsamples with the value itself. Nulls: see `ALTERNATIVES`.
+    `interval_of_draws`, for what as many prompts give on average; for the counts `Clusters` and
+    `Betti0`, which no rate of convergence fits, the 95 % range of the subsamples with the value
+    itself. In draws the AGD is that of paths from some of the points. Nulls: see `ALTERNATIVES`.
+
+    Values are of all points, however many (the AGD of more than `LARGE`: of 512 sources). Of more
+    than `LARGE` points, nulls stand beside the figures of one subsample, `tested`, and counts have
+    no interval, for subsamples are much smaller than the cloud.
+
+    Args:
+        points: a row for each point of `cloud`.
+        cloud: their prompts and items.
+        purpose: what random draws are for; another purpose, other draws.
+        rows: of the subsamples.
+        settings: sizes of neighbourhoods, numbers of draws.
+        report: called after each draw.
     """
-    x = rotated(points)
-    spread = torch.linalg.svdvals(x) / max(len(x) - 1, 1) ** 0.5
+    space = Space(points, cloud)
+    all_rows = torch.arange(space.n_points)
+    sizes = settings.min_cluster_size, settings.n_neighbours
+    paths = _sources(space.n_points, N_SOURCES, purpose, settings) if space.is_large else None
+    found = _found(space, all_rows, space.whole(), sizes, paths)
+    fraction = share_of_prompts(cloud, settings)
+
+    def of_subsample(draw: int) -> Found:
+        # clusters and neighbourhoods shrink with the sample, unless nearly nothing were left
+        smaller = [max(2, round(s * len(rows[draw]) / space.n_points)) for s in sizes]
+        scaled = sizes if space.is_large else (smaller[0], smaller[1])
+        paths = _sources(len(rows[draw]), 2 * settings.n_sources, f"{purpose}/{draw}", settings)
+        return _found(space, rows[draw], space.part(rows[draw]), scaled, paths)
+
+    draws = in_parallel(of_subsample, range(len(rows)), report)
+    at = rows[0] if space.is_large else all_rows
+    part = space.part(at) if space.is_large else space.whole()
+    tested = draws[0].figures if space.is_large else found.figures
+    tests = _free_tests(part, space.coordinates(at), tested, purpose, settings, report)
+    about = ConceptCloud(at, cloud.prompts[at], cloud.labels[at], cloud.is_mention[at], 0)
+    tests |= _labelled_tests(part, about, tested, purpose, settings, report)
     figures = {}
-    for name, statistic in label_free(
-        len(x), settings.min_cluster_size, settings.n_neighbours
-    ).items():
-        figures[name] = _free_figure(name, statistic, x, spread, cloud, purpose, settings)
-    for name, by_label in LABELLED.items():
-        figures[name] = _labelled_figure(name, by_label, x, cloud, purpose, settings)
-    return figures
-
-
-def pair_figures(
-    resid: Float[Tensor, "point d_a"],
-    latents: Float[Tensor, "point d_b"],
-    cloud: ConceptCloud,
-    purpose: str,
-    settings: SoundSettings,
-) -> dict[str, Figure]:
-    """Return the Procrustes disparity between the two spaces' arrangements of centroids.
-
-    `Procrustes Disparity`: of the items, paired by name. `Matched Procrustes Disparity`: of the
-    HDBSCAN clusters, paired by the points they share (Hungarian); `Unmatched Mass`: the share of
-    clustered points that no pair holds.
-    """
-    x, y = rotated(resid), rotated(latents)
-
-    item_labels = torch.where(cloud.is_mention, cloud.labels, -1)
-
-    def by_item(rows: Tensor) -> Estimate:
-        labels = item_labels[rows]
-        return procrustes_disparity(item_means(x[rows], labels), item_means(y[rows], labels))
-
-    everything = torch.arange(len(x))
-    items = (item_means(x, item_labels), item_means(y, item_labels))
-    figures = {
-        "Procrustes Disparity": _paired(
-            by_item(everything), by_item, items, cloud, purpose, settings
+    for name, observed in found.figures.items():
+        figure = figure_of(
+            name, observed, [d.figures[name] for d in draws], fraction, tests[name], space.is_large
         )
-    }
-    found = [cluster(points, settings.min_cluster_size) for points in (x, y)]
-    matching = match_clusters(*found)
-    centres = tuple(
-        torch.stack([points[labels == int(label)].mean(0) for label in names])
-        if len(names)
-        else points[:0]
-        for points, labels, names in zip((x, y), found, matching.pairs.T, strict=True)
-    )
-    matched = procrustes_disparity(*centres)
-    name = "Matched Procrustes Disparity"
-    figures[name] = _paired(matched, None, centres, cloud, purpose + "/matched", settings)
-    mass = matching.unmatched_mass
-    nan = float("nan")
-    figures["Unmatched Mass"] = Figure(float(mass), mass.n_used, nan, nan, nan, nan, mass.reason)
-    return figures
+        figures[name] = figure._replace(tested=float(tested[name]) if space.is_large else None)
+    return SpaceFigures(figures, space, found, draws)
 
 
-def _free_figure(
+def figure_of(
     name: str,
-    statistic: Callable[[Tensor], Estimate],
-    x: Tensor,
-    spread: Tensor,
-    cloud: ConceptCloud,
-    purpose: str,
-    settings: SoundSettings,
-) -> Figure:
-    observed = statistic(x)
-    generator = generator_for(settings.seed, f"null/{purpose}/{name}")
-
-    def on_draw(_: Tensor, order: Tensor) -> Estimate:
-        # the labels given are in order; any other order is a draw of the null
-        if bool((order[1:] > order[:-1]).all()):
-            return observed
-        noise = torch.randn(len(x), len(spread), generator=generator, dtype=torch.float64)
-        return statistic(noise * spread)
-
-    low, high = _interval(
-        lambda rows: statistic(x[rows]), cloud, f"{purpose}/{name}", settings, name in COUNTS
-    )
-    test = permutation_test(
-        on_draw,
-        x,
-        torch.arange(len(x)),
-        settings.n_nulls,
-        generator,
-        alternative=ALTERNATIVES[name],
-    )
-    return _figure(observed, low, high, test.p_value, test.null_mean)
-
-
-def _labelled_figure(
-    name: str,
-    statistic: Callable[[Tensor, Tensor], Estimate],
-    x: Tensor,
-    cloud: ConceptCloud,
-    purpose: str,
-    settings: SoundSettings,
-) -> Figure:
-    kept = cloud.labels >= 0 if name == "Avg Dim" else cloud.is_mention
-    x, prompts, labels = x[kept], cloud.prompts[kept], cloud.labels[kept]
-    names, first = prompts.unique(return_inverse=True)
-    items = torch.stack([labels[first == i][0] for i in range(len(names))])
-    n = settings.n_nulls if name == "Avg Dim" else settings.n_permutations
-    test = permutation_test(
-        lambda _, dealt: statistic(x, dealt[first]),
-        names.double()[:, None],
-        items,
-        n,
-        generator_for(settings.seed, f"null/{purpose}/{name}"),
-        alternative=ALTERNATIVES[name],
-    )
-    named = cloud._replace(prompts=prompts)
-    low, high = _interval(
-        lambda rows: statistic(x[rows], labels[rows]), named, f"{purpose}/{name}", settings
-    )
-    return _figure(statistic(x, labels), low, high, test.p_value, test.null_mean)
-
-
-def _paired(
     observed: Estimate,
-    statistic: Callable[[Tensor], Estimate] | None,
-    centres: tuple[Tensor, ...],
-    cloud: ConceptCloud,
-    purpose: str,
-    settings: SoundSettings,
+    draws: list[Estimate],
+    fraction: float,
+    test: PermutationTest | None,
+    is_large: bool = False,
 ) -> Figure:
-    a, b = centres
-    nan = float("nan")
-    low, high = nan, nan
-    if statistic is not None:
-        low, high = _interval(statistic, cloud, f"{purpose}/procrustes", settings)
-    if observed.reason is not None:
-        return _figure(observed, low, high, nan, nan)
-    test = permutation_test(
-        lambda points, order: procrustes_disparity(points, b[order]),
-        a,
-        torch.arange(len(a)),
-        settings.n_permutations,
-        generator_for(settings.seed, f"null/{purpose}/procrustes"),
-        alternative="less",
-    )
-    return _figure(observed, low, high, test.p_value, test.null_mean)
+    """Return a figure with its interval from subsamples, and its null."""
+    value = float(observed)
+    values = [float(draw) for draw in draws]
+    if name not in COUNTS:
+        low, high, *_ = interval_of_draws(value, values, fraction)
+    elif is_large or not values:
+        low = high = float("nan")
+    else:
+        tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        low, high = torch.tensor(values, dtype=torch.float64).quantile(tails).tolist()
+        low, high = min(low, value), max(high, value)
+    p, null = (test.p_value, test.null_mean) if test else (float("nan"), float("nan"))
+    return Figure(value, observed.n_used, low, high, p, null, observed.reason)
 
 
-def _interval(
-    statistic: Callable[[Tensor], Estimate],
-    cloud: ConceptCloud,
+def share_of_prompts(cloud: ConceptCloud, settings: SoundSettings) -> float:
+    """Return which share of the prompts a subsample holds."""
+    n_points = len(cloud.prompts)
+    if n_points <= LARGE:
+        return settings.fraction
+    return min(settings.fraction, settings.max_points / n_points)
+
+
+def _found(
+    space: Space, rows: Tensor, part: Part, sizes: tuple[int, int], sources: Tensor | None
+) -> Found:
+    figures, clusters, item_centres = figures_of(part, *sizes, sources)
+    return Found(figures, clusters, space.centres(rows, clusters), item_centres)
+
+
+def _sources(n_points: int, count: int, purpose: str, settings: SoundSettings) -> Tensor | None:
+    if count >= n_points:
+        return None
+    generator = generator_for(settings.seed, f"sources/{purpose}")
+    return torch.randperm(n_points, generator=generator)[:count]
+
+
+def _free_tests(
+    part: Part,
+    x: Tensor,
+    tested: dict[str, Estimate],
     purpose: str,
     settings: SoundSettings,
-    is_count: bool = False,
-) -> tuple[float, float]:
-    """Return the interval from subsamples of prompts, whose positions stay together."""
-    values: list[float] = []
+    report: Callable[[], None],
+) -> dict[str, PermutationTest]:
+    """Test against Gaussian clouds, all figures of a draw from one matrix of distances."""
+    centred = x - x.mean(0)
+    gram = centred.T @ centred if x.shape[1] <= len(x) else centred @ centred.T
+    spread = (torch.linalg.eigvalsh(gram).clamp(min=0) / max(len(x) - 1, 1)).sqrt().float()
+    n_points = len(x)
+    n_sources = min(settings.n_sources, n_points)
+    sizes = settings.min_cluster_size, settings.n_neighbours
 
-    def on_prompts(chosen: Tensor) -> Estimate:
-        rows = torch.isin(cloud.prompts, chosen[:, 0].long()).nonzero()[:, 0]
-        found = statistic(rows)
-        values.append(float(found))
-        return found
+    def draw(number: int) -> dict[str, Estimate]:
+        generator = generator_for(settings.seed, f"null/{purpose}", number)
+        noise = torch.randn(n_points, len(spread), generator=generator) * spread
+        # any of the points are as good as random ones
+        return free_figures(
+            MatrixCloud.of_points(noise), *sizes, sources=torch.arange(n_sources)
+        ).figures
 
-    interval = subsample_interval(
-        on_prompts,
-        cloud.prompts.unique().double()[:, None],
-        fraction=settings.fraction,
-        n=settings.n_subsamples,
-        generator=generator_for(settings.seed, f"subsamples/{purpose}"),
-    )
-    if not is_count or interval.n_draws == 0:
-        return interval.low, interval.high
-    draws = torch.tensor(values, dtype=torch.float64)
-    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = draws[1:].quantile(tails).tolist()
-    return min(low, values[0]), max(high, values[0])
+    draws = in_parallel(draw, range(settings.n_nulls), report)
+    # paths from as many points, that the value tested be exchangeable with the draws
+    paths = _sources(n_points, n_sources, f"{purpose}/tested", settings)
+    tested = tested | {"AGD": free_figures(part.cloud, *sizes, paths).figures["AGD"]}
+    return {
+        name: null_test(float(tested[name]), [float(d[name]) for d in draws], ALTERNATIVES[name])
+        for name in (*COUNTS, "AGD", "Global Dim")
+    }
 
 
-def _figure(observed: Estimate, low: float, high: float, p: float, null: float) -> Figure:
-    return Figure(float(observed), observed.n_used, low, high, p, null, observed.reason)
+def _labelled_tests(
+    part: Part,
+    about: ConceptCloud,
+    tested: dict[str, Estimate],
+    purpose: str,
+    settings: SoundSettings,
+    report: Callable[[], None],
+) -> dict[str, PermutationTest]:
+    """Test against items dealt out to prompts at random."""
+
+    def within(dealt: Tensor) -> dict[str, Estimate]:
+        return {"Avg Dim": pooled_dimension(part.cloud, dealt)}
+
+    def between(dealt: Tensor) -> dict[str, Estimate]:
+        at = dealt[about.is_mention]
+        return {name: statistic(part.at_mentions, at) for name, statistic in BY_CENTROIDS.items()}
+
+    def draws(statistics: Statistics, kept: Tensor, n: int, stage: str) -> list[dict]:
+        deal = partial(_dealt, about, kept, f"{purpose}/{stage}", settings.seed)
+        return in_parallel(lambda draw: statistics(deal(draw)), range(n), report)
+
+    made = {
+        ("Avg Dim",): draws(within, about.labels >= 0, settings.n_nulls, "within"),
+        tuple(BY_CENTROIDS): draws(between, about.is_mention, settings.n_permutations, "between"),
+    }
+    return {
+        name: null_test(float(tested[name]), [float(d[name]) for d in found], ALTERNATIVES[name])
+        for names, found in made.items()
+        for name in names
+    }
+
+
+def _dealt(about: ConceptCloud, kept: Tensor, purpose: str, seed: int, draw: int) -> Tensor:
+    """Return labels with the items of the prompts permuted; −1 at points that are not `kept`."""
+    names, first = about.prompts[kept].unique(return_inverse=True)
+    items = torch.empty(len(names), dtype=torch.long)
+    items[first] = about.labels[kept]
+    order = torch.randperm(len(names), generator=generator_for(seed, f"null/{purpose}", draw))
+    dealt = torch.full_like(about.labels, -1)
+    dealt[kept] = items[order][first]
+    return dealt

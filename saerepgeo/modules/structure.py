@@ -6,16 +6,17 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import ScaleCurve, gride
 from saerepgeo.modules.analysis import AnalysisModule
 from saerepgeo.modules.concept_cloud import ConceptCloud, concept_cloud
+from saerepgeo.modules.paired_structure import pair_figures
 from saerepgeo.modules.paper_structure import label_paired_procrustes, paper_space
 from saerepgeo.modules.sound_structure import (
     Figure,
     SoundSettings,
+    SpaceFigures,
     cloud_figures,
-    pair_figures,
+    subsamples,
 )
 from saerepgeo.sae.source import SAESource
 from saerepgeo.types import ConceptActivations, Float, Int, SparseLatents
@@ -95,8 +96,8 @@ class StructureModule(AnalysisModule):
         min_cluster_size: int = 10,
         n_neighbours: int = 10,
         n_permutations: int = 499,
-        n_nulls: int = 39,
-        n_subsamples: int = 30,
+        n_nulls: int = 199,
+        n_subsamples: int = 100,
         name: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -119,6 +120,7 @@ class StructureModule(AnalysisModule):
         rows: list[dict[str, Any]] = []
         views: dict[str, dict[str, SpaceView]] = {}
         for protocol in self.protocols:
+            self.begin(f"{batch.concept}, {protocol}", self._n_steps(protocol))
             about = {"Concept": batch.concept, "Model": self.name, "Protocol": protocol}
             run = self._paper if protocol == "paper" else self._sound
             found, views[protocol] = run(batch)
@@ -127,6 +129,14 @@ class StructureModule(AnalysisModule):
             self._log(row)
         return {"result": Structure(self.name, rows, views, len(batch.items))}
 
+    def _n_steps(self, protocol: Protocol) -> int:
+        """Return how often `advance` is called: after each draw, each embedding."""
+        if protocol == "paper":
+            return 2
+        s = self.settings
+        of_space = s.n_subsamples + 2 * s.n_nulls + s.n_permutations
+        return 3 * of_space + 2 * 3 * s.n_permutations
+
     def _paper(
         self, batch: ConceptActivations
     ) -> tuple[list[dict[str, Any]], dict[str, SpaceView]]:
@@ -134,7 +144,10 @@ class StructureModule(AnalysisModule):
         everywhere = torch.ones_like(batch.is_real)
         latents = self.sae.encode_prompts(batch.residuals, everywhere).latents
         raw = latents.to_dense() if isinstance(latents, SparseLatents) else latents
-        resid, sparse = paper_space(residuals), paper_space(raw)
+        resid = paper_space(residuals)
+        self.advance()
+        sparse = paper_space(raw)
+        self.advance()
         row: dict[str, Any] = {
             "Procrustes Disparity": label_paired_procrustes(resid, sparse),
             "Items": len(batch.items),
@@ -166,23 +179,35 @@ class StructureModule(AnalysisModule):
         residuals = prompts[chosen]
         latents = self.effective_latents(self.sae, prompts, chosen)
         random = self.effective_latents(self.random_sae(prompts, chosen), prompts, chosen)
-        resid = cloud_figures(residuals, cloud, f"{batch.concept}/resid", self.settings)
-        rows = []
+        rows = subsamples(cloud, batch.concept, self.settings)
+        resid = self._measure(residuals, cloud, f"{batch.concept}/resid", rows)
+        found = []
+        sides = {"resid": resid}
         for protocol, points in (("sound", latents), (RANDOM, random)):
             purpose = f"{batch.concept}/{protocol}"
             row = {"Protocol": protocol, "Items": len(batch.items), "n": len(cloud.rows)}
             row["Merged"] = cloud.n_merged
-            row |= _columns(resid, "Resid")
-            row |= _columns(cloud_figures(points, cloud, purpose, self.settings), "Latents")
-            row |= _columns(pair_figures(residuals, points, cloud, purpose, self.settings), "")
-            rows.append(row)
-        views = {"resid": self._view(residuals, cloud), "latents": self._view(latents, cloud)}
-        return rows, views
+            measured = self._measure(points, cloud, purpose, rows)
+            sides.setdefault("latents", measured)
+            row |= _columns(resid.figures, "Resid")
+            row |= _columns(measured.figures, "Latents")
+            pairs = pair_figures(resid, measured, cloud, purpose, self.settings, self.advance)
+            found.append(row | _columns(pairs, ""))
+        views = {
+            side: self._view(points, cloud, sides[side])
+            for side, points in (("resid", residuals), ("latents", latents))
+        }
+        return found, views
 
-    def _view(self, points: Tensor, cloud: ConceptCloud) -> SpaceView:
-        labels = cluster(points, self.settings.min_cluster_size).cpu()
+    def _measure(
+        self, points: Tensor, cloud: ConceptCloud, purpose: str, rows: list[Tensor]
+    ) -> SpaceFigures:
+        return cloud_figures(points, cloud, purpose, rows, self.settings, self.advance)
+
+    def _view(self, points: Tensor, cloud: ConceptCloud, measured: SpaceFigures) -> SpaceView:
         mentions = torch.where(cloud.is_mention, cloud.labels, -1)
-        return SpaceView(points, labels, cloud.labels, mentions, gride(points))
+        curve = gride(measured.space.cloud)
+        return SpaceView(points, measured.found.clusters.cpu(), cloud.labels, mentions, curve)
 
     def _log(self, row: Mapping[str, Any]) -> None:
         prefix = f"test/{row['Protocol'].replace(', ', '_').replace(' ', '_')}"
@@ -196,6 +221,8 @@ def _columns(figures: Mapping[str, Figure], side: str) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, figure in figures.items():
         column = f"{name} {side}".strip()
+        if figure.tested is not None:
+            columns[f"{column} tested"] = figure.tested
         columns[column] = figure.value
         for part in ("n", "low", "high", "p", "null"):
             columns[f"{column} {part}"] = getattr(figure, part)

@@ -1,66 +1,80 @@
 """The figures of the sound protocol as functions of points and labels, without their nulls."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.dimension import dimension_from_ratios
-from saerepgeo.geometry.graphs import mst_weight
-from saerepgeo.geometry.neighbours import nearest_neighbours
+from saerepgeo.geometry.clouds import Cloud
+from saerepgeo.geometry.clusters import cluster
+from saerepgeo.geometry.dimension import dimension_from_ratios, two_nn
+from saerepgeo.geometry.graphs import average_geodesic_distance, betti_0, mst_weight
+from saerepgeo.geometry.neighbours import search
 from saerepgeo.geometry.separation import centroids, class_moments, relative_aedp
-from saerepgeo.metrics import (
-    AverageGeodesicDistance,
-    Betti0,
-    ClusterCount,
-    IntrinsicDimension,
-    PointReservoir,
-)
 from saerepgeo.modules.radius import connection_radius
-from saerepgeo.types import Estimate
+from saerepgeo.types import Estimate, Int
 
-__all__ = ["LABELLED", "FreeStatistic", "item_means", "label_free", "rotated"]
-
-FreeStatistic = Callable[[Tensor], Estimate]
+__all__ = [
+    "BY_CENTROIDS",
+    "FreeFigures",
+    "free_figures",
+    "item_means",
+    "pooled_dimension",
+    "rotated",
+]
 
 MIN_RATIOS = 30
 """Fewer neighbour ratios give no dimension (their standard error would be a fifth of it)."""
 
 
-def label_free(n_points: int, min_cluster_size: int, n_neighbours: int) -> dict[str, FreeStatistic]:
-    """Return the figures that know no items, as functions of points, for clouds of `n_points`."""
+class FreeFigures(NamedTuple):
+    """What a cloud shows to one who knows no items."""
 
-    def scaled(number: int, x: Tensor) -> int:
-        # of a subsample, clusters and neighbourhoods are as much smaller as the sample is
-        return max(2, round(number * len(x) / n_points))
+    figures: dict[str, Estimate]
+    clusters: Int[Tensor, "_"]
+    """HDBSCAN's, −1 for noise."""
 
-    def size(x: Tensor) -> int:
-        return scaled(min_cluster_size, x)
 
-    def measured(metric: Callable[[Tensor], PointReservoir]) -> FreeStatistic:
-        def statistic(x: Tensor) -> Estimate:
-            made = metric(x)
-            made.update(x)
-            return made.estimate()
+def free_figures(
+    cloud: Cloud,
+    min_cluster_size: int,
+    n_neighbours: int,
+    sources: Int[Tensor, "source"] | None = None,
+) -> FreeFigures:
+    """Return `Clusters`, `Betti0`, `AGD` and `Global Dim` of a cloud, from one neighbour search.
 
-        return statistic
-
-    exact: dict[str, Any] = {"dtype": torch.float64}
-    return {
-        "Clusters": measured(lambda x: ClusterCount(size(x), **exact)),
-        "Betti0": measured(lambda x: Betti0(connection_radius(x, size(x)), **exact)),
-        "AGD": measured(lambda x: AverageGeodesicDistance(scaled(n_neighbours, x), **exact)),
-        "Global Dim": measured(lambda x: IntrinsicDimension(**exact)),
+    Args:
+        cloud: all are figures of its distances.
+        min_cluster_size: of HDBSCAN, and neighbours that set the radius of Betti-0.
+        n_neighbours: of the graph of `average_geodesic_distance`.
+        sources: points whose paths stand for all, see there.
+    """
+    n_points = cloud.n_points
+    if n_points > 1:
+        search(cloud, min(max(min_cluster_size, n_neighbours, 2), n_points - 1))
+    clusters = cluster(cloud, min_cluster_size)
+    radius = connection_radius(cloud, min_cluster_size)
+    paths = average_geodesic_distance(cloud, n_neighbours, sources)
+    figures = {
+        "Clusters": Estimate((clusters.max() + 1).double(), n_points, 0),
+        "Betti0": Estimate(betti_0(cloud, radius).double(), n_points, 0),
+        "AGD": Estimate(paths.value, n_points, 0, paths.reason),
+        "Global Dim": two_nn(cloud),
     }
+    return FreeFigures(figures, clusters)
 
 
-def _pooled_dimension(x: Tensor, labels: Tensor) -> Estimate:
+def pooled_dimension(cloud: Cloud, labels: Int[Tensor, "point"]) -> Estimate:
+    """Return the dimension within items: TwoNN, neighbours of the same item, all ratios in one fit.
+
+    Points with a label of −1 belong to no item. Undefined for fewer than 30 ratios.
+    """
     ratios = []
     for label in labels[labels >= 0].unique():
-        members = x[labels == label]
+        members = (labels == label).nonzero()[:, 0]
         if len(members) >= 3:
-            distances = nearest_neighbours(members, 2).distances
+            distances = search(cloud.take(members), 2).distances
             apart = distances[:, 0] > 0
             ratios.append(distances[apart, 1] / distances[apart, 0])
     n_ratios = sum(map(len, ratios))
@@ -80,19 +94,22 @@ def _tree_of_items(x: Tensor, labels: Tensor) -> Estimate:
 
 
 def _relative_aedp(x: Tensor, labels: Tensor) -> Estimate:
+    if not len(labels):
+        return Estimate.undefined("no item has points")
     return relative_aedp(class_moments(x, labels, int(labels.max()) + 1))
 
 
-LABELLED: Mapping[str, Callable[[Tensor, Tensor], Estimate]] = {
-    "Avg Dim": _pooled_dimension,
+BY_CENTROIDS: Mapping[str, Callable[[Tensor, Tensor], Estimate]] = {
     "MST Weight": _tree_of_items,
     "Relative AEDP": _relative_aedp,
 }
+"""Figures of points and their items that need no neighbours."""
 
 
 def item_means(x: Tensor, labels: Tensor) -> Tensor:
     """Return the centroids of the items that have points, in order."""
-    return centroids(class_moments(x, labels, max(int(labels.max()) + 1, 1)))
+    n_items = int(labels.max()) + 1 if len(labels) else 1
+    return centroids(class_moments(x, labels, max(n_items, 1)))
 
 
 def rotated(points: Tensor) -> Tensor:
