@@ -107,8 +107,9 @@ class SAEModel(nn.Module):
     def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
         """Return the latents of residuals, and what `decode` needs to return to their units.
 
-        A batchtopk SAE selects over the batch while training; in evaluation it applies its learned
-        threshold (as its exported form does), once there is one.
+        A batchtopk SAE selects over the batch while training (under DDP each process over its own
+        part of it, as in SAELens); in evaluation it applies its learned threshold (as its exported
+        form does), once there is one.
         """
         seen, normalization = self._normalize(residuals)
         return Encoded(self._encode(seen)[0], normalization)
