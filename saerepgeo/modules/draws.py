@@ -20,8 +20,8 @@ def in_parallel(
     """Return `function` of each of `given`, in order.
 
     `function` must not change what others read: its randomness is its argument's. Each thread
-    computes on one core. `report` is called in the calling thread once a result; if it raises, as
-    a signal may make it, draws not begun are left.
+    computes on one core, without gradients. `report` is called in the calling thread once a
+    result; if it raises, as a signal may make it, draws not begun are left.
 
     >>> in_parallel(lambda x: x * x, [1, 2, 3])
     [1, 4, 9]
@@ -33,11 +33,12 @@ def in_parallel(
             made.append(function(item))
             report()
         return made
+    in_thread = torch.no_grad()(function)  # whether gradients are kept is every thread's own
     n_before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for result in pool.map(function, given):
+        for result in pool.map(in_thread, given):
             made.append(result)
             report()
     finally:

@@ -3,14 +3,16 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saerepgeo.modules.analysis import AnalysisModule
+from saerepgeo.modules.draws import in_parallel
 from saerepgeo.modules.tensor_ranks import MODES, Rule, TensorRanks
+from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.source import SAESource
 from saerepgeo.seeds import generator_for
 from saerepgeo.types import ConceptActivations, Float
@@ -103,28 +105,47 @@ class StratificationModule(AnalysisModule):
         residuals = batch.residuals[batch.is_real]
         random = self.random_sae(batch.residuals, batch.is_real)
         saes = {"residuals": None, "latents": self.sae, "random": random}
-        rows: list[dict[str, Any]] = []
+        conditions = list(self.conditions())
+        self.begin(f"{batch.concept}, noise", len(conditions))
+        found = in_parallel(
+            lambda condition: self._under(condition, batch, residuals, saes),
+            conditions,
+            self.advance,
+        )
+        rows = [row for more, _ in found for row in more]
         spectra: dict[str, list[Tensor]] = defaultdict(list)
-        for condition in self.conditions():
-            noisy = self._noisy(residuals, batch.concept, condition)
-            prompts = batch.residuals.clone()
-            prompts[batch.is_real] = noisy
-            for space, sae in saes.items():
-                ranks = TensorRanks(self.rules, sync_on_compute=False).to(self.device)
-                points = noisy
-                if sae is not None:
-                    points = self.effective_latents(sae, prompts, batch.is_real)
-                ranks.update(points, *batch.is_real.nonzero().T)
-                rows += self._rows(batch.concept, space, condition, ranks)
-                assert ranks.spectra is not None
-                for mode, values in ranks.spectra.values.items():
-                    key = f"{space}/{mode}/{condition.noise_scale}/{condition.noise}"
-                    spectra[key].append(values)
+        for _, values in found:
+            for key, value in values.items():
+                spectra[key].append(value)
         summary = strata(rows)
         self._log(batch.concept, rows, summary)
         padded = {key: torch.nn.utils.rnn.pad_sequence(v, True) for key, v in spectra.items()}
         latents = self.effective_latents(self.sae, batch.residuals, batch.is_real)
         return {"result": Stratification(self.name, rows, summary, padded, latents)}
+
+    def _under(
+        self,
+        condition: Condition,
+        batch: ConceptActivations,
+        residuals: Tensor,
+        saes: Mapping[str, SAEModel | None],
+    ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        """Return rows and spectra of all spaces under one draw of noise."""
+        noisy = self._noisy(residuals, batch.concept, condition)
+        prompts = batch.residuals.clone()
+        prompts[batch.is_real] = noisy
+        rows, spectra = [], {}
+        for space, sae in saes.items():
+            ranks = TensorRanks(self.rules, sync_on_compute=False).to(self.device)
+            points = noisy
+            if sae is not None:
+                points = self.effective_latents(sae, prompts, batch.is_real)
+            ranks.update(points, *batch.is_real.nonzero().T)
+            rows += self._rows(batch.concept, space, condition, ranks)
+            assert ranks.spectra is not None
+            for mode, values in ranks.spectra.values.items():
+                spectra[f"{space}/{mode}/{condition.noise_scale}/{condition.noise}"] = values
+        return rows, spectra
 
     def _noisy(self, residuals: Tensor, concept: str, condition: Condition) -> Tensor:
         scale, level, draw = condition
