@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.scale_out_on_paper import data_parallel_payload, moments_bytes, point_payload
 
 D_MODEL, K, N_ITEMS = 32, 4, 12 + 7
 Traffic = dict[str, dict[str, float]]
@@ -66,20 +67,10 @@ def run_pair(folder: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
 
 
-def n_parameters(d_sae: int) -> int:
-    return 2 * D_MODEL * d_sae + d_sae + D_MODEL
-
-
-def moments_bytes(d_sae: int) -> int:
-    """Of counts (int64), sums and square sums; aedp sends the sums' gradient back, too."""
-    return 8 * N_ITEMS + 4 * N_ITEMS * (d_sae + 1) + 4 * N_ITEMS * d_sae
-
-
 @pytest.mark.parametrize("d_sae", [96, 192])
 def test_data_parallel_reduces_gradients_moments_and_counts(traffic: Traffic, d_sae: int) -> None:
     found = traffic[f"ddp 64 {d_sae}"]
-    expected = 4 * n_parameters(d_sae) + moments_bytes(d_sae) + 8 * d_sae
-    assert found["all_reduce"] == expected
+    assert found["all_reduce"] == data_parallel_payload(D_MODEL, d_sae, N_ITEMS)
     assert found.keys() <= {"all_reduce", "broadcast"}
     # buffers, from rank 0: silent points, distances between items, three scalars and a norm
     assert found["broadcast"] <= 8 * d_sae + 4 * N_ITEMS**2 + 64
@@ -92,15 +83,14 @@ def test_data_parallel_traffic_does_not_grow_with_the_batch(traffic: Traffic) ->
 @pytest.mark.parametrize("batch_size", [64, 128])
 def test_split_moves_points_and_no_weights(traffic: Traffic, batch_size: int) -> None:
     found = traffic[f"split {batch_size} 96"]
-    own = batch_size // 2
-    # residuals, and the gradients of reconstructions; each process's decoder norms for the gauge
-    assert found["all_gather"] == 2 * own * D_MODEL * 4 + 96 // 2 * 4
-    # (score, latent), whether it is kept, its value and the value's gradient
-    assert found["all_to_all"] == batch_size * K * (4 + 4 + 1 + 4 + 4)
-    # gloo makes a reduce-scatter of partial reconstructions out of an all-reduce
-    points = batch_size * D_MODEL * 4
+    expected = point_payload(batch_size, D_MODEL, K)
+    assert found["all_to_all"] == expected["all_to_all"]
+    decoder_norms = 4 * 96 // 2  # for the gauge; of a gathered tensor each process's part counts
+    assert found["all_gather"] == expected["all_gather"] // 2 + decoder_norms
+    # gloo makes a reduce-scatter out of an all-reduce
     bias_gradients = 2 * D_MODEL * 4
-    small = found["all_reduce"] - points - moments_bytes(96) - 8 * 96 - bias_gradients
+    others = moments_bytes(96, N_ITEMS) + 8 * 96 + bias_gradients
+    small = found["all_reduce"] - expected["reduce_scatter"] - others
     assert 0 <= small <= 64  # number of points, gradient norm
 
 
