@@ -1,32 +1,28 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
-import hashlib
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from saerepgeo.cache import cached_tensors, model_fingerprint
-from saerepgeo.concepts import ConceptPoints, LMSettings, concept_activations, split_points
-from saerepgeo.contexts import open_contexts
-from saerepgeo.lm import FrozenLM, check_hook_name
+from saerepgeo.background import BackgroundText
+from saerepgeo.concepts import ConceptPoints, concept_activations, split_points
+from saerepgeo.downloads import cache_root
+from saerepgeo.lm_data import LMDataModule
 from saerepgeo.lm_precision import Dtype, autocast_dtype
-from saerepgeo.lm_sources import model_facts
-from saerepgeo.loaders import Batches, Concepts, ResidualStatistics
+from saerepgeo.loaders import Batches, Concepts, ResidualStatistics, residual_statistics
+from saerepgeo.points import PointReader, keeps_stream
 from saerepgeo.prompts import ConceptPrompts, load_prompts
 from saerepgeo.stream import ActivationStream, StreamPlan
-from saerepgeo.text import open_text
-from saerepgeo.tokenization import LMTokenizer
-from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations, ModelFacts
+from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
 
 VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
 """What the validation dataloaders hold, by `dataloader_idx`."""
 
 
-class ActivationDataModule(LightningDataModule):
+class ActivationDataModule(LMDataModule):
     """Stream residuals of a frozen language model: labelled concept points and background text.
 
     Training batches are `ActivationBatch`es of `batch_size` points over all devices, of which
@@ -57,8 +53,9 @@ class ActivationDataModule(LightningDataModule):
             of devices. Changing it changes the batches, changing the devices does not.
         validation_contexts: contexts of held-out text.
         n_workers: processes that tokenise ahead (needed only for slow text sources).
-        cache_stream: keep streamed residuals on disk (`saerepgeo.cache`), 4·d_model bytes a point:
-            a second run over the same text never runs the model.
+        cache_stream: keep streamed residuals on disk (`saerepgeo.cache`), 2·d_model bytes a point
+            in bfloat16, so that a second run over the same text never loads the model; `auto`:
+            if the run has a last step and all its points take at most 1 GiB.
         test_with_padding: whether test batches hold the residuals of padding positions as well.
         seed: of everything random here.
     """
@@ -84,7 +81,7 @@ class ActivationDataModule(LightningDataModule):
         n_lanes: int = 8,
         validation_contexts: int = 64,
         n_workers: int = 0,
-        cache_stream: bool = False,
+        cache_stream: bool | Literal["auto"] = "auto",
         test_with_padding: bool = True,
         seed: int = 0,
     ) -> None:
@@ -93,37 +90,12 @@ class ActivationDataModule(LightningDataModule):
             raise ValueError(f"`concept_fraction` must be in [0, 1], got {concept_fraction}")
         self.save_hyperparameters()
         self.step = 0
-        self._lm: FrozenLM | None = None
         self._stream: ActivationStream | None = None
 
     @cached_property
     def prompts(self) -> ConceptPrompts:
         """The concepts and their prompts, in the order of the concept ids."""
         return load_prompts(self.hparams["prompts"], self.hparams["concepts"])
-
-    @property
-    def lm(self) -> FrozenLM:
-        """The language model; loaded when first needed, never if all activations are cached."""
-        if self._lm is None:
-            h = self.hparams
-            self._lm = FrozenLM.load(
-                h["lm"], h["hook_name"], h["lm_dtype"], self._device, h["center_residuals"]
-            )
-        return self._lm
-
-    @cached_property
-    def tokenizer(self) -> LMTokenizer:
-        """The model's tokenizer; loaded without the model."""
-        return LMTokenizer.load(self.hparams["lm"])
-
-    @cached_property
-    def model_facts(self) -> ModelFacts:
-        """Width and normalisation of the language model, from its configuration alone."""
-        return model_facts(self.hparams["lm"])
-
-    def prepare_data(self) -> None:
-        """Check what can be checked cheaply, in one process, before anything slow starts."""
-        check_hook_name(self.hparams["lm"], self.hparams["hook_name"])
 
     def setup(self, stage: str) -> None:
         """Check the prompts file and the plan before the model is loaded."""
@@ -146,24 +118,22 @@ class ActivationDataModule(LightningDataModule):
     def concept(self, name: str, with_padding: bool = False) -> ConceptActivations:
         """Return all prompts of the concept `name` with their residuals (cached on disk)."""
         return concept_activations(
-            self.prompts[name], self._settings, lambda: self.lm, with_padding
+            self.prompts[name], self.lm_settings, lambda: self.lm, with_padding
         )
 
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the background residuals; the same on every process."""
-        x = self.stream.first_lane_points().double()
-        mean = x.mean(0)
-        variance = (x - mean).square().sum(1).mean()
-        return ResidualStatistics(mean.float(), variance.float(), x.square().sum(1).mean().float())
+        return residual_statistics(self.stream.first_lane_points())
 
     @property
     def stream(self) -> ActivationStream:
         """The training stream, from the step that a checkpoint may have restored."""
         if self._stream is None or self._stream.first_step != self.step:
-            contexts = self._contexts("train") if self._plan.background_per_lane else None
+            contexts = self.background.train() if self._plan.background_per_lane else None
+            keep = self._keeps_stream
             self._stream = ActivationStream(
                 self._plan,
-                self._points_of,
+                lambda tokens: self._reader.read(tokens, keep).to(self._device),
                 contexts,
                 self.points.train,
                 first_step=self.step,
@@ -200,45 +170,41 @@ class ActivationDataModule(LightningDataModule):
 
     def heldout_contexts(self) -> Tensor:
         """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
-        contexts = self._contexts("heldout")
-        available = contexts.n_contexts
-        n = self.hparams["validation_contexts"]
-        return contexts.read(range(n if available is None else min(n, available)))
+        return self.background.heldout(self.hparams["validation_contexts"])
+
+    @cached_property
+    def background(self) -> BackgroundText:
+        """The background text by its parts."""
+        h = self.hparams
+        fraction, size = h["heldout_text_fraction"], h["context_size"]
+        return BackgroundText(h["text"], h["heldout_text"], fraction, size, lambda: self.tokenizer)
 
     @cached_property
     def _heldout_text_points(self) -> ActivationBatch:
         calls = self.heldout_contexts().split(self.hparams["lm_batch_size"])
-        points = [self._points_of(tokens) for tokens in calls]
-        residuals = torch.cat(points)
+        keep = bool(self.hparams["cache_stream"])
+        points = [self._reader.read(tokens, keep) for tokens in calls]
+        residuals = torch.cat(points).float().to(self._device)
         background = torch.full((len(residuals),), BACKGROUND, device=residuals.device)
         return ActivationBatch(residuals, background, background)
 
-    def _points_of(self, tokens: Tensor) -> Tensor:
-        """Return the real points of contexts; from the disk cache where that is switched on."""
-        if not self.hparams["cache_stream"]:
-            return self.lm.real_points(tokens)
-        digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
-        key = {
-            "kind": "points/1",
-            "model": self._model_fingerprint,
-            **self._settings._asdict(),
-            "tokens": [digest, *tokens.shape],
-        }
-        stored = cached_tensors(key, lambda: {"points": self.lm.real_points(tokens).cpu()})
-        return stored["points"].to(self._device)
+    @cached_property
+    def _reader(self) -> PointReader:
+        return PointReader(lambda: self.lm, self.lm_settings)
 
-    def _contexts(self, split: Any) -> Any:
-        h = self.hparams
-        source = h["text"]
-        if h["heldout_text"] is not None:
-            source, split = (h["heldout_text"] if split == "heldout" else source), "all"
-        return open_contexts(
-            open_text(source),
-            self.tokenizer,
-            h["context_size"],
-            split,
-            h["heldout_text_fraction"],
-        )
+    @property
+    def _keeps_stream(self) -> bool:
+        return keeps_stream(self.hparams["cache_stream"], self._stream_bytes)
+
+    @property
+    def _stream_bytes(self) -> int | None:
+        """What the points of all steps take; None where the run has no last step."""
+        steps = self.trainer.max_steps if self.trainer else -1
+        if steps < 0:
+            return None
+        dtype = autocast_dtype(self.hparams["lm_dtype"], self._device) or torch.float32
+        n_points = steps * self._plan.background_per_lane * self._plan.n_lanes
+        return n_points * self.model_facts.d_model * dtype.itemsize
 
     @cached_property
     def _plan(self) -> StreamPlan:
@@ -270,32 +236,9 @@ class ActivationDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Say how fast the stream was."""
-        stream = self._stream
-        if stage == "fit" and stream is not None and stream.seconds > 0:
-            rate = stream.n_tokens / stream.seconds
-            rank_zero_info(
-                f"streamed {stream.n_tokens:,} tokens through {self.hparams['lm']} "
-                f"at {rate:,.0f} tokens/s"
-            )
-
-    @property
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
-
-    @property
-    def _settings(self) -> LMSettings:
-        h = self.hparams
-        dtype = str(autocast_dtype(h["lm_dtype"], self._device))
-        return LMSettings(h["lm"], h["hook_name"], dtype, h["center_residuals"])
-
-    @cached_property
-    def _model_fingerprint(self) -> str:
-        return model_fingerprint(self.hparams["lm"])
+        if stage != "fit" or self._stream is None or not self._stream.n_tokens:
+            return
+        n_run, rate = self._reader.n_tokens, self._reader.n_tokens / (self._reader.seconds or 1)
+        how = f"{n_run:,} through {self.hparams['lm']} at {rate:,.0f} tokens/s" if n_run else "none"
+        kept = f"; kept under {cache_root()}" if self._keeps_stream else ""
+        rank_zero_info(f"streamed {self._stream.n_tokens:,} tokens, {how}{kept}")

@@ -19,6 +19,14 @@ class ResidualStatistics(NamedTuple):
     """E‖x‖²."""
 
 
+def residual_statistics(points: Tensor) -> ResidualStatistics:
+    """Return the moments of points `[point, d_model]`."""
+    x = points.double()
+    mean = x.mean(0)
+    variance = (x - mean).square().sum(1).mean()
+    return ResidualStatistics(mean.float(), variance.float(), x.square().sum(1).mean().float())
+
+
 class Batches:
     """The points of one `ActivationBatch`, `size` at a time.
 

@@ -6,7 +6,6 @@ So the same points are computed from the same calls whatever the number of proce
 no context is read twice or left out, and a run resumed at a step sees what it would have seen.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +125,7 @@ class ActivationStream:
         labelled: the concept points to draw from.
 
     Attributes:
-        n_tokens, seconds: tokens that went through the LM so far, and the time that took.
+        n_tokens: tokens whose points were asked for so far.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class ActivationStream:
         self.plan, self.points_of = plan, points_of
         self.contexts, self.labelled = contexts, labelled
         self.first_step, self.n_workers = first_step, n_workers
-        self.n_tokens, self.seconds = 0, 0.0
+        self.n_tokens = 0
         if plan.n_concept and not len(labelled.labels):
             raise ValueError("`concept_fraction` > 0 needs concept points, got none; set it to 0")
 
@@ -188,11 +187,8 @@ class ActivationStream:
 
     def _run(self, tokens: Tensor) -> Tensor:
         """Return the real points `[point, d_model]` of one LM call."""
-        start = time.perf_counter()
-        points = self.points_of(tokens)
-        self.seconds += time.perf_counter() - start
         self.n_tokens += tokens.numel()
-        return points
+        return self.points_of(tokens)
 
     def _shuffled(self, window: int, points: list[Tensor]) -> list[Tensor]:
         """Return, for each own lane, its points of the window in their shuffled order."""
@@ -214,7 +210,7 @@ class ActivationStream:
         background = [lane[slot * width : (slot + 1) * width] for lane in lanes]
         rows = self._concept_rows(step)
         device = (background or [self.labelled.residuals])[0].device
-        residuals = torch.cat([self.labelled.residuals[rows].to(device), *background])
+        residuals = torch.cat([self.labelled.residuals[rows].to(device), *background]).float()
         ids = torch.full((2, len(residuals)), BACKGROUND, device=device)
         ids[0, : len(rows)] = self.labelled.labels[rows].to(device)
         ids[1, : len(rows)] = self.labelled.concepts[rows].to(device)

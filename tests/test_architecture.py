@@ -16,7 +16,7 @@ LAYERS = [
     {"geometry", "prompts", "dictd", "text", "distributed", "downloads", "lm_sources"},
     {"tokenization", "agreement", "cache", "lm", "sae", "contexts", "verdict"},
     {"concepts", "loaders", "losses", "metrics", "calibration", "optimization"},
-    {"stream", "data"},
+    {"stream", "data", "background", "points", "lm_data"},
     {"modules", "callbacks", "evaluation", "table"},
     {"command_help", "cli", "experiment"},
     {"reproduce", "__main__", "__init__"},

@@ -84,7 +84,7 @@ def test_a_cached_stream_is_the_stream_and_needs_no_model(tiny_data, monkeypatch
         module.setup("fit")
     expected = list(islice(plain.train_dataloader(), 5))
     list(islice(cached.train_dataloader(), 5))
-    monkeypatch.setattr("saerepgeo.data.FrozenLM", None)  # loading it would fail
+    monkeypatch.setattr("saerepgeo.lm_data.FrozenLM", None)  # loading it would fail
     for got, batch in zip(islice(again.train_dataloader(), 4), expected[:4], strict=True):
         assert got.residuals.equal(batch.residuals)
 
@@ -122,7 +122,7 @@ def test_a_changed_model_has_another_fingerprint(tiny_lm, tmp_path):
 def test_bad_arguments_are_named_before_the_model_is_loaded(
     tiny_data, changes, message, monkeypatch
 ):
-    monkeypatch.setattr("saerepgeo.data.FrozenLM", None)
+    monkeypatch.setattr("saerepgeo.lm_data.FrozenLM", None)
 
     def start() -> None:
         module = ActivationDataModule(**(tiny_data | changes))

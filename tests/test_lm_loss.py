@@ -30,20 +30,20 @@ def data(tiny_data):
 
 def test_a_perfect_reconstruction_recovers_everything_and_zeros_nothing(data):
     tokens = data.heldout_contexts()
-    perfect = recovery_figures(data.lm, tokens, Scaled(1.0))
+    perfect = recovery_figures(lambda: data.lm, data.lm_settings, tokens, Scaled(1.0))
     assert perfect["ce_recovered"] == pytest.approx(1)
     assert perfect["kl_recovered"] == pytest.approx(1)
     assert perfect["kl_sae"] == pytest.approx(0, abs=1e-9)
-    nothing = recovery_figures(data.lm, tokens, Scaled(0.0))
+    nothing = recovery_figures(lambda: data.lm, data.lm_settings, tokens, Scaled(0.0))
     assert nothing["ce_recovered"] == pytest.approx(0, abs=1e-9)
     assert nothing["kl_recovered"] == pytest.approx(0, abs=1e-9)
-    half = recovery_figures(data.lm, tokens, Scaled(0.9))
+    half = recovery_figures(lambda: data.lm, data.lm_settings, tokens, Scaled(0.9))
     assert 0 < half["kl_recovered"] < 1
 
 
 def test_the_divergence_is_that_of_the_distributions(data):
     tokens = data.heldout_contexts()[:1]
-    found = recovery_figures(data.lm, tokens, Scaled(0.5))
+    found = recovery_figures(lambda: data.lm, data.lm_settings, tokens, Scaled(0.5))
     mask = data.lm.tokenizer.is_real(tokens)
     _, clean = data.lm.token_losses(tokens)
     _, other = data.lm.token_losses(tokens, spliced(data.lm, mask, lambda x: 0.5 * x))

@@ -4,7 +4,7 @@ import json
 import os
 import statistics
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,9 @@ class CellResult(Callback):
         text |= {"mse_before": text_row(before, data.val_dataloader()[0])["mse"]}
         text |= {"steps": trainer.global_step, "seconds_per_step": seconds}
         if self.n_contexts:
-            lm = _shared_lm(*_lm_settings(data, pl_module))
+            lm = partial(_shared_lm, *_lm_settings(data, pl_module))
             tokens = data.heldout_contexts()[: self.n_contexts]
-            text |= recovery_figures(lm, tokens, sae, pl_module.device)
+            text |= recovery_figures(lm, data.lm_settings, tokens, sae, pl_module.device)
         rows = [text]
         for split, points in data.points._asdict().items():
             points = points._replace(residuals=points.residuals.to(pl_module.device))

@@ -1,7 +1,9 @@
 """What the language model loses with the SAE spliced into its residual stream."""
 
 import hashlib
+import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,11 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from saerepgeo.cache import cached_tensors, model_fingerprint
+from saerepgeo.concepts import LMSettings
 from saerepgeo.lm import FrozenLM, is_sink
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
+from saerepgeo.points import tokens_key
 from saerepgeo.types import Float, Int
 
-__all__ = ["LMLoss", "recovery_figures", "spliced"]
+__all__ = ["LMLoss", "recovery_figures", "sae_fingerprint", "spliced"]
 
 CONTEXTS_PER_CALL = 4
 """Log-probabilities over the vocabulary are the largest tensors of the package."""
@@ -26,7 +30,8 @@ class LMLoss(Callback):
 
     `val/ce_recovered`, `val/kl_recovered`, and what they are made of in nats a token:
     `val/ce_clean`, `val/ce_sae`, `val/ce_zero`, `val/kl_sae`, `val/kl_zero`. The last validation is
-    that of `validate`, and of `fit` the one after `max_steps`.
+    that of `validate`, and of `fit` the one after `max_steps`. Only there is the language model
+    loaded, and not where the losses of this very SAE are in the disk cache.
 
     Args:
         n_contexts: contexts of held-out text, at most.
@@ -46,24 +51,33 @@ class LMLoss(Callback):
         most = -(-len(tokens) // trainer.world_size)
         n_calls = -(-most // CONTEXTS_PER_CALL)  # all processes take part in a split SAE's passes
         model: Any = pl_module.sae
-        figures = recovery_figures(data.lm, own, model, pl_module.device, n_calls)
+        # a split SAE's passes are of all processes together: none may find its own in the cache
+        known = sae_fingerprint(model) if trainer.world_size == 1 else None
+        figures = recovery_figures(
+            lambda: data.lm, data.lm_settings, own, model, pl_module.device, n_calls, known
+        )
         for name, value in figures.items():
             pl_module.log(f"val/{name}", value)
 
 
 def recovery_figures(
-    lm: FrozenLM,
+    lm: Callable[[], FrozenLM],
+    settings: LMSettings,
     tokens: Int[Tensor, "context position"],
     sae: nn.Module,
     device: torch.device | str = "cpu",
     n_calls: int | None = None,
+    fingerprint: str | None = None,
 ) -> dict[str, float]:
     """Return ce_recovered, kl_recovered and the raw means in nats a token, over all processes.
 
-    The contexts go through the model in `n_calls` parts, by default of `CONTEXTS_PER_CALL`.
-
     SAE and zeros stand at the positions that the SAE is for: real text, no attention sinks; BOS
     and sinks keep their residuals in both. Predictions are counted from such positions alone.
+
+    Args:
+        lm: gives the model; called only where losses are not in the disk cache.
+        n_calls: parts in which contexts go through the model; by default of `CONTEXTS_PER_CALL`.
+        fingerprint: of the SAE's contents; without it its losses are not kept.
     """
     cross_entropy = CrossEntropyRecovered().to(device)
     divergence = KLRecovered().to(device)
@@ -71,14 +85,12 @@ def recovery_figures(
     sae.eval()
     n_calls = -(-len(tokens) // CONTEXTS_PER_CALL) if n_calls is None else n_calls
     for part in tokens.tensor_split(max(n_calls, 1)):
-        clean = lm.token_losses(part)
-        mask = _spliced_positions(lm, part)
-        counted = mask[:, :-1]
-        zero = _zero_losses(lm, part, clean, mask)
-        losses, log_probs = lm.token_losses(part, spliced(lm, mask, lambda x: sae(x).recons))
-        kl = _divergence(clean[1], log_probs)
-        cross_entropy.update(clean[0][counted], zero["losses"][counted], losses[counted])
-        divergence.update(zero["kl"][counted], kl[counted])
+        ends, own = _losses(lm, settings, part, sae, fingerprint)
+        counted = ends["mask"][:, :-1]
+        ends = {name: values[counted].to(device) for name, values in ends.items() if name != "mask"}
+        own = {name: values[counted].to(device) for name, values in own.items()}
+        cross_entropy.update(ends["clean"], ends["zero"], own["losses"])
+        divergence.update(ends["kl"], own["kl"])
     sae.train(was_training)
     figures = {
         "ce_recovered": float(cross_entropy.compute()),
@@ -86,6 +98,18 @@ def recovery_figures(
     }
     figures |= {f"ce_{name}": value for name, value in cross_entropy.raw.items()}
     return figures | {f"kl_{name}": divergence.raw[name] for name in ("zero", "sae")}
+
+
+def sae_fingerprint(sae: nn.Module) -> str:
+    """Return what changes when the SAE's configuration or any of its weights do."""
+    digest = hashlib.sha256(type(sae).__name__.encode())
+    config = getattr(getattr(sae, "sae", None), "cfg", None)
+    if config is not None:
+        digest.update(json.dumps(config.to_dict(), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(sae.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def spliced(lm: FrozenLM, mask: Tensor, replace: Splice) -> Splice:
@@ -112,24 +136,39 @@ def _spliced_positions(lm: FrozenLM, tokens: Tensor) -> Tensor:
     return is_real & ~is_sink(residuals, is_real)
 
 
-def _zero_losses(
-    lm: FrozenLM, tokens: Tensor, clean: tuple[Tensor, Tensor], mask: Tensor
-) -> dict[str, Tensor]:
-    """Return cross entropies and divergences under zero ablation, from the disk cache if there."""
+def _losses(
+    lm: Callable[[], FrozenLM],
+    settings: LMSettings,
+    tokens: Tensor,
+    sae: nn.Module,
+    fingerprint: str | None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return losses of the clean model and of zeros, and losses with the SAE, by position."""
 
-    def compute() -> dict[str, Tensor]:
-        losses, log_probs = lm.token_losses(tokens, spliced(lm, mask, torch.zeros_like))
-        return {"losses": losses.cpu(), "kl": _divergence(clean[1], log_probs).cpu()}
+    @cache
+    def clean() -> tuple[Tensor, Tensor]:
+        return lm().token_losses(tokens)
 
-    key = {
-        "kind": "zero ablation/1",
-        "model": model_fingerprint(lm.name),
-        "hook_name": lm.hook_name,
-        "dtype": str(lm.autocast_dtype),
-        "center_residuals": lm.center_residuals,
-        "tokens": [hashlib.sha256(tokens.numpy().tobytes()).hexdigest(), *tokens.shape],
-    }
-    return {k: v.to(clean[0].device) for k, v in cached_tensors(key, compute).items()}
+    def both_ends() -> dict[str, Tensor]:
+        mask = _spliced_positions(lm(), tokens)
+        zero, log_probs = lm().token_losses(tokens, spliced(lm(), mask, torch.zeros_like))
+        kl = _divergence(clean()[1], log_probs)
+        found = {"clean": clean()[0], "zero": zero, "kl": kl, "mask": mask}
+        return {name: tensor.cpu() for name, tensor in found.items()}
+
+    model = model_fingerprint(settings.name)
+    key = tokens_key("losses without an SAE/1", model, settings, tokens)
+    ends = cached_tensors(key, both_ends)
+
+    def with_sae() -> dict[str, Tensor]:
+        splice = spliced(lm(), ends["mask"].to(lm().device), lambda x: sae(x).recons)
+        losses, log_probs = lm().token_losses(tokens, splice)
+        return {"losses": losses.cpu(), "kl": _divergence(clean()[1], log_probs).cpu()}
+
+    if fingerprint is None:
+        return ends, with_sae()
+    key = tokens_key("losses with an SAE/1", model, settings, tokens) | {"sae": fingerprint}
+    return ends, cached_tensors(key, with_sae)
 
 
 def _divergence(

@@ -1,7 +1,7 @@
 """The stream of residuals beside plain transformers and SAELens.
 
-python tests/benchmarks/bench_streaming.py: all contenders run the same contexts through the same eleven layers of SmolLM2 in one process, in
-turn: a round is a few batches of each. Ours is the data module's training stream, windows filled
+python tests/benchmarks/bench_streaming.py: all contenders run the same contexts through the same
+eleven layers of SmolLM2 in one process, in turn: a round is a few batches of each. Ours is the data module's training stream, windows filled
 and shuffled, labelled points mixed in. `--tokens 1000000` is the long run, without SAELens;
 `--memory` streams 2M tokens through one layer and prints the process's size as it goes.
 """
@@ -140,7 +140,7 @@ def lens_contenders(data: ActivationDataModule, n_batches: int) -> dict[str, Tur
     bridge = TransformerBridge.boot_transformers(
         SMOLLM2, hf_model=model, tokenizer=tokenizer, device="cpu"
     )
-    contexts = data._contexts("train").read(range(4096))
+    contexts = data.background.train().read(range(4096))
     return {
         f"SAELens, {name}": lens_turns(bridge, contexts, data, n_batches, autocast)
         for name, autocast in (("default", False), ("autocast", True))
@@ -215,7 +215,13 @@ def main() -> None:
         return
     data = ActivationDataModule(hook_name=HOOK, cache_stream=False)
     data.setup("fit")
-    compare(contenders(data, arguments.batches, arguments.tokens < 1_000_000), arguments.tokens)
+    turns = {OURS: our_turns(data, arguments.batches)}
+    turns |= plain_contenders(data, arguments.batches)
+    if arguments.tokens < LONG:
+        turns |= lens_contenders(data, arguments.batches)
+    else:
+        turns = {name: turns[name] for name in (OURS, SAME_DTYPE)}
+    compare(turns, arguments.tokens)
 
 
 if __name__ == "__main__":
