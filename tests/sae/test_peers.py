@@ -7,6 +7,7 @@ configs are what those libraries write.
 import importlib
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from torch.testing import assert_close
 
 from saerepgeo.sae.load import load_sae
 from saerepgeo.types import SparseLatents
+
+# sparsify takes Triton where it is installed, and then needs a GPU
+os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
 
 D_IN, D_SAE, K, STEPS = 12, 40, 5, 12
 NAME = "dictionary_learning"
