@@ -18,6 +18,16 @@ GPT2_SAE = "jbloom/GPT2-Small-OAI-v5-32k-resid-post-SAEs"
 PYTHIA_SAE = "ctigges/pythia-70m-deduped__res-sm_processed"
 GEMMA_SAE = "canrager/saebench_gemma-2-2b_width-2pow16_date-1109"
 
+RELEASES = {
+    "gpt2-small": ("gpt2-small-resid-post-v5-32k", "blocks.11.hook_resid_post"),
+    "pythia-70m": ("pythia-70m-deduped-res-sm", "blocks.5.hook_resid_post"),
+    "gemma-2-2b": (
+        "sae_bench_gemma-2-2b_topk_width-2pow16_date-1109",
+        "blocks.19.hook_resid_post__trainer_0",
+    ),
+}
+"""By overlay in configs/models: release and id in SAELens' registry."""
+
 SENTENCES = [
     f"{item} is the {place} of the year, and {item} comes after the rain."
     for item in ("January", "February", "Monday", "Sunday", "fire", "water", "earth", "air")

@@ -57,7 +57,9 @@ class SAESource:
         """
         from saerepgeo.sae.fixed import check_fixed_use
 
-        check_fixed_use(self.read_config(), stage)
+        check_fixed_use(
+            self.read_config(), getattr(stage, "value", stage)
+        )  # Lightning's is an enum
 
     def read_config(self) -> dict[str, Any]:
         """Return the SAE's config (d_in, d_sae, metadata, …) without reading any weights."""
