@@ -83,7 +83,7 @@ def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[N
     repository = name if repository is None else repository
     try:
         yield
-    except Exception as error:
+    except _failures() as error:
         problem = problem_of(error)
         if problem not in ("gated", "missing", "offline", "disk") and discard_damaged(repository):
             problem = "damaged"
@@ -127,6 +127,19 @@ _ERRORS: dict[Problem, type[Exception]] = {
     "interrupted": ConnectionError,
     "damaged": ConnectionError,
 }
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what fetching raises, and reading a file whose content is not what it should be."""
+    from pickle import UnpicklingError
+
+    from huggingface_hub.errors import HfHubHTTPError
+    from safetensors import SafetensorError
+
+    # the hub's own error derives from the base of its HTTP library, which changes with the version
+    of_transfer = (OSError, *HfHubHTTPError.__bases__)
+    of_content = (ValueError, LookupError, TypeError, RuntimeError, EOFError)
+    return (*of_transfer, SafetensorError, UnpicklingError, *of_content)
 
 
 def _problem_by_class(error: BaseException) -> Problem | None:
