@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.build import new_sae
-from saerepgeo.sae.sharding import check_strategy, split, whole
+from saerepgeo.sae.sharding import check_run, split, whole
 
 WORLD = 2
 Found = list[dict[str, Tensor]]
@@ -106,12 +106,20 @@ def test_what_cannot_be_split_is_refused(sae: Any, mesh: Any, message: str) -> N
         split(new_sae(d_in=4, d_sae=16, **sae), mesh)
 
 
-def test_checkpoints_with_a_pickled_index_are_refused() -> None:
+def run_of(**settings: Any) -> Any:
     from lightning.pytorch.strategies import ModelParallelStrategy
 
-    check_strategy(ModelParallelStrategy(save_distributed_checkpoint=False))
-    with pytest.raises(ValueError, match="save_distributed_checkpoint"):
-        check_strategy(ModelParallelStrategy())
+    is_testing = settings.pop("is_testing", False)
+    strategy = ModelParallelStrategy(**settings)
+    return SimpleNamespace(testing=is_testing, predicting=False, strategy=strategy)
+
+
+def test_checkpoints_with_a_pickled_index_and_analyses_are_refused() -> None:
+    check_run(run_of(save_distributed_checkpoint=False))
+    with pytest.raises(ValueError, match="`save_distributed_checkpoint` must be false"):
+        check_run(run_of())
+    with pytest.raises(ValueError, match="only `fit` and `validate`"):
+        check_run(run_of(save_distributed_checkpoint=False, is_testing=True))
 
 
 def test_a_model_that_is_not_split_is_whole() -> None:

@@ -23,7 +23,7 @@ from saerepgeo.modules.intervention import intervene
 from saerepgeo.modules.validation import ValidationFigures
 from saerepgeo.optimization import adam, clip_gradients_, warmup_plateau_decay
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.sae.sharding import check_strategy, split
+from saerepgeo.sae.sharding import check_run, split
 from saerepgeo.sae.source import SAESource
 from saerepgeo.seeds import generator_for
 from saerepgeo.types import ActivationBatch, ConceptActivations, SAEOutput, SparseLatents
@@ -103,7 +103,7 @@ class SeparabilityModule(LightningModule):
             return
         self.sae = self.source.build(self.hparams["seed"])
         if self.device_mesh is not None:
-            check_strategy(self.trainer.strategy)
+            check_run(self.trainer)
             self.sae = split(self.sae, self.device_mesh)
         n_items = self._data.prompts.n_items
         self.register_buffer("variance", torch.zeros(()))

@@ -9,7 +9,7 @@ from torch import nn
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.split import SplitSAE
 
-__all__ = ["check_strategy", "split", "whole"]
+__all__ = ["check_run", "split", "whole"]
 
 
 def split(model: SAEModel, mesh: Any) -> SplitSAE:
@@ -17,9 +17,14 @@ def split(model: SAEModel, mesh: Any) -> SplitSAE:
     return SplitSAE(model.sae, float(model.input_scale), mesh)
 
 
-def check_strategy(strategy: Any) -> None:
-    """Raise ValueError where Lightning's strategy would write checkpoints that hold pickles."""
-    if getattr(strategy, "_save_distributed_checkpoint", False):
+def check_run(trainer: Any) -> None:
+    """Raise ValueError where a run cannot be split: it analyses, or would write pickles."""
+    if trainer.testing or trainer.predicting:
+        raise ValueError(
+            "only `fit` and `validate` divide an SAE between devices; run the analyses on one, "
+            "without `ModelParallelStrategy`"
+        )
+    if getattr(trainer.strategy, "_save_distributed_checkpoint", False):
         raise ValueError(
             "`save_distributed_checkpoint` must be false: torch writes and reads the index of a "
             "distributed checkpoint as a pickle; set it in the strategy's init_args"
