@@ -1,11 +1,13 @@
 """`python -m saerepgeo reproduce`: cases 1–3 for the chosen models, and one closing table."""
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,8 @@ __all__ = ["Outcome", "closing_table", "main"]
 
 DEFAULT_OUTPUT = "outputs"
 """Where the shipped configs write."""
+SIGNALLED = 128
+"""Exit status of a process that a signal ended, less the signal's number."""
 
 
 class Outcome(NamedTuple):
@@ -29,10 +33,14 @@ class Outcome(NamedTuple):
     error: str | None
     """One line, or None where all went well."""
     findings: list[str]
+    status: int = 0
+    """Above 128, a signal ended it."""
 
 
 def main(args: Sequence[str]) -> int:
     """Run the cases; return 0 if all went well, 1 where a model or a case could not be had.
+
+    A signal ends the run after the table of what was done, with status 128 + its number.
 
     Raises:
         ValueError: the configs are not found, or an unknown model is named.
@@ -41,14 +49,16 @@ def main(args: Sequence[str]) -> int:
     configs = _config_folder(chosen.configs)
     overlays = [_overlay(configs, name) for name in chosen.models]
     outcomes = []
-    for overlay in overlays:
-        for case in chosen.cases:
-            outcome = _run(configs, overlay, case, chosen.concepts, chosen.output)
-            outcomes.append(outcome)
-            if outcome.error is not None:
-                print(f"{overlay.stem}, case {case}: {outcome.error}", file=sys.stderr)
+    for overlay, case in product(overlays, chosen.cases):
+        outcome = _run(configs, overlay, case, chosen.concepts, chosen.output)
+        outcomes.append(outcome)
+        if outcome.error is not None:
+            print(f"{overlay.stem}, case {case}: {outcome.error}", file=sys.stderr)
+        if outcome.status > SIGNALLED:
+            break
     print(closing_table(outcomes))
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+    stopped = [outcome.status for outcome in outcomes if outcome.status > SIGNALLED]
+    return stopped[0] if stopped else int(any(outcome.error for outcome in outcomes))
 
 
 def closing_table(outcomes: Sequence[Outcome]) -> str:
@@ -102,7 +112,7 @@ def _run(
 ) -> Outcome:
     from saerepgeo.cli import main as run_command
 
-    start, error = time.monotonic(), None
+    start, error, status = time.monotonic(), None, 0
     findings: list[str] = []
     with _relocated(configs / f"case{case}.yaml", output) as config:
         args = ["test", "--config", str(config), "--config", str(overlay)]
@@ -114,9 +124,13 @@ def _run(
             findings = _findings(case, _model_of(config, overlay), concepts, Path(output))
         except (ValueError, OSError, RuntimeError) as failure:
             error = " ".join(str(failure).split()) or type(failure).__name__
-        except SystemExit as failure:  # the parser has said why on stderr
-            error = f"bad configuration (exit status {failure.code})"
-    return Outcome(overlay.stem, case, time.monotonic() - start, error, findings)
+        except SystemExit as failure:
+            status = failure.code if isinstance(failure.code, int) else 1
+            # else the parser has said why on stderr
+            error = f"bad configuration (exit status {status})"
+    if status > SIGNALLED:
+        error = f"stopped by {signal.Signals(status - SIGNALLED).name}"
+    return Outcome(overlay.stem, case, time.monotonic() - start, error, findings, status)
 
 
 @contextmanager

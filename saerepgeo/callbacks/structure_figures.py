@@ -41,9 +41,9 @@ def cluster_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str
         n_named = int((view.items >= 0).sum())
         bottom.set_title(f"{SIDES[side]}: {len(items)} items (n = {n_named} named)", fontsize=9)
         _scatter(bottom, flat, view.items, list(items))
+        unit = "residual units" if view.scales is not None else "UMAP's units"
         for axis in (top, bottom):
-            axis.set_xlabel(f"principal component 1 ({share[0]:.0%} of the variance)", fontsize=8)
-            axis.set_ylabel(f"principal component 2 ({share[1]:.0%})", fontsize=8)
+            _name_axes(axis, share, unit)
     handles, labels = axes[1][0].get_legend_handles_labels()
     legend = {"loc": "outside lower center", "ncols": 7, "fontsize": 7}
     figure.legend(handles, labels, title="items (lower row)", title_fontsize=7, **legend)
@@ -77,8 +77,7 @@ def tree_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) 
             f"MST weight {float(tree.lengths.sum()):.4g}",
             fontsize=9,
         )
-        axis.set_xlabel(f"principal component 1 ({share[0]:.0%} of the variance)", fontsize=8)
-        axis.set_ylabel(f"principal component 2 ({share[1]:.0%})", fontsize=8)
+        _name_axes(axis, share, "residual units")
     figure.suptitle(f"{title}: tree in all dimensions, drawn in two", fontsize=10)
     return figure
 
@@ -147,6 +146,7 @@ def null_figure(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
     axis.set_yticks(range(len(TESTED)), TESTED)
     axis.invert_yaxis()
     axis.set_xscale("log")
+    axis.margins(x=0.12)  # room for the p-values
     axis.set_xlabel("figure ÷ mean of its null, for counts at least 1; bars: 95 % intervals")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
@@ -167,6 +167,14 @@ def _plane(points: Tensor) -> tuple[Tensor, list[float]]:
     missing = 2 - flat.shape[1]
     flat = torch.nn.functional.pad(flat, (0, missing))
     return flat, [*share.tolist(), 0.0, 0.0][:2]
+
+
+def _name_axes(axis: Any, share: list[float], unit: str) -> None:
+    for number, name in enumerate((axis.set_xlabel, axis.set_ylabel)):
+        name(
+            f"principal component {number + 1} ({unit}; {share[number]:.0%} of variance)",
+            fontsize=8,
+        )
 
 
 def _numbered(axis: Any, flat: Tensor, clusters: Tensor, n_clusters: int) -> None:
