@@ -1,6 +1,7 @@
 """Case 3 on latents: shift the centroids of a concept's clusters, decode, measure the error."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -65,20 +66,34 @@ def intervene(
     walks: dict[float, Walk] = {}
     displaced: dict[tuple[str, float], Displaced] = {}
     concept = _outside_inference_mode(concept)
-    points = item_points(sae, concept)
-    if "paper" in protocols:
-        found, walks = _paper(sae, concept, tokenizer, scale_factors, cluster_labels)
-        rows += found
-    if "sound" in protocols:
-        generator = generator_for(SEED, f"random directions/{concept.concept}")
-        found, displaced = sound_rows(points, scale_factors, generator)
-        rows += found
+    with _frozen(sae):
+        points = item_points(sae, concept)
+        if "paper" in protocols:
+            found, walks = _paper(sae, concept, tokenizer, scale_factors, cluster_labels)
+            rows += found
+        if "sound" in protocols:
+            generator = generator_for(SEED, f"random directions/{concept.concept}")
+            found, displaced = sound_rows(points, scale_factors, generator)
+            rows += found
     moments = class_moments(points.effective, points.labels, points.n_items)
     items = tuple(n for n, count in zip(concept.items, moments.counts, strict=True) if count > 0)
     about = {"concept": concept.concept, "model": model}
     return Intervention(
         model, [about | row for row in rows], walks, displaced, items, centroids(moments).float()
     )
+
+
+@contextmanager
+def _frozen(sae: SAEModel) -> Iterator[None]:
+    """Spare the gradient of the SAE's weights, whose latents alone move."""
+    trained = [p for p in sae.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _outside_inference_mode(concept: ConceptActivations) -> ConceptActivations:
