@@ -115,10 +115,20 @@ class ActivationDataModule(LMDataModule):
             h["seed"],
         )
 
-    def concept(self, name: str, with_padding: bool = False) -> ConceptActivations:
-        """Return all prompts of the concept `name` with their residuals (cached on disk)."""
+    def concept(
+        self, name: str, with_padding: bool = False, hook_name: str | None = None
+    ) -> ConceptActivations:
+        """Return all prompts of the concept `name` with their residuals (cached on disk).
+
+        `hook_name` reads another hook than this module's, e.g. the one that a transcoder writes;
+        where nothing is cached the model is loaded once more for it.
+        """
+        settings, prompts = self.lm_settings, self.prompts[name]
+        if hook_name is None:
+            return concept_activations(prompts, settings, lambda: self.lm, with_padding)
+        settings = settings._replace(hook_name=hook_name)
         return concept_activations(
-            self.prompts[name], self.lm_settings, lambda: self.lm, with_padding
+            prompts, settings, lambda: self._load_lm(hook_name), with_padding
         )
 
     def statistics(self) -> ResidualStatistics:

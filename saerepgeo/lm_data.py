@@ -24,11 +24,12 @@ class LMDataModule(LightningDataModule):
     def lm(self) -> FrozenLM:
         """The language model; loaded when first needed, never if all activations are cached."""
         if self._lm is None:
-            h = self.hparams
-            self._lm = FrozenLM.load(
-                h["lm"], h["hook_name"], h["lm_dtype"], self._device, h["center_residuals"]
-            )
+            self._lm = self._load_lm(self.hparams["hook_name"])
         return self._lm
+
+    def _load_lm(self, hook_name: str) -> FrozenLM:
+        h = self.hparams
+        return FrozenLM.load(h["lm"], hook_name, h["lm_dtype"], self._device, h["center_residuals"])
 
     @cached_property
     def tokenizer(self) -> LMTokenizer:

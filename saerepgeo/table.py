@@ -16,7 +16,6 @@ from saerepgeo.geometry.separation import class_moments, fisher_ratio, relative_
 from saerepgeo.metrics import L0, FractionVarianceUnexplained
 from saerepgeo.modules.concept_cloud import concept_cloud
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.types import ConceptActivations
 
 __all__ = ["GeometryTable", "geometry_table"]
 
@@ -57,8 +56,8 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
     centred points (exponential of the spectrum's entropy), `dimension` (TwoNN), `relative_aedp`
     (distance between the items' centroids in units of the scatter within items), `fisher_ratio`
     (scatter between over within); of the latents also `fvu` (fraction of variance unexplained) and
-    `l0`. What is undefined, for want of points or items, is NaN and prints as a dash; so is the
-    `fvu` of a transcoder, which does not reconstruct the residuals that it reads.
+    `l0`. What is undefined, for want of points or items, is NaN and prints as a dash. The
+    `fvu` of a transcoder is that of the activations at the hook that it writes.
 
     Raises:
         ValueError: data and SAE disagree (see `saerepgeo.agreement`), before the model is loaded.
@@ -69,13 +68,15 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
     was_training = sae.training
     sae.eval()
     try:
-        rows = [row for name in data.prompts.names for row in _concept(data.concept(name), sae)]
+        rows = [row for name in data.prompts.names for row in _rows(data, name, sae)]
     finally:
         sae.train(was_training)
     return GeometryTable(rows)
 
 
-def _concept(concept: ConceptActivations, sae: SAEModel) -> list[dict[str, Any]]:
+def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str, Any]]:
+    concept, out = data.concept(name), sae.hook_name_out
+    outputs = None if out is None else data.concept(name, hook_name=out)
     cloud = concept_cloud(concept)
     labels = cloud.labels[cloud.is_mention]
     chosen = cloud._replace(rows=cloud.rows[cloud.is_mention]).within(concept.is_real)
@@ -83,8 +84,8 @@ def _concept(concept: ConceptActivations, sae: SAEModel) -> list[dict[str, Any]]
     residuals = concept.residuals[chosen].to(device)
     found, normalization = sae.encode_prompts(concept.residuals.to(device), chosen.to(device))
     fvu, l0 = FractionVarianceUnexplained(), L0()
-    if sae.hook_name_out is None:
-        fvu.update(sae.decode(found, normalization).float(), residuals)
+    targets = residuals if outputs is None else outputs.residuals[chosen].to(device)
+    fvu.update(sae.decode(found, normalization).float(), targets)
     l0.update(found)
     about = {"points": len(labels), "items": int(labels.unique().numel())}
     latents = sae.effective_latents(found).float()

@@ -79,7 +79,7 @@ def test_disagreement_is_named_before_the_model_is_loaded(
     def refuse(*_: Any) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("saerepgeo.data.FrozenLM.load", refuse)
+    monkeypatch.setattr("saerepgeo.lm_data.FrozenLM.load", refuse)
     data = ActivationDataModule(**(tiny_data | {"hook_name": "blocks.0.hook_resid_post"}))
     with pytest.raises(ValueError, match=r"SAE and data module disagree: .*`blocks\.1\.hook"):
         geometry_table(data, saerepgeo.load_sae(path=saved))

@@ -14,7 +14,7 @@ from saerepgeo.modules.sound_intervention import Displaced, ItemPoints, sound_ro
 from saerepgeo.prompts import token_filter
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.seeds import generator_for
-from saerepgeo.types import ConceptActivations, Int, SparseLatents
+from saerepgeo.types import ConceptActivations, Float, Int, SparseLatents
 
 __all__ = ["Intervention", "intervene", "item_points", "paper_points"]
 
@@ -47,6 +47,7 @@ def intervene(
     protocols: Sequence[Protocol] = ("paper", "sound"),
     scale_factors: Sequence[float] = SCALE_FACTORS,
     cluster_labels: Int[Tensor, "point"] | None = None,
+    outputs: Float[Tensor, "prompt position d_out"] | None = None,
 ) -> Intervention:
     """Return both protocols' interventions on the latents of one concept.
 
@@ -59,6 +60,7 @@ def intervene(
         scale_factors: α.
         cluster_labels: of all positions, flattened, for the paper's protocol; by default those of
             case 2 (standardised, unit rows, UMAP to 50 coordinates, HDBSCAN).
+        outputs: what a transcoder reconstructs, at the same positions; by default the residuals.
 
     Fewer than two clusters give, for `paper`, one row whose `reason` says so.
     """
@@ -67,9 +69,9 @@ def intervene(
     displaced: dict[tuple[str, float], Displaced] = {}
     concept = _outside_inference_mode(concept)
     with _frozen(sae):
-        points = item_points(sae, concept)
+        points = item_points(sae, concept, outputs)
         if "paper" in protocols:
-            found, walks = _paper(sae, concept, tokenizer, scale_factors, cluster_labels)
+            found, walks = _paper(sae, concept, tokenizer, scale_factors, cluster_labels, outputs)
             rows += found
         if "sound" in protocols:
             generator = generator_for(SEED, f"random directions/{concept.concept}")
@@ -112,8 +114,9 @@ def _paper(
     tokenizer: Any,
     scale_factors: Sequence[float],
     cluster_labels: Tensor | None,
+    outputs: Tensor | None,
 ) -> tuple[list[dict[str, Any]], dict[float, Walk]]:
-    points = paper_points(sae, concept, tokenizer, cluster_labels)
+    points = paper_points(sae, concept, tokenizer, cluster_labels, outputs)
     n_clusters = len(points.clusters[points.clusters >= 0].unique())
     n_points = int(points.passes.sum())
     if n_clusters < 2 or n_points == 0:
@@ -134,9 +137,10 @@ def paper_points(
     concept: ConceptActivations,
     tokenizer: Any,
     cluster_labels: Int[Tensor, "point"] | None = None,
+    outputs: Float[Tensor, "prompt position d_out"] | None = None,
 ) -> PaperPoints:
     """Return every position of every prompt, BOS and padding included, clustered as in case 2."""
-    residuals = concept.residuals.flatten(0, 1)
+    residuals = (concept.residuals if outputs is None else outputs).flatten(0, 1)
     everywhere = torch.ones_like(concept.is_real)
     latents = _dense(sae.encode_prompts(concept.residuals, everywhere).latents)
     if cluster_labels is None:
@@ -148,7 +152,11 @@ def paper_points(
 
 
 @torch.no_grad()
-def item_points(sae: SAEModel, concept: ConceptActivations) -> ItemPoints:
+def item_points(
+    sae: SAEModel,
+    concept: ConceptActivations,
+    outputs: Float[Tensor, "prompt position d_out"] | None = None,
+) -> ItemPoints:
     """Return the last token of each item's mention; prompts that agree up to it count once."""
     seen: dict[tuple[int, ...], int] = {}
     for row, position in enumerate(concept.item_positions.tolist()):
@@ -156,7 +164,7 @@ def item_points(sae: SAEModel, concept: ConceptActivations) -> ItemPoints:
     rows = torch.tensor(sorted(seen.values()))
     chosen = torch.zeros_like(concept.is_real[rows])
     chosen[torch.arange(len(rows)), concept.item_positions[rows]] = True
-    residuals = concept.residuals[rows][chosen]
+    residuals = (concept.residuals if outputs is None else outputs)[rows][chosen]
     encoded = sae.encode_prompts(concept.residuals[rows], chosen)
     raw = encoded.latents
     if not isinstance(raw, SparseLatents):

@@ -167,7 +167,18 @@ class SeparabilityModule(LightningModule):
         data = self._data
         name = model_name(data.hparams["lm"], data.hparams["hook_name"])
         with torch.inference_mode(False), torch.enable_grad():
-            return {"result": intervene(self.sae, batch, data.tokenizer.tokenizer, name)}
+            outputs = self._outputs(batch.concept)
+            found = intervene(self.sae, batch, data.tokenizer.tokenizer, name, outputs=outputs)
+            return {"result": found}
+
+    def _outputs(self, concept: str) -> Tensor | None:
+        """Return what a transcoder reconstructs of a concept's prompts."""
+        out = self.sae.hook_name_out
+        if out is None:
+            return None
+        with_padding = self._data.hparams["test_with_padding"]
+        outputs: Tensor = self._data.concept(concept, with_padding, out).residuals
+        return outputs.to(self.device)
 
     def configure_optimizers(self) -> Any:
         """Return Adam, with warm-up, a plateau, and a linear decay at the end."""

@@ -122,8 +122,14 @@ class Transcoder(FixedSAE):
 
     @property
     def hook_name_out(self) -> str:
-        """The hook whose activations are reconstructed."""
-        return str(self.metadata.get("hook_name_out") or "an output that its metadata do not name")
+        """The hook whose activations are reconstructed; ValueError where the metadata lack it."""
+        name = self.metadata.get("hook_name_out")
+        if not name:
+            raise ValueError(
+                f"the metadata of a {self.architecture} must name the hook that it reconstructs "
+                "(`hook_name_out`), got none; add it to cfg.json"
+            )
+        return str(name)
 
     def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
         """Return the latents of activations at the hook that is read, and what `decode` adds."""
@@ -152,8 +158,7 @@ def check_fixed_use(config: dict[str, Any], stage: str) -> None:
 
     A FixedSAE is not trained. `validate` and `predict` encode points without their context and
     compare reconstructions with the residuals that were read: neither a temporal SAE nor a
-    transcoder can. Case 3's `test` compares with the residuals too, which a transcoder does not
-    reconstruct.
+    transcoder can. Case 3's `test` needs to know what a transcoder reconstructs.
 
     Raises ValueError with one line that says what can be done instead.
 
@@ -161,17 +166,20 @@ def check_fixed_use(config: dict[str, Any], stage: str) -> None:
     """
     architecture = config.get("architecture", "standard")
     kind = FIXED.get(architecture)
-    if kind is None or (stage == "test" and kind is TemporalSAE):
+    out = (config.get("metadata") or {}).get("hook_name_out")
+    is_known = kind is TemporalSAE or bool(out)
+    if kind is None or (stage == "test" and is_known):
         return
-    cases = "configs/case1.yaml or case2.yaml"
-    if kind is TemporalSAE:
-        reason = "encodes whole prompts and has no training form"
-        cases = "configs/case1.yaml, case2.yaml or case3.yaml"
-    elif stage == "fit":
+    cases = "configs/case1.yaml, case2.yaml or case3.yaml"
+    if stage == "fit":
         reason = "has no training form"
-    else:
-        out = (config.get("metadata") or {}).get("hook_name_out") or "another hook"
+    elif kind is TemporalSAE:
+        reason = "encodes whole prompts and no points alone"
+    elif out:
         reason = f"reconstructs `{out}` and not the residuals that it reads"
+    else:
+        reason = "reconstructs a hook that its metadata do not name (hook_name_out)"
+        cases = "configs/case1.yaml or case2.yaml"
     raise ValueError(
         f"`sae` is a {architecture} SAE, which {reason}: `{stage}` cannot use it here; run `test` "
         f"with {cases}"

@@ -148,14 +148,16 @@ def test_points_without_context_are_refused(tmp_path: Path, prompts: Tensor) -> 
         ("temporal", "fit", "has no training form: `fit` cannot use it here; run `test` with conf"),
         ("temporal", "validate", "encodes whole prompts"),
         ("transcoder", "fit", "has no training form"),
-        ("transcoder", "test", "reconstructs `blocks.1.hook_mlp_out` and not the residuals that"),
+        ("transcoder", "validate", "reconstructs `blocks.1.hook_mlp_out` and not the residuals"),
+        ("skip_transcoder", "test", "reconstructs a hook that its metadata do not name.*case2"),
     ],
 )
 def test_what_it_cannot_do_is_said_before_weights_are_read(
     tmp_path: Path, architecture: str, stage: str, message: str
 ) -> None:
     lens = lens_sae(architecture)
-    lens.cfg.metadata.hook_name_out = "blocks.1.hook_mlp_out"
+    if architecture == "transcoder":
+        lens.cfg.metadata.hook_name_out = "blocks.1.hook_mlp_out"
     lens.save_model(tmp_path)
     (tmp_path / "sae_weights.safetensors").unlink()
     source = SAESource(path=str(tmp_path))
@@ -195,16 +197,45 @@ def test_the_random_dictionary_is_as_sparse(
         assert_close(random.encode_prompts(prompts, chosen).latents, alone.latents)
 
 
-@pytest.mark.parametrize("name", ["temporal", "transcoder"])
-def test_a_table_of_its_latents(tmp_path: Path, tiny_data: dict[str, Any], name: str) -> None:
-    lens = lens_sae(name)
+def test_figures_of_a_transcoder_are_of_the_hook_that_it_writes(
+    tmp_path: Path, tiny_data: dict[str, Any]
+) -> None:
+    reads, writes = "blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"
+    lens = lens_sae("skip_transcoder", d_out=D_IN)
+    lens.cfg.metadata.hook_name, lens.cfg.metadata.hook_name_out = reads, writes
+    lens.save_model(tmp_path)
+    model = load_sae(path=tmp_path)
+    data = ActivationDataModule(**(tiny_data | {"concepts": ["days"], "hook_name": reads}))
+    inputs, outputs = data.concept("days"), data.concept("days", hook_name=writes)
+    assert not torch.equal(inputs.residuals, outputs.residuals)
+    points = item_points(model, inputs, outputs.residuals)
+    with torch.no_grad():
+        all_recons = lens(inputs.residuals)
+    found = points.recons_under(torch.ones_like(points.effective.values))
+    rows = [int((outputs.residuals == y).all(-1).any(-1).nonzero()[0]) for y in points.residuals]
+    at = inputs.item_positions[rows]
+    assert_close(points.residuals, outputs.residuals[rows, at])
+    expected = all_recons[rows, at]
+    assert_close(found, expected, rtol=0.0, atol=1e-6 * float(expected.abs().max()))
+
+    row = list(geometry_table(data, model))[1]
+    error = (expected - points.residuals).square().sum()
+    variance = (points.residuals - points.residuals.mean(0)).square().sum()
+    assert row["fvu"] == pytest.approx(float(error / variance), rel=1e-4)
+
+
+def test_a_table_of_a_temporal_sae(tmp_path: Path, tiny_data: dict[str, Any]) -> None:
+    lens = lens_sae("temporal")
     lens.cfg.metadata.hook_name = tiny_data["hook_name"]
-    lens.cfg.metadata.hook_name_out = None if name == "temporal" else "blocks.1.hook_mlp_out"
     lens.save_model(tmp_path)
     data = ActivationDataModule(**(tiny_data | {"concepts": ["days"]}))
     row = list(geometry_table(data, load_sae(path=tmp_path)))[1]
-    assert row["l0"] > 0
-    assert (row["fvu"] == row["fvu"]) is (name == "temporal"), "undefined for a transcoder"
+    concept = data.concept("days")
+    at = torch.zeros_like(concept.is_real)
+    at[torch.arange(len(at)), concept.item_positions] = True
+    latents = lens.encode(concept.residuals)[at]
+    assert row["l0"] == pytest.approx(float((latents > 0).sum(1).float().mean()), rel=0.05)
+    assert row["fvu"] > 0
 
 
 def test_interventions_keep_what_the_context_predicts(
