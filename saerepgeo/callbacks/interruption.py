@@ -82,6 +82,7 @@ class Interruption(Callback):
     def _stop_test(self) -> None:
         if self.received is None:
             return
+        self._restore()
         name = signal.Signals(self.received).name
         print(
             f"stopped by {name}; the results of {self._n_finished} finished concepts are kept",
