@@ -4,6 +4,7 @@ The pre-activations are computed densely (in bf16 under autocast) and the k larg
 (value, index) pairs; whatever comes after reads just those pairs (see `differentiable`).
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +23,8 @@ def select_topk(
 ) -> tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]:
     """Return the k largest scores of every point and where they are, in no order.
 
-    On the CPU wide rows are first reduced to the maxima of groups of eight columns: the k largest
-    scores lie in the k groups with the largest maxima, so that the slow selection sees few columns.
+    On the CPU wide rows are first reduced to the maxima of groups of eight columns: at least k
+    scores reach the k-th largest maximum, and few more do; the slow selection sees those alone.
     Exact; among equal scores either may be taken.
 
     >>> values, indices = select_topk(torch.tensor([[1.0, 5.0, 3.0]]), 2)
@@ -31,19 +32,41 @@ def select_topk(
     ([3.0, 5.0], [1, 2])
     """
     d_sae = scores.shape[1]
+    if scores.device.type == "cpu" and d_sae % _GROUP == 0 and d_sae // _GROUP >= 4 * k:
+        found = _select_by_groups(scores, k)
+        if found is not None:
+            return found
+    values, indices = scores.topk(k, dim=1, sorted=False)
+    return values, indices
+
+
+def _select_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """Return the k largest of every row, or None where the maxima of groups tell too little."""
+    n_points, d_sae = scores.shape
+    # NumPy's partition and comparisons are vectorised, torch's are not. The bits of 16-bit floats
+    # are ordered as the floats are, except below zero.
+    keys = (scores.view(torch.int16) if scores.element_size() == 2 else scores).detach().numpy()
     n_groups = d_sae // _GROUP
-    if scores.device.type != "cpu" or d_sae % _GROUP or n_groups < 4 * k:
-        values, indices = scores.topk(k, dim=1, sorted=False)
-        return values, indices
-    maxima = scores
-    while maxima.shape[1] > n_groups:
-        half = maxima.shape[1] // 2
-        maxima = torch.maximum(maxima[:, :half], maxima[:, half:])
-    groups = maxima.topk(k, dim=1, sorted=False).indices
-    members = torch.arange(0, d_sae, n_groups, device=scores.device)
-    columns = (groups[:, :, None] + members).flatten(1)
-    values, picked = scores.gather(1, columns).topk(k, dim=1, sorted=False)
-    return values, columns.gather(1, picked)
+    maxima = keys.reshape(n_points, _GROUP, n_groups).max(axis=1)
+    kth = n_groups - k
+    least = np.partition(maxima, kth, axis=1)[:, kth, None]
+    if not (least >= 0).all():  # too few positive scores, or not a number
+        return None
+    rows, groups = np.divmod(np.flatnonzero(maxima >= least), n_groups)
+    members = (rows * d_sae + groups)[:, None] + np.arange(0, d_sae, n_groups)
+    reaches = keys.reshape(-1)[members] >= least[rows]
+    flat = members[reaches]
+    offsets = np.searchsorted(flat // d_sae, np.arange(n_points + 1))
+    width = int(np.diff(offsets).max(initial=k))
+    if width > 4 * k:  # many equal scores
+        return None
+    # k to `width` candidates a row; what is read past a row's end does not count
+    places = torch.from_numpy(np.minimum(offsets[:-1, None] + np.arange(width), len(flat) - 1))
+    candidates = torch.from_numpy(flat)[places] if len(flat) else places
+    kept = torch.from_numpy(np.arange(width) < np.diff(offsets)[:, None])
+    values = scores.reshape(-1)[candidates].where(kept, -torch.inf)
+    values, picked = values.topk(k, dim=1, sorted=False)
+    return values, candidates.gather(1, picked) % d_sae
 
 
 def dense_topk(
