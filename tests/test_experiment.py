@@ -1,5 +1,6 @@
 """The experiment: its grid, claims between processes, and whole small runs on a small model."""
 
+import gc
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
 from saerepgeo.callbacks.artifacts import read_rows
 from saerepgeo.experiment import Cell, Experiment, main, run_cells
@@ -73,6 +75,17 @@ def test_cells_of_a_seed_differ_in_nothing_but_the_regularizer(settings):
         for command in commands
     }
     assert len(kept) == 1
+
+
+@LIGHTNINGS_ADVICE
+def test_finished_cells_leave_no_trainer_behind(settings):
+    """A worker runs many cells in one process: what a cell held must be free when it ends."""
+    gc.collect()
+    before = sum(isinstance(o, Trainer) for o in gc.get_objects())
+    run_cells(Experiment(**settings | {"seeds": [0], "n_contexts": 0}))
+    gc.collect()
+    after = sum(isinstance(o, Trainer) for o in gc.get_objects())
+    assert after <= before + 1  # of three cells: Lightning may hold on to its last
 
 
 def test_another_sae_under_the_same_name_is_other_cells(settings, base):

@@ -54,37 +54,63 @@ def dose_response_figure(
         axis.plot(0, 0, "k+", markersize=10, label="λ = 0")
         axis.axhline(0, color="0.8", zorder=0)
         axis.axvline(0, color="0.8", zorder=0)
-        axis.set(title=regularizer, xlabel=f"Δ log {separability}, held-out items")
+        n_seeds = len({key[2] for key in runs if key[0] == regularizer})
+        axis.set(
+            title=f"{regularizer}, n = {n_seeds} seeds",
+            xlabel=f"Δ log {separability}, held-out items",
+        )
+        axis.locator_params(axis="x", nbins=5)
         axis.legend(fontsize="x-small")
     axes[0].set_ylabel(f"Δ log {error}, held-out items")
     return figure
 
 
 def pareto_figure(rows: Sequence[Row], separability: str = "relative_aedp") -> Any:
-    """Return separability of held-out items against FVU of held-out text, means over seeds."""
-    x, y = defaultdict(list), defaultdict(list)
-    for (regularizer, dose, _, labels), pair in _pooled_logs(rows, separability, "mse").items():
-        x[regularizer, labels, dose].append(math.exp(pair[0]))
-    for row in rows:
-        if row["split"] == "text":
-            y[row["regularizer"], row["labels"], float(row["dose"])].append(float(row["fvu"]))
-    figure = new_figure(4.6, 3.8)
+    """Return separability of held-out items against FVU of held-out text, both against λ = 0.
+
+    Points are means over seeds of log ratios to the control of the same seed, whiskers ± one
+    standard error.
+    """
+    logs = _pooled_logs(rows, separability, "mse")
+    fvu = {_run(row): math.log(float(row["fvu"])) for row in rows if row["split"] == "text"}
+    controls = {key[2]: key for key in logs if key[1] == 0 and key in fvu}
+    changes = defaultdict(list)
+    for key in logs.keys() & fvu.keys():
+        control = controls.get(key[2])
+        if control is not None and key != control:
+            change = (logs[key][0] - logs[control][0], fvu[key] - fvu[control])
+            changes[key[0], key[3], key[1]].append(change)
+    figure = new_figure(4.8, 3.8)
     axis = figure.subplots()
-    arms = sorted({key[:2] for key in x if key[2] != 0})
-    for number, arm in enumerate(arms):
-        doses = sorted(
-            [k for k in x if (k[:2] == arm or k[2] == 0) and k in y], key=lambda key: key[2]
+    axis.plot(0, 0, "k+", markersize=10, label="λ = 0")
+    for number, arm in enumerate(sorted({key[:2] for key in changes})):
+        doses = sorted(key[2] for key in changes if key[:2] == arm)
+        x, y = zip(*(zip(*changes[(*arm, dose)], strict=True) for dose in doses), strict=True)
+        is_given = arm[1] == "given"
+        axis.errorbar(
+            [100 * _mean(v) for v in x],
+            [100 * _mean(v) for v in y],
+            xerr=[100 * _standard_error(v) for v in x],
+            yerr=[100 * _standard_error(v) for v in y],
+            fmt=("-" if is_given else ":") + MARKERS[number % len(MARKERS)],
+            color=COLORS[number % len(COLORS)],
+            markersize=4,
+            label=arm[0] if is_given else f"{arm[0]}, shuffled labels",
         )
-        points = [(_mean(x[k]), _mean(y[k])) for k in doses]
-        style = "-" if arm[1] == "given" else ":"
-        name = arm[0] if arm[1] == "given" else f"{arm[0]}, shuffled labels"
-        color = COLORS[number % len(COLORS)]
-        axis.plot(*zip(*points, strict=True), f"{style}o", color=color, label=name, markersize=4)
-        for key, point in zip(doses, points, strict=True):
-            axis.annotate(f"{key[2]:+g}", point, fontsize="xx-small")
-    axis.set(xlabel=f"{separability}, held-out items", ylabel="FVU, held-out text")
-    if arms:
-        axis.legend(fontsize="x-small")
+        for dose, each_x, each_y in zip(doses, x, y, strict=True):
+            axis.annotate(
+                f"{dose:+g}",
+                (100 * _mean(each_x), 100 * _mean(each_y)),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize="xx-small",
+            )
+    axis.set(
+        xlabel=f"Δ {separability}, held-out items [%]",
+        ylabel="Δ FVU, held-out text [%]",
+        title=f"n = {len(controls)} seeds",
+    )
+    axis.legend(fontsize="x-small")
     return figure
 
 
@@ -118,7 +144,8 @@ def centroid_map_figure(
             axis.plot(*start[number].tolist(), "o", color=color, markersize=4)
             axis.annotate(item, end[number].tolist(), fontsize="xx-small")
         axis.plot(end[:, 0], end[:, 1], linestyle="none", marker="x", color="0.3", markersize=4)
-        axis.set(title=name)
+        axis.set(title=name, xlabel="principal axis 1 [residual units]")
+    panels[0].set_ylabel("principal axis 2 [residual units]")
     return figure
 
 
@@ -160,14 +187,24 @@ def _pooled_logs(
             continue
         pair = (float(row[separability]), float(row[error]))
         if all(math.isfinite(value) and value > 0 for value in pair):
-            key = (row["regularizer"], float(row["dose"]), int(row["seed"]), row["labels"])
-            found[key].append((math.log(pair[0]), math.log(pair[1])))
+            found[_run(row)].append((math.log(pair[0]), math.log(pair[1])))
     most = max(map(len, found.values()), default=0)
     return {
         key: (_mean([p[0] for p in pairs]), _mean([p[1] for p in pairs]))
         for key, pairs in found.items()
         if len(pairs) == most
     }
+
+
+def _run(row: Row) -> tuple[str, float, int, str]:
+    return row["regularizer"], float(row["dose"]), int(row["seed"]), row["labels"]
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    n, mean = len(values), _mean(values)
+    if n < 2:
+        return 0.0
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,14 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from saerepgeo.callbacks.artifacts import read_rows, save_figure, write_rows
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.verdict import Verdict, control_contrasts, judge
 from saerepgeo.verdict.paper import paper_statistic
 
-__all__ = ["experiment_rows", "step_costs", "summarize"]
+__all__ = ["experiment_rows", "summarize"]
 
 ENDPOINTS = ("heldout_items", "text")
 """Splits on which the verdict measures the error: the first is the primary one."""
@@ -34,10 +32,10 @@ def summarize(experiment: Experiment) -> str:
     write_rows(folder / "verdicts.csv", [verdict.as_row() for verdict in verdicts])
     contrasts = control_contrasts(rows, FIGURES)
     write_rows(folder / "contrasts.csv", contrasts)
-    costs, paper = step_costs(rows), _paper(folder)
-    _write_json(folder / "verdict.json", _record(experiment, verdicts, costs, paper))
+    paper = _paper(folder)
+    _write_json(folder / "verdict.json", _record(experiment, verdicts, paper))
     _draw(folder, rows, experiment)
-    return _in_words(experiment, verdicts, costs, paper)
+    return _in_words(experiment, verdicts, paper)
 
 
 def experiment_rows(experiment: Experiment) -> list[dict[str, Any]]:
@@ -50,27 +48,13 @@ def experiment_rows(experiment: Experiment) -> list[dict[str, Any]]:
     return rows
 
 
-def step_costs(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the median time of a step of each regularizer over that of the controls."""
-    seconds: dict[str, list[float]] = {}
-    for row in rows:
-        is_timed = row["split"] == "text" and row["seconds_per_step"] == row["seconds_per_step"]
-        if is_timed and row["labels"] == "given":
-            seconds.setdefault(row["regularizer"], []).append(row["seconds_per_step"])
-    medians = {name: float(torch.tensor(found).median()) for name, found in seconds.items()}
-    control = medians.pop("none", None)
-    return {name: found / control for name, found in medians.items()} if control else {}
-
-
 def _paper(folder: Path) -> list[dict[str, Any]]:
     """Return the paper's own statistic, where the intervention on latents has been run."""
     path = folder / "intervention_analysis_results_icd_monge.csv"
     return paper_statistic(read_rows(path)) if path.is_file() else []
 
 
-def _record(
-    experiment: Experiment, verdicts: list[Verdict], costs: dict[str, float], paper: Any
-) -> dict[str, Any]:
+def _record(experiment: Experiment, verdicts: list[Verdict], paper: Any) -> dict[str, Any]:
     finished = [cell for cell in experiment.cells if experiment.result_path(cell).is_file()]
     return {
         "n_cells": len(experiment.cells),
@@ -78,14 +62,11 @@ def _record(
         "primary_endpoint": f"{experiment.error}/{ENDPOINTS[0]}",
         "separability": f"{experiment.separability}/heldout_items",
         "verdicts": [verdict.as_row() for verdict in verdicts],
-        "step_time_over_control": costs,
         "paper_protocol": paper,
     }
 
 
-def _in_words(
-    experiment: Experiment, verdicts: list[Verdict], costs: dict[str, float], paper: Any
-) -> str:
+def _in_words(experiment: Experiment, verdicts: list[Verdict], paper: Any) -> str:
     lines = []
     for endpoint in ENDPOINTS:
         rank = "primary" if endpoint == ENDPOINTS[0] else "secondary"
@@ -95,8 +76,6 @@ def _in_words(
         )
         of_endpoint = [v for v in verdicts if v.error.endswith(f"/{endpoint}")]
         lines += [f"  {verdict.sentence}" for verdict in of_endpoint]
-    for name, ratio in costs.items():
-        lines.append(f"A step with {name} takes {ratio:.2f} times a control's.")
     lines += [f"The paper's statistic: {entry['sentence']}" for entry in paper]
     lines.append(f"Tables and figures are in {experiment.output}")
     return "\n".join(lines)
