@@ -91,6 +91,9 @@ def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
 
     case = CASES[name]
     model = split(make(case), mesh)
+    for parameter in (model.sae.W_enc, model.sae.W_dec, model.sae.b_enc):
+        held = parameter.to_local().untyped_storage().nbytes()  # no view of the whole
+        assert held == parameter.numel() * parameter.itemsize // len(SIZES)
     loss, out = loss_of(model, points_of(case)[rank], case)
     loss.backward()
     found = {"loss": loss.detach(), "recons": out.recons.detach(), "latents": dense(out.latents)}

@@ -223,8 +223,10 @@ def _local_decoder(sae: Any) -> Iterator[None]:
     own = nn.Parameter(parameter.to_local().detach())
     own.grad = None if parameter.grad is None else parameter.grad.to_local()
     sae.W_dec = own
-    yield
-    sae.W_dec = parameter
+    try:
+        yield
+    finally:
+        sae.W_dec = parameter
 
 
 def _shard(parameter: Tensor, name: str, mesh: Any) -> Any:
