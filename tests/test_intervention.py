@@ -147,7 +147,11 @@ def test_rows_of_both_protocols(sae, concept, data):
         cluster_labels=torch.arange(n_points) % 3,
     )
     by_protocol = {p: [r for r in found.rows if r["protocol"] == p] for p in ("paper", "sound")}
-    assert len(by_protocol["paper"]) == 2 * 2
+    assert len(by_protocol["paper"]) == 2 * 2 * 2
+    for row in by_protocol["paper"]:
+        if row["intervention"] == "common_shift":
+            distances = row["best_inter_cluster_dist"], row["original_inter_cluster_dist"]
+            assert distances[0] == pytest.approx(distances[1], rel=1e-5)
     assert len(by_protocol["sound"]) == 2 * 2 * 2
     assert {row["intervention"] for row in by_protocol["sound"]} == {
         "centroid_shift",

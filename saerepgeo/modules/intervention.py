@@ -124,11 +124,15 @@ def _paper(
         about = {"intervention": "centroid_shift", "protocol": "paper", "reason": reason}
         nothing = dict.fromkeys(("loss_type", "scale_factor"), "")
         return [about | nothing | {"n_clusters": n_clusters, "n_points": n_points}], {}
-    walks = {}
-    for alpha in scale_factors:
+
+    def walk(alpha: float, moves_together: bool) -> Walk:
         generator = torch.Generator().manual_seed(SEED)  # one seed, pinned, for every walk
-        walks[alpha] = random_walk(points, sae.decode_alone, alpha, generator)
-    return paper_rows(walks, n_clusters, n_points), walks
+        return random_walk(points, sae.decode_alone, alpha, generator, moves_together)
+
+    walks = {alpha: walk(alpha, moves_together=False) for alpha in scale_factors}
+    controls = {alpha: walk(alpha, moves_together=True) for alpha in scale_factors}
+    rows = paper_rows(walks, n_clusters, n_points)
+    return rows + paper_rows(controls, n_clusters, n_points, "common_shift"), walks
 
 
 @torch.no_grad()

@@ -54,7 +54,11 @@ def standardize_rows(rows: Float[Tensor, "point dim"]) -> Float[Tensor, "point d
 
 @torch.no_grad()
 def random_walk(
-    points: PaperPoints, decode: Decode, scale_factor: float, generator: torch.Generator
+    points: PaperPoints,
+    decode: Decode,
+    scale_factor: float,
+    generator: torch.Generator,
+    moves_together: bool = False,
 ) -> Walk:
     """Return ten evaluations of the paper's walk, the first at the original centroids.
 
@@ -67,6 +71,8 @@ def random_walk(
         decode: latents `[point, d_sae]` → reconstructions `[point, d_model]`.
         scale_factor: α.
         generator: of the steps, on the CPU.
+        moves_together: the control that the paper lacks: all centroids take the first one's step,
+            so that points move as far and no distance changes.
     """
     ids = points.clusters[points.clusters >= 0].unique()
     centres = torch.stack([points.latents[points.clusters == k].mean(0) for k in ids])
@@ -78,14 +84,16 @@ def random_walk(
         distances.append(average_pairwise_distance(centres).value)
         errors.append((targets - recons).double().square().mean())
         steps = torch.randn(centres.shape, generator=generator).to(centres)
-        steps = scale_factor * STEP * steps
+        steps = scale_factor * STEP * (steps[:1].expand_as(steps) if moves_together else steps)
         centres = centres + steps
         for index, k in enumerate(ids):
             moving[clusters == k] += steps[index]
     return Walk(torch.stack(distances).cpu(), torch.stack(errors).cpu())
 
 
-def paper_rows(walks: dict[float, Walk], n_clusters: int, n_points: int) -> list[dict[str, Any]]:
+def paper_rows(
+    walks: dict[float, Walk], n_clusters: int, n_points: int, intervention: str = "centroid_shift"
+) -> list[dict[str, Any]]:
     """Return a row for each scale factor and loss: the best evaluation of its walk."""
     rows = []
     for scale_factor, walk in walks.items():
@@ -94,7 +102,7 @@ def paper_rows(walks: dict[float, Walk], n_clusters: int, n_points: int) -> list
             best = int(objective.argmin())
             rows.append(
                 {
-                    "intervention": "centroid_shift",
+                    "intervention": intervention,
                     "loss_type": loss_type,
                     "scale_factor": scale_factor,
                     "mse_loss": float(walk.errors[best]),
