@@ -5,6 +5,7 @@ digits, and measures them by differences in float64, which is slow and exact.
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ BLOCK_BYTES = 1 << 26
 """Size of a temporary array, about; two or three of them are alive at once."""
 CACHE_BYTES = 1 << 22
 """Size of the differences of points that are formed at once: about a cache."""
+DENSE_ROWS = 256
+"""Rows that are made dense at once, to be multiplied with all points."""
 SPARSE_SHARE = 0.05
 """A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
 
@@ -176,7 +179,7 @@ class DenseCloud(RowCloud):
 class SparseCloud(RowCloud):
     """Points as rows of a CSR matrix; not centred, which would fill it."""
 
-    precisions: tuple[torch.dtype, ...] = (torch.float64,)
+    precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 
     def __init__(self, x: sparse.csr_matrix, device: torch.device) -> None:
         top = float(abs(x.data).max()) if x.nnz else 0.0
@@ -196,6 +199,8 @@ class SparseCloud(RowCloud):
         return _to(self.x[index.cpu().numpy()].toarray(), self.device)
 
     def nominate(self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype) -> Nomination:
+        if precision == torch.float32:
+            return self._nominate_fast(rows, count)
         # a point that shares no entry with the row lies at ‖x‖² + ‖y‖²: of those, the smallest
         # ones are candidates, and the first one not listed bounds the rest
         smallest = np.argsort(self.norms, kind="stable")[: count + 1]
@@ -215,9 +220,32 @@ class SparseCloud(RowCloud):
                 filler = smallest[smallest != row][: 2 * count - len(near)]
                 indices[place] = np.resize(np.concatenate([near, filler]), 2 * count)
                 bounds[place] = min(bound, apart) + self.norms[row]
-        reach = np.sqrt(self.norms[numbers]) + np.sqrt(self.norms.max())
-        bounds -= (self.longest + 8) * np.finfo(np.float64).eps * reach**2
+        bounds -= self._error(numbers, np.finfo(np.float64).eps)
         return Nomination(_to(indices, self.device), _to(bounds, self.device))
+
+    def _nominate_fast(self, rows: Int[Tensor, "row"], count: int) -> Nomination:
+        """Nominate in float32, from products of all points with blocks of dense rows."""
+        single = _torch_csr(self.x)
+        norms = torch.from_numpy(self.norms).float()
+        numbers = rows.cpu().numpy()
+        indices, bounds = [], []
+        for start in range(0, len(numbers), DENSE_ROWS):
+            block = numbers[start : start + DENSE_ROWS]
+            dense = torch.from_numpy(self.x[block].astype(np.float32).toarray())
+            partial = (single @ dense.T.contiguous()).T.contiguous().mul_(-2).add_(norms)
+            partial[torch.arange(len(block)), torch.from_numpy(block)] = torch.inf
+            nearest = partial.topk(count, largest=False)
+            indices.append(nearest.indices)
+            bounds.append(nearest.values[:, -1].double() + torch.from_numpy(self.norms[block]))
+        error = torch.from_numpy(self._error(numbers, float(np.finfo(np.float32).eps)))
+        return Nomination(
+            torch.cat(indices).to(self.device), (torch.cat(bounds) - error).to(self.device)
+        )
+
+    def _error(self, numbers: np.ndarray, eps: float) -> np.ndarray:
+        """Return what Gram distances from these rows can be off by, at most."""
+        reach = np.sqrt(self.norms[numbers]) + np.sqrt(self.norms.max())
+        return (self.longest + 8) * eps * reach**2
 
     def squared_distances(
         self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
@@ -231,6 +259,19 @@ class SparseCloud(RowCloud):
             differences = self.x[np.repeat(left[part], count)] - self.x[right[part].ravel()]
             squared[part] = np.asarray(differences.power(2).sum(1)).reshape(-1, count)
         return _to(squared, self.device)
+
+
+def _torch_csr(x: sparse.csr_matrix) -> Tensor:
+    """Return a CSR matrix as torch's own, in float32: its products with dense ones are faster."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the layout is young
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(x.indptr.astype(np.int64)),
+            torch.from_numpy(x.indices.astype(np.int64)),
+            torch.from_numpy(x.data.astype(np.float32)),
+            size=x.shape,
+            check_invariants=False,
+        )
 
 
 def _smallest(

@@ -9,7 +9,8 @@ from torch import Tensor
 from saerepgeo.geometry.clouds import Cloud
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import dimension_from_ratios, two_nn
-from saerepgeo.geometry.graphs import average_geodesic_distance, betti_0, mst_weight
+from saerepgeo.geometry.graphs import average_geodesic_distance, mst_weight
+from saerepgeo.geometry.linkage import components_at
 from saerepgeo.geometry.neighbours import search
 from saerepgeo.geometry.separation import centroids, class_moments, relative_aedp
 from saerepgeo.modules.radius import connection_radius
@@ -58,7 +59,7 @@ def free_figures(
     paths = average_geodesic_distance(cloud, n_neighbours, sources)
     figures = {
         "Clusters": Estimate((clusters.max() + 1).double(), n_points, 0),
-        "Betti0": Estimate(betti_0(cloud, radius).double(), n_points, 0),
+        "Betti0": Estimate(torch.tensor(float(components_at(cloud, radius))).double(), n_points, 0),
         "AGD": Estimate(paths.value, n_points, 0, paths.reason),
         "Global Dim": two_nn(cloud),
     }
