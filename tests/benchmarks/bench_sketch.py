@@ -20,7 +20,7 @@ def batch_of(seed: int, mixing: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     """Stream the points, watch the memory, then compare the time a point with a peer's."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--points", type=int, default=1_000_000)
+    parser.add_argument("--points", type=int, default=100_000)
     n_batches = -(-parser.parse_args().points // BATCH)
     mixing = torch.randn(RANK, DIM, generator=torch.Generator().manual_seed(0))
     metric, marks = NumericalRank(sketch_size=SIZE), {}
