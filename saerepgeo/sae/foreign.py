@@ -107,6 +107,8 @@ def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor
     cfg, trainer = _dictionary_learning_config(folder)
     architecture = cfg["architecture"]
     stored = _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE)
+    if "decoder.bias" in stored:  # an AutoEncoderNew, though its trainer's config says AutoEncoder
+        cfg["apply_b_dec_to_input"] = False
     k = stored.pop("k", None)
     threshold = stored.pop("threshold", None)
     groups = stored.pop("group_sizes", None)
