@@ -1,14 +1,17 @@
 """`python -m saerepgeo reproduce`: cases 1–3 for the chosen models, and one closing table."""
 
 import argparse
+import logging
 import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import yaml
@@ -20,6 +23,8 @@ __all__ = ["Outcome", "closing_table", "main"]
 
 DEFAULT_OUTPUT = "outputs"
 """Where the shipped configs write."""
+WIDTH = 100
+"""Characters of an outcome in the closing table."""
 SIGNALLED = 128
 """Exit status of a process that a signal ended, less the signal's number."""
 
@@ -48,12 +53,15 @@ def main(args: Sequence[str]) -> int:
     chosen = _parser().parse_args(list(args))
     configs = _config_folder(chosen.configs)
     overlays = [_overlay(configs, name) for name in chosen.models]
-    outcomes = []
+    outcomes: list[Outcome] = []
     for overlay, case in product(overlays, chosen.cases):
+        print(f"{overlay.stem}, case {case} …", flush=True)
         outcome = _run(configs, overlay, case, chosen.concepts, chosen.output)
-        outcomes.append(outcome)
         if outcome.error is not None:
-            print(f"{overlay.stem}, case {case}: {outcome.error}", file=sys.stderr)
+            is_news = outcome.error not in [before.error for before in outcomes]
+            said = outcome.error if is_news else "the same"
+            print(f"{overlay.stem}, case {case}: {said}", file=sys.stderr)
+        outcomes.append(outcome)
         if outcome.status > SIGNALLED:
             break
     print(closing_table(outcomes))
@@ -65,7 +73,8 @@ def closing_table(outcomes: Sequence[Outcome]) -> str:
     """Return the outcomes as lines of text: one a model and case, its findings below."""
     lines = [f"{'model':<24}{'case':>5}{'seconds':>9}  outcome"]
     for outcome in outcomes:
-        status = "done" if outcome.error is None else f"failed: {outcome.error}"
+        # what to do about it stands on stderr, once
+        status = "done" if outcome.error is None else shorten(f"failed: {outcome.error}", WIDTH)
         lines.append(f"{outcome.model:<24}{outcome.case:>5}{outcome.seconds:>9.0f}  {status}")
         lines += [f"{'':<40}{finding}" for finding in outcome.findings]
     return "\n".join(lines)
@@ -119,7 +128,8 @@ def _run(
         if concepts:
             args.append(f"--data.init_args.concepts=[{','.join(concepts)}]")
         try:
-            status = run_command(args)
+            with _quiet():
+                status = run_command(args)
             error = f"stopped with exit status {status}" if status else None
             findings = _findings(case, _model_of(config, overlay), concepts, Path(output))
         except (ValueError, OSError, RuntimeError) as failure:
@@ -131,6 +141,20 @@ def _run(
     if status > SIGNALLED:
         error = f"stopped by {signal.Signals(status - SIGNALLED).name}"
     return Outcome(overlay.stem, case, time.monotonic() - start, error, findings, status)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to what a case prints itself: Lightning's remarks on its start would come every time."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -187,9 +211,10 @@ def _ranks(table: Path, model: str, concepts: list[str] | None) -> list[str]:
             spaces.setdefault((row["noise_scale"], row["space"]), []).append(row)
     for (scale, space), rows in spaces.items():
         counts = [int(row["n_strata"]) for row in rows]
-        lines.append(
-            f"{space}: {min(counts)}–{max(counts)} strata over {scale} noise ({len(rows)} concepts)"
-        )
+        low, high = min(counts), max(counts)
+        span = f"{low}" if low == high else f"{low}–{high}"
+        concepts_of = "1 concept" if len(rows) == 1 else f"{len(rows)} concepts"
+        lines.append(f"{space}: {span} strata over {scale} noise ({concepts_of})")
     return lines
 
 

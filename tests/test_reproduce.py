@@ -107,3 +107,26 @@ def test_the_cache_is_shown_and_cleared(
     assert "cleared 1.0 MiB" in capsys.readouterr().out
     assert not list(tmp_path.glob("activations/*"))
     assert model.is_file()
+
+
+def test_the_same_failure_is_told_once_and_a_signal_ends_the_run(
+    runs: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ["--configs", str(REPOSITORY / "configs"), "--output", str(tmp_path / "here")]
+    assert reproduce.main(["--models", "gpt2-small", "--cases", "1", "2", *where]) == 1
+    out, err = capsys.readouterr()
+    assert err.splitlines()[0] == "gpt2-small, case 1: cannot reach the hub"
+    assert err.splitlines()[1:] == ["gpt2-small, case 2: the same"]
+    assert out.count("failed: cannot reach the hub") == 2
+
+    def stopped(args: list[str]) -> int:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(cli, "main", stopped)
+    assert reproduce.main(["--cases", "1", "2", *where]) == 143
+    out, err = capsys.readouterr()
+    assert err.splitlines() == ["smollm2-135m, case 1: stopped by SIGTERM"]
+    assert "case 2 …" not in out
