@@ -150,7 +150,7 @@ def centroid_map_figure(
 
 
 def random_walk_figure(walks: Iterable[Row], n_features: int) -> Any:
-    """Return the paper protocol's distance of centroids by step, with what a random walk gives.
+    """Return how far the paper protocol's centroids have moved apart by step, and what chance gives.
 
     Args:
         walks: mappings with `name`, `scale_factor` and `distances` (one a step, from step 0).
@@ -161,16 +161,16 @@ def random_walk_figure(walks: Iterable[Row], n_features: int) -> Any:
     for number, walk in enumerate(walks):
         distances, alpha = list(walk["distances"]), float(walk["scale_factor"])
         color = COLORS[number % len(COLORS)]
-        label = f"{walk['name']}, α = {alpha:g}"
-        axis.plot(distances, "o", color=color, markersize=4, label=label)
-        expected = [
-            random_walk_distance(distances[0], n_features, n, alpha) for n in range(len(distances))
-        ]
-        axis.plot(expected, "-", color=color, linewidth=1)
+        start, steps = distances[0], range(len(distances))
+        label = f"{walk['name']}, α = {alpha:g}, d₀ = {start:.1f}"
+        growth = [distance - start for distance in distances]
+        axis.plot(steps, growth, "o", color=color, markersize=4, label=label)
+        expected = [random_walk_distance(start, n_features, n, alpha) - start for n in steps]
+        axis.plot(steps, expected, "-", color=color, linewidth=1)
     axis.set(
         xlabel="step n",
-        ylabel="mean distance of centroids",
-        title="points: the protocol · lines: √(d₀² + 2F·n·(0.01α)²)",
+        ylabel="growth of the mean distance of centroids",
+        title="points: the protocol · lines: √(d₀² + 2F·n·(0.01α)²) − d₀",
     )
     axis.title.set_fontsize("small")
     axis.legend(fontsize="x-small")
