@@ -54,7 +54,12 @@ class InterventionArtifacts(Callback):
         merge_rows(self.dirpath / TABLE, result.rows, ROW_KEY)
         self.n_features = result.centroids.shape[1]
         self.walks += [
-            {"name": batch.concept, "scale_factor": alpha, "distances": walk.distances.tolist()}
+            {
+                "name": batch.concept,
+                "scale_factor": alpha,
+                "distances": walk.distances.tolist(),
+                "start": walk.start.tolist(),
+            }
             for alpha, walk in result.walks.items()
         ]
         loss_type, scale_factors = SHOWN

@@ -150,10 +150,11 @@ def centroid_map_figure(
 
 
 def random_walk_figure(walks: Iterable[Row], n_features: int) -> Any:
-    """Return how far the paper protocol's centroids have moved apart by step, and what chance gives.
+    """Return how far the paper protocol's centroids move apart, and what a random walk gives.
 
     Args:
-        walks: mappings with `name`, `scale_factor` and `distances` (one a step, from step 0).
+        walks: mappings with `name`, `scale_factor`, `distances` (means over pairs, one a step, from
+            step 0) and `start` (each pair's distance at step 0).
         n_features: coordinates of the latents.
     """
     figure = new_figure(5.2, 3.8)
@@ -165,12 +166,16 @@ def random_walk_figure(walks: Iterable[Row], n_features: int) -> Any:
         label = f"{walk['name']}, α = {alpha:g}, d₀ = {start:.1f}"
         growth = [distance - start for distance in distances]
         axis.plot(steps, growth, "o", color=color, markersize=4, label=label)
-        expected = [random_walk_distance(start, n_features, n, alpha) - start for n in steps]
+        pairs = list(walk["start"])
+        expected = [
+            _mean([random_walk_distance(d, n_features, n, alpha) for d in pairs]) - start
+            for n in steps
+        ]
         axis.plot(steps, expected, "-", color=color, linewidth=1)
     axis.set(
         xlabel="step n",
         ylabel="growth of the mean distance of centroids",
-        title="points: the protocol · lines: √(d₀² + 2F·n·(0.01α)²) − d₀",
+        title="points: the protocol · lines: mean over pairs of √(d₀² + 2F·n·(0.01α)²) − d₀",
     )
     axis.title.set_fontsize("small")
     axis.legend(fontsize="x-small")

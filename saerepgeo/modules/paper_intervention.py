@@ -37,6 +37,8 @@ class Walk(NamedTuple):
     distances: Float[Tensor, "evaluation"]
     """ICD, mean distance between pairs of centroids."""
     errors: Float[Tensor, "evaluation"]
+    start: Float[Tensor, "pair"]
+    """The distance of each pair of centroids at first."""
 
     def objective(self, loss_type: str) -> Float[Tensor, "evaluation"]:
         """Return 1/(ICD + 1e-8) + λ·MSE ("d_GW") or ICD + λ·MSE ("AEDP^-1")."""
@@ -78,7 +80,7 @@ def random_walk(
     centres = torch.stack([points.latents[points.clusters == k].mean(0) for k in ids])
     targets = standardize_rows(points.residuals[points.passes])
     moving, clusters = points.latents[points.passes].clone(), points.clusters[points.passes]
-    distances, errors = [], []
+    distances, errors, start = [], [], torch.pdist(centres.double())
     for _ in range(N_EVALUATIONS):
         recons = decode(standardize_rows(moving))
         distances.append(average_pairwise_distance(centres).value)
@@ -88,7 +90,7 @@ def random_walk(
         centres = centres + steps
         for index, k in enumerate(ids):
             moving[clusters == k] += steps[index]
-    return Walk(torch.stack(distances).cpu(), torch.stack(errors).cpu())
+    return Walk(torch.stack(distances).cpu(), torch.stack(errors).cpu(), start.cpu())
 
 
 def paper_rows(
