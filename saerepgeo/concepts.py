@@ -43,7 +43,7 @@ def concept_activations(
         lm: gives the model; called only where nothing is cached.
     """
     key = {
-        "kind": "concept/1",
+        "kind": "concept activations/2",
         "with_padding": with_padding,
         "model": model_fingerprint(settings.name),
         **settings._asdict(),
@@ -119,11 +119,27 @@ def draw_balanced(labels: Tensor, n_points: int, generator: torch.Generator) -> 
     return picked
 
 
+def batches_by_length(lengths: Tensor) -> list[Tensor]:
+    """Return the prompts of each LM call, so alike in length that under a tenth is padding.
+
+    >>> [rows.tolist() for rows in batches_by_length(torch.tensor([10, 20, 19]))]
+    [[0], [2, 1]]
+    """
+    order = lengths.argsort(stable=True)
+    calls: list[list[int]] = []
+    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        last = calls[-1] if calls else []
+        if not last or len(last) == PROMPTS_PER_CALL or lengths[last[0]] <= 0.9 * length:
+            calls.append([])
+        calls[-1].append(row)
+    return [torch.tensor(call) for call in calls]
+
+
 def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Tensor]:
     tokens, spans = lm.tokenizer.encode(concept.prompts)
     lengths = torch.tensor([len(span) for span in spans])
     residuals = torch.zeros(*tokens.shape, lm.d_model)
-    for rows in lengths.argsort(stable=True).split(PROMPTS_PER_CALL):  # by length: little padding
+    for rows in batches_by_length(lengths):
         width = tokens.shape[1] if with_padding else int(lengths[rows].max())
         residuals[rows, :width] = lm.residuals(tokens[rows, :width]).cpu()
     positions = [

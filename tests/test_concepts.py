@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from saerepgeo.concepts import LMSettings, concept_activations, split_points
+from saerepgeo.concepts import (
+    LMSettings,
+    batches_by_length,
+    concept_activations,
+    split_points,
+)
 from saerepgeo.lm import FrozenLM
 from saerepgeo.prompts import load_prompts
+from saerepgeo.tokenization import LMTokenizer
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -49,6 +55,19 @@ def test_padding_is_run_only_when_asked_for(lm, prompts, settings, activations):
     real = padded.is_real
     torch.testing.assert_close(padded.residuals[real], activations[1].residuals[real])
     assert (padded.residuals.norm(dim=-1) > 0).all()
+
+
+def test_less_than_a_tenth_of_what_the_model_runs_over_is_padding():
+    tokenizer = LMTokenizer.load("smollm2-135m")
+    for concept in load_prompts():
+        _, spans = tokenizer.encode(concept.prompts)
+        lengths = torch.tensor([len(span) for span in spans])
+        calls = batches_by_length(lengths)
+        assert torch.cat(calls).sort().values.equal(torch.arange(len(lengths)))
+        run = sum(len(rows) * int(lengths[rows].max()) for rows in calls)
+        share = 1 - int(lengths.sum()) / run
+        print(f"{concept.name}: {share:.1%}")
+        assert share < 0.1, concept.name
 
 
 def test_a_point_is_the_last_token_of_the_items_mention(lm, prompts, activations):

@@ -1,8 +1,9 @@
 """The stream of residuals beside plain transformers and SAELens.
 
 python tests/benchmarks/bench_streaming.py: all contenders run the same contexts through the same
-eleven layers of SmolLM2 in one process, in turn: a round is a few batches of each. Ours is the data module's training stream, windows filled
-and shuffled, labelled points mixed in. `--tokens 1000000` is the long run, without SAELens;
+eleven layers of SmolLM2 in one process, in turn: a round is a few batches of each. Ours is the data
+module's training stream, windows filled and shuffled, labelled points mixed in. `--tokens 1000000`
+is the long run, beside the plain model in the same dtype alone, which takes shorter turns;
 `--memory` streams 2M tokens through one layer and prints the process's size as it goes.
 """
 
@@ -11,7 +12,7 @@ import copy
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from saerepgeo.lm_sources import SMOLLM2, load_model
 
 LAYER = 10
 HOOK = f"blocks.{LAYER}.hook_resid_post"
-OURS, SAME_DTYPE = "ours", "plain, weights held in bf16"
+OURS = "ours"
+PLAIN = ("plain, weights held in bf16", "plain, autocast", "plain, all in bf16")
+SAME_DTYPE = PLAIN[0]
 LONG = 1_000_000
-"""From so many tokens on there is one peer: the plain model in the same dtype."""
 Turn = Callable[[], int]
 """Streams a few batches; returns the tokens that went through the model."""
 
@@ -115,8 +117,10 @@ def lens_turns(
     return turn
 
 
-def plain_contenders(data: ActivationDataModule, n_batches: int) -> dict[str, Turn]:
-    """Return the plain model's turns, each over as many tokens as ours on average."""
+def plain_contenders(
+    data: ActivationDataModule, n_batches: int, names: Container[str] = PLAIN
+) -> dict[str, Turn]:
+    """Return the plain model's turns, each over as many tokens as `n_batches` of ours take."""
     plan, tokens = data.stream.plan, data.stream._tokens_from
     n_calls = max(1, round(n_batches * len(plan.calls(0)) / plan.window_steps))
     autocast = truncated(load_model(SMOLLM2))
@@ -124,11 +128,11 @@ def plain_contenders(data: ActivationDataModule, n_batches: int) -> dict[str, Tu
     for module in held.modules():
         if isinstance(module, torch.nn.Linear):
             module.bfloat16()
-    whole = copy.deepcopy(autocast).bfloat16()
+    models = dict(zip(PLAIN, (held, autocast, copy.deepcopy(autocast).bfloat16()), strict=True))
     return {
-        SAME_DTYPE: plain_turns(held, tokens(0), n_calls, True),
-        "plain, autocast": plain_turns(autocast, tokens(0), n_calls, True),
-        "plain, all in bf16": plain_turns(whole, tokens(0), n_calls, False),
+        name: plain_turns(model, tokens(0), n_calls, autocast=name != PLAIN[2])
+        for name, model in models.items()
+        if name in names
     }
 
 
@@ -160,7 +164,7 @@ def compare(turns: dict[str, Turn], n_tokens: int) -> None:
             spent = time.perf_counter() - wall, time.process_time() - processor
             rates[name].append((n / spent[0], n / spent[1]))
             streamed += n if name == OURS else 0
-        if len(rates[OURS]) % 10 == 0:
+        if len(rates[OURS]) % 4 == 0:
             print(f"{streamed:,} tokens, {resident_mib():,.0f} MiB resident", flush=True)
     print(f"{streamed:,} tokens of ours, {len(rates[OURS])} rounds, peak {peak_mib():,.0f} MiB")
     for name, found in rates.items():
@@ -215,12 +219,14 @@ def main() -> None:
         return
     data = ActivationDataModule(hook_name=HOOK, cache_stream=False)
     data.setup("fit")
+    is_long = arguments.tokens >= LONG
     turns = {OURS: our_turns(data, arguments.batches)}
-    turns |= plain_contenders(data, arguments.batches)
-    if arguments.tokens < LONG:
-        turns |= lens_contenders(data, arguments.batches)
+    if is_long:
+        turns |= plain_contenders(data, arguments.batches // 4, {SAME_DTYPE})
     else:
-        turns = {name: turns[name] for name in (OURS, SAME_DTYPE)}
+        turns |= plain_contenders(data, arguments.batches) | lens_contenders(
+            data, arguments.batches
+        )
     compare(turns, arguments.tokens)
 
 
