@@ -1,6 +1,6 @@
 """Intervals of case 2 hold what clouds of the same size give on average, drift or no drift.
 
-`python tests/test_structure_intervals.py 200` prints the coverage that `cloud_figures` states.
+`python tests/test_structure_intervals.py 60 50` (repetitions, subsamples) prints the coverage that `cloud_figures` states.
 """
 
 import sys
@@ -98,5 +98,5 @@ def test_a_large_cloud_keeps_its_values_and_is_tested_on_a_sample(monkeypatch) -
 
 
 if __name__ == "__main__":
-    for name, share in coverage(int(sys.argv[1]), 100).items():
+    for name, share in coverage(int(sys.argv[1]), int(sys.argv[2])).items():
         print(name, {key: round(value, 3) for key, value in share.items()})
