@@ -96,6 +96,11 @@ def cloud_figures(
     `Betti0`, which no rate of convergence fits, the 95 % range of the subsamples with the value
     itself. In draws the AGD is that of paths from some of the points. Nulls: see `ALTERNATIVES`.
 
+    Coverage by simulation (60 concepts of 40 prompts and 240 points, 50 subsamples each; the
+    dimension drifts by 7 % between a subsample and the whole): AGD 100 %, Global Dim 100 %, Avg Dim
+    98 %, MST Weight 95 %, Relative AEDP 92 % (± 3), and every interval holds its own value. The
+    interval of the dimension is wider than it need be: `tests/test_structure_intervals.py`.
+
     Values are of all points, however many (the AGD of more than `LARGE`: of 512 sources). Of more
     than `LARGE` points, nulls stand beside the figures of one subsample, `tested`, and counts have
     no interval, for subsamples are much smaller than the cloud.
