@@ -119,7 +119,7 @@ def test_split_between_two_processes_killed_and_resumed_equals_one(
     check_figures(tmp_path, uninterrupted)
     points = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
     ours, theirs = (
-        sae_lens().SAE.load_from_disk(folder / "sae")(points)
+        sae_lens().SAE.load_from_disk(folder / "sae")(points).detach()
         for folder in (tmp_path, uninterrupted)
     )
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
