@@ -15,6 +15,7 @@ from saerepgeo.sae.export import save_sae
 
 CALLBACKS = "saerepgeo.callbacks"
 FEW_DRAWS = {"protocols": ["sound"], "n_permutations": 3, "n_nulls": 2, "n_subsamples": 3}
+ONE_LEVEL = {"n_draws": 1, "noise_levels": [0.0]}
 # Lightning's advice and jsonargparse's remarks on Lightning: the command line shows what matters
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
 
@@ -155,7 +156,7 @@ def test_a_second_test_of_case_3(tmp_path, sae, tiny_data, loads, monkeypatch):
     """Its interventions take half a minute, see only activations, and have tests of their own."""
     seen = []
     monkeypatch.setattr(
-        "saerepgeo.modules.separability.intervene", lambda sae, batch, *_: seen.append(batch)
+        "saerepgeo.modules.separability.intervene", lambda sae, batch, *_, **__: seen.append(batch)
     )
     for number in range(2):
         settings = {"sae": {"path": str(sae)}}
