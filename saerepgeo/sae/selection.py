@@ -124,7 +124,7 @@ def _positions_above(scores: Tensor, low: Tensor, allowed: int) -> Tensor | None
     if scores.element_size() == 2:
         mask = _ordered_bits(scores, low) > _ordered_bits(low, low)
     else:
-        mask = scores.numpy() > low.numpy()
+        mask = ~(scores.numpy() <= low.numpy())  # true of what is not a number
     if np.count_nonzero(mask) > allowed:
         return None
     return torch.from_numpy(np.flatnonzero(mask))

@@ -52,9 +52,9 @@ def _select_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
     least = np.partition(maxima, kth, axis=1)[:, kth, None]
     if not (least >= 0).all():  # too few positive scores, or not a number
         return None
-    rows, groups = np.divmod(np.flatnonzero(maxima >= least), n_groups)
+    rows, groups = np.divmod(np.flatnonzero(~(maxima < least)), n_groups)
     members = (rows * d_sae + groups)[:, None] + np.arange(0, d_sae, n_groups)
-    reaches = keys.reshape(-1)[members] >= least[rows]
+    reaches = ~(keys.reshape(-1)[members] < least[rows])  # true of what is not a number
     flat = members[reaches]
     offsets = np.searchsorted(flat // d_sae, np.arange(n_points + 1))
     width = int(np.diff(offsets).max(initial=k))

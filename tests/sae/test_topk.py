@@ -116,6 +116,17 @@ def test_selection_is_exact(width: int, k: int, dtype: torch.dtype) -> None:
     assert all(len(set(row.tolist())) == k for row in indices)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_a_number_is_selected(dtype: torch.dtype) -> None:
+    """A broken weight must show in the loss, not lose its latent."""
+    scores = torch.randn(40, 4608, generator=torch.Generator().manual_seed(3)).to(dtype)
+    scores[3, 5] = torch.nan
+
+    values, indices = select_topk(scores, 32)
+
+    assert indices[3][values[3].isnan()].tolist() == [5]
+
+
 def test_autocast_stays_within_bfloat16_of_float32() -> None:
     model = new_sae("topk", d_in=32, d_sae=128, k=8).train()
     low = copy.deepcopy(model)
