@@ -18,6 +18,8 @@ from saerepgeo.geometry import betti_0
 from saerepgeo.geometry.clouds import as_cloud
 from saerepgeo.modules.concept_cloud import concept_cloud
 from saerepgeo.modules.paper_structure import (
+    UMAP_SEED,
+    UMAP_SETTINGS,
     PaperSpace,
     label_paired_procrustes,
     paper_embedding,
@@ -96,6 +98,24 @@ def test_paper_standardises_scales_rows_and_embeds_alike_under_one_seed() -> Non
     assert torch.isfinite(moved).all()
     with pytest.raises(ValueError, match="needs 52 points"):
         paper_embedding(points[:51])
+
+
+@pytest.mark.slow
+def test_neighbours_found_by_us_give_the_embedding_that_umap_gives_alone() -> None:
+    from sklearn.preprocessing import StandardScaler, normalize
+
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(150, 300, generator=generator) * (
+        torch.rand(150, 300, generator=generator) < 0.1
+    )
+    points[100:] = points[:50]  # padding and shared beginnings: equal rows, equal distances
+    rows = normalize(StandardScaler().fit_transform(points.numpy()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        alone = UMAP(**UMAP_SETTINGS, random_state=UMAP_SEED, n_jobs=1).fit_transform(rows)
+    assert np.array_equal(paper_embedding(points).numpy(), alone.astype(np.float64))
 
 
 def test_paper_finds_separate_groups_and_their_tree() -> None:
