@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from saerepgeo.sae.differentiable import decode_pairs, gather_rows
 from saerepgeo.sae.encoding import encode_sparse
+from saerepgeo.sae.gauge import DecoderGauge, constant_norm
 from saerepgeo.sae.normalization import (
     CONSTANT,
     MODES,
@@ -16,11 +17,9 @@ from saerepgeo.sae.normalization import (
 )
 from saerepgeo.sae.pairs import as_active
 from saerepgeo.sae.sparsity import Pass, sparsity_terms
-from saerepgeo.types import Bool, Float, Int, SAEOutput, SparseLatents
+from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents
 
 __all__ = ["Encoded", "SAEModel"]
-
-_CONSTANT_NORM_TOLERANCE = 5e-3  # half-precision weights move a row's norm by about 1e-3
 
 
 class Encoded(NamedTuple):
@@ -30,7 +29,7 @@ class Encoded(NamedTuple):
     normalization: InputNormalization
 
 
-class SAEModel(nn.Module):
+class SAEModel(DecoderGauge):
     """x̂ = scale·(Σ_i z_i·W_dec,i + b_dec) + shift with z = encoder((x − shift)/scale).
 
     `sae` is a SAELens `TrainingSAE` and holds the parameters; it lives wholly in the normalised
@@ -43,7 +42,6 @@ class SAEModel(nn.Module):
     """
 
     input_scale: Tensor
-    decoder_norm_target: Tensor
     is_trainable = True
     reads_context = False
     """Whether a point has latents only among the positions before it (`encode_prompts`)."""
@@ -67,7 +65,7 @@ class SAEModel(nn.Module):
         _strip_state(sae)
         self.sae: Any = sae
         self.register_buffer("input_scale", torch.tensor(float(input_scale)))
-        self.register_buffer("decoder_norm_target", _constant_norm(cast(Any, sae).W_dec))
+        self.register_buffer("decoder_norm_target", constant_norm(cast(Any, sae).W_dec))
         self._sync_placement()
 
     @property
@@ -94,15 +92,6 @@ class SAEModel(nn.Module):
     def hook_name_out(self) -> str | None:
         """The hook that is reconstructed, where it is not the one that is read."""
         return None
-
-    @property
-    def has_constant_decoder_norm(self) -> bool:
-        """Whether all decoder rows had one norm when the model was made."""
-        return bool(self.decoder_norm_target > 0)
-
-    @property
-    def _rescales_by_norm(self) -> bool:
-        return bool(getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False))
 
     def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
         """Return the latents of residuals, and what `decode` needs to return to their units.
@@ -185,72 +174,6 @@ class SAEModel(nn.Module):
             self._update_batchtopk_threshold(run)
         return SAEOutput(recons, latents, losses)
 
-    def decoder_norms(self) -> Float[Tensor, "d_sae"]:
-        """Return ‖W_dec,i‖; differentiable."""
-        norms: Tensor = self.sae.W_dec.norm(dim=-1)
-        return norms
-
-    def in_gauge(
-        self,
-        latents: Float[Tensor, "point d_sae"] | SparseLatents,
-        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
-    ) -> Float[Tensor, "row d_sae"] | SparseLatents:
-        """Return z_i·‖W_dec,i‖ of all points or of the selected `rows`; sparse latents stay so.
-
-        Differentiable in the latents, and in the decoder unless its rows keep their norm: that
-        gradient lies along the rows, where `remove_parallel_gradient_` takes it out again.
-        """
-        if self._rescales_by_norm:
-            norms = None
-        elif self.has_constant_decoder_norm:
-            norms = self.decoder_norms().detach()
-        else:
-            norms = self.decoder_norms()
-        if isinstance(latents, SparseLatents):
-            values, indices = latents.values, latents.indices
-            if rows is not None:
-                values, indices = values[rows], indices[rows]
-            values = values if norms is None else values * gather_rows(norms, indices)
-            return SparseLatents(values, indices, latents.d_sae)
-        selected = latents if rows is None else latents[rows]
-        return selected if norms is None else selected * norms
-
-    def effective_latents(
-        self,
-        latents: Float[Tensor, "point d_sae"] | SparseLatents,
-        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
-    ) -> Float[Tensor, "row d_sae"]:
-        """Return z_i·‖W_dec,i‖ densely, of all points or of the selected `rows`.
-
-        The gauge in which every separability figure is taken: scaling a latent up and its decoder
-        row down leaves it unchanged. SAEs with `rescale_acts_by_decoder_norm` hold latents in this
-        gauge already. Differentiable as `in_gauge` is.
-        """
-        effective = self.in_gauge(latents, rows)
-        return effective.to_dense() if isinstance(effective, SparseLatents) else effective
-
-    @torch.no_grad()
-    def normalize_decoder_(self) -> None:
-        """Rescale the decoder rows to the norm they had when the model was made (else to 1)."""
-        target = self.decoder_norm_target if self.has_constant_decoder_norm else 1.0
-        weight = self.sae.W_dec
-        norms = weight.norm(dim=1, keepdim=True)
-        weight.mul_(target / torch.where(norms > 0, norms, torch.ones_like(norms)))
-
-    @torch.no_grad()
-    def remove_parallel_gradient_(self) -> None:
-        """Project the decoder's gradient orthogonal to its rows, where there is a gradient.
-
-        Without it the optimizer spends its moments on a direction that the rescaling undoes.
-        """
-        weight = self.sae.W_dec
-        if weight.grad is None:
-            return
-        squared = weight.square().sum(dim=1, keepdim=True)
-        safe = torch.where(squared > 0, squared, torch.ones_like(squared))
-        along = (weight.grad * weight).sum(dim=1, keepdim=True) / safe
-        weight.grad.addcmul_(along, weight, value=-1)
-
     @torch.no_grad()
     def initialize_bias_(self, mean: Float[Tensor, "d_model"]) -> None:
         """Set the decoder bias to the mean of the residuals, in the space that the SAE sees.
@@ -283,7 +206,7 @@ class SAEModel(nn.Module):
         if not isinstance(latents, SparseLatents):
             return cast(Tensor, sae.decode(latents)).to(sae.W_dec.dtype)
         values, _, pairs = as_active(latents)
-        if self._rescales_by_norm:
+        if self.rescales_by_norm:
             norms = self.decoder_norms()
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
             values = values / gather_rows(safe, pairs.columns, pairs)
@@ -337,14 +260,3 @@ def _strip_state(sae: Any) -> None:
     sae.run_time_activation_norm_fn_out = _identity
     sae.reshape_fn_in = _identity
     sae.reshape_fn_out = _keep_width
-
-
-def _constant_norm(weight: Tensor) -> Tensor:
-    """Return the common norm of the rows, or 0 where they differ."""
-    norms = weight.detach().norm(dim=1)
-    mean = norms.mean()
-    if mean > 0 and bool((norms - mean).abs().max() <= _CONSTANT_NORM_TOLERANCE * mean):
-        # a norm of 1 up to storage precision means 1
-        near_one = bool((mean - 1).abs() <= _CONSTANT_NORM_TOLERANCE)
-        return torch.ones(()) if near_one else mean.cpu().clone()
-    return torch.zeros(())

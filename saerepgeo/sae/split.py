@@ -121,7 +121,7 @@ class SplitSAE(SAEModel):
             self._own("W_enc"),
             self._own("b_enc"),
             self._own("b_dec") if sae.cfg.apply_b_dec_to_input else None,
-            decoder.norm(dim=-1) if self._rescales_by_norm else None,
+            decoder.norm(dim=-1) if self.rescales_by_norm else None,
             select,
         )
         assert found is not None  # TopK's selection never gives up
@@ -142,7 +142,7 @@ class SplitSAE(SAEModel):
             )
         values, _, pairs = self._kept(latents)
         weight = self._own("W_dec")
-        if self._rescales_by_norm:
+        if self.rescales_by_norm:
             norms = weight.norm(dim=-1)
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
             values = values / gather_rows(safe, pairs.columns, pairs)
