@@ -19,8 +19,8 @@ def keep_freed_memory() -> bool:
 
     glibc returns freed blocks of megabytes to the system, which then has to clear their pages when
     the next layer asks for as much: up to 40 % of a language model's time on the CPU. Peak memory
-    grew by a tenth (1,635 to 1,806 MiB), and no further with the length of the run. Without effect where the C library is not glibc, or where the environment
-    sets the allocator's thresholds.
+    grew by a tenth (1,635 to 1,806 MiB), and no further with the length of the run. Without effect
+    where the C library is not glibc, or where the environment sets the allocator's thresholds.
 
     Returns:
         Whether the setting was made.
