@@ -17,7 +17,8 @@ __all__ = ["neighbours_of_umap"]
 
 def _pairs(x: np.ndarray) -> np.ndarray:
     n_points = x.shape[0]
-    distances = np.zeros((n_points, n_points))
+    # UMAP's matrix is of float32, in which further distances are equal
+    distances = np.zeros((n_points, n_points), dtype=np.float32)
     for i in range(n_points):
         for j in range(i):
             distances[i, j] = euclidean(x[j], x[i])
