@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from saerepgeo.callbacks.artifacts import read_rows
 from saerepgeo.experiment import Cell, Experiment, main, run_cells
 from saerepgeo.experiment.claims import Claim
+from saerepgeo.experiment.summary import shuffled_lines
 from saerepgeo.sae.export import save_sae
 from saerepgeo.sae.load import new_sae
 
@@ -237,3 +238,20 @@ def test_a_killed_cell_resumes_and_comes_to_the_same_figures(settings, tmp_path)
         for row_a, row_b in zip(a, b, strict=True):
             row_a.pop("seconds_per_step", None), row_b.pop("seconds_per_step", None)
             assert row_a == row_b
+
+
+def test_shuffled_labels_are_told_beside_true_ones():
+    about = {"split": "heldout_items", "figure": "mse", "regularizer": "aedp", "dose": 0.1}
+    contrasts = [
+        about | {"labels": labels, "against": against, "difference": value}
+        for labels, against, value in (
+            ("given", "dose 0", 0.1),
+            ("given", "dose 0", 0.3),
+            ("given", "shuffled labels", 9.0),
+            ("shuffled", "dose 0", 0.05),
+        )
+    ]
+    (line,) = shuffled_lines(contrasts, "mse")
+    assert "+0.200 with true labels" in line
+    assert "+0.050 with shuffled" in line
+    assert shuffled_lines(contrasts[:3], "mse") == []

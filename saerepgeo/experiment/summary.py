@@ -1,6 +1,7 @@
 """The results of an experiment: one table of all cells, verdicts, contrasts and figures."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from saerepgeo.experiment.grid import Experiment
 from saerepgeo.verdict import Verdict, control_contrasts, judge
 from saerepgeo.verdict.paper import paper_statistic
 
-__all__ = ["experiment_rows", "summarize"]
+__all__ = ["experiment_rows", "shuffled_lines", "summarize"]
 
 ENDPOINTS = ("heldout_items", "text")
 """Splits on which the verdict measures the error: the first is the primary one."""
@@ -35,7 +36,7 @@ def summarize(experiment: Experiment) -> str:
     paper = _paper(folder)
     _write_json(folder / "verdict.json", _record(experiment, verdicts, paper))
     _draw(folder, rows, experiment)
-    return _in_words(experiment, verdicts, paper)
+    return _in_words(experiment, verdicts, contrasts, paper)
 
 
 def experiment_rows(experiment: Experiment) -> list[dict[str, Any]]:
@@ -66,7 +67,12 @@ def _record(experiment: Experiment, verdicts: list[Verdict], paper: Any) -> dict
     }
 
 
-def _in_words(experiment: Experiment, verdicts: list[Verdict], paper: Any) -> str:
+def _in_words(
+    experiment: Experiment,
+    verdicts: list[Verdict],
+    contrasts: list[dict[str, Any]],
+    paper: list[dict[str, Any]],
+) -> str:
     lines = []
     for endpoint in ENDPOINTS:
         rank = "primary" if endpoint == ENDPOINTS[0] else "secondary"
@@ -76,9 +82,33 @@ def _in_words(experiment: Experiment, verdicts: list[Verdict], paper: Any) -> st
         )
         of_endpoint = [v for v in verdicts if v.error.endswith(f"/{endpoint}")]
         lines += [f"  {verdict.sentence}" for verdict in of_endpoint]
+    lines += shuffled_lines(contrasts, experiment.error)
     lines += [f"The paper's statistic: {entry['sentence']}" for entry in paper]
     lines.append(f"Tables and figures are in {experiment.output}")
     return "\n".join(lines)
+
+
+def shuffled_lines(contrasts: list[dict[str, Any]], error: str) -> list[str]:
+    """Return a sentence for each dose that was run with shuffled labels as well.
+
+    A regularizer that moves the error as far with meaningless labels moves it by something else
+    than the separability of the items, by longer latents for instance.
+    """
+    changes: dict[tuple[str, float], dict[str, list[float]]] = {}
+    for row in contrasts:
+        wanted = (row["split"], row["figure"], row["against"]) == (ENDPOINTS[0], error, "dose 0")
+        if wanted:
+            arms = changes.setdefault((row["regularizer"], row["dose"]), {})
+            arms.setdefault(row["labels"], []).append(row["difference"])
+    lines = []
+    for (regularizer, dose), arms in changes.items():
+        if {"given", "shuffled"} <= arms.keys():
+            given, shuffled = (statistics.mean(arms[name]) for name in ("given", "shuffled"))
+            lines.append(
+                f"Control: {regularizer} at λ = {dose:+g} changes log {error} on {ENDPOINTS[0]} by "
+                f"{given:+.3f} with true labels, by {shuffled:+.3f} with shuffled ones"
+            )
+    return lines
 
 
 def _draw(folder: Path, rows: list[dict[str, Any]], experiment: Experiment) -> None:
