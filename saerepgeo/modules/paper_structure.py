@@ -97,7 +97,11 @@ def paper_embedding(
             warnings.simplefilter("ignore")
             from umap import UMAP
 
-            from saerepgeo.modules.umap_neighbours import keep_compiled, neighbours_of_umap
+            from saerepgeo.modules.umap_neighbours import (
+                keep_compiled,
+                neighbours_of_umap,
+                seeded_eigenvectors,
+            )
     except ImportError as error:
         raise ValueError(
             "the paper protocol of case 2 needs umap-learn; run `pip install saerepgeo[umap]`, "
@@ -116,7 +120,8 @@ def paper_embedding(
         if len(rows) < SMALL:
             known["precomputed_knn"] = neighbours_of_umap(rows, UMAP_SETTINGS["n_neighbors"])
         reducer = UMAP(**UMAP_SETTINGS, **known, random_state=seed, n_jobs=1)
-        embedding = reducer.fit_transform(rows)
+        with seeded_eigenvectors(seed):
+            embedding = reducer.fit_transform(rows)
     return torch.from_numpy(np.asarray(embedding, dtype=np.float64))
 
 
