@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
-from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
 from saerepgeo.geometry.clouds import Cloud, as_cloud
@@ -118,6 +117,8 @@ def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching
 
 
 def _cluster_dense(points: Tensor, min_cluster_size: int, min_samples: int | None) -> Tensor:
+    from sklearn.cluster import HDBSCAN  # half a second, which training need not wait for
+
     x = as_float64(points).detach()
     noise = torch.full((len(x),), -1, device=x.device)
     if len(x) < max(min_cluster_size, min_samples or 0) or bool((x == x[:1]).all()):
@@ -149,5 +150,7 @@ def _labels(tree: Linkage, min_cluster_size: int) -> Tensor:
     n_points = len(tree.heights) + 1
     heights = np.maximum(tree.heights, TINY)
     graph = csr_matrix((heights, tree.edges.T), shape=(n_points, n_points))
+    from sklearn.cluster import HDBSCAN
+
     model = HDBSCAN(min_cluster_size, min_samples=1, metric="precomputed", copy=False)
     return torch.from_numpy(model.fit_predict(graph + graph.T)).long()
