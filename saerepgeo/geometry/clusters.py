@@ -147,10 +147,10 @@ def _labels(tree: Linkage, min_cluster_size: int) -> Tensor:
 
     With `min_samples` 1 the core distance of a point is its shortest edge, which changes no edge.
     """
+    from sklearn.cluster import HDBSCAN
+
     n_points = len(tree.heights) + 1
     heights = np.maximum(tree.heights, TINY)
     graph = csr_matrix((heights, tree.edges.T), shape=(n_points, n_points))
-    from sklearn.cluster import HDBSCAN
-
     model = HDBSCAN(min_cluster_size, min_samples=1, metric="precomputed", copy=False)
     return torch.from_numpy(model.fit_predict(graph + graph.T)).long()
