@@ -114,8 +114,20 @@ def test_neighbours_found_by_us_give_the_embedding_that_umap_gives_alone() -> No
         warnings.simplefilter("ignore")
         from umap import UMAP
 
-        alone = UMAP(**UMAP_SETTINGS, random_state=UMAP_SEED, n_jobs=1).fit_transform(rows)
+        from saerepgeo.modules.umap_neighbours import seeded_eigenvectors
+
+        reducer = UMAP(**UMAP_SETTINGS, random_state=UMAP_SEED, n_jobs=1)
+        with seeded_eigenvectors(UMAP_SEED):
+            alone = reducer.fit_transform(rows)
     assert np.array_equal(paper_embedding(points).numpy(), alone.astype(np.float64))
+
+
+@pytest.mark.slow
+def test_paper_embeds_alike_where_the_neighbour_graph_falls_apart() -> None:
+    generator = torch.Generator().manual_seed(4)
+    points = torch.randn(500, 40, generator=generator)
+    points[200:] = 50.0  # equal rows, as padding is
+    assert torch.equal(paper_embedding(points), paper_embedding(points))
 
 
 def test_paper_finds_separate_groups_and_their_tree() -> None:
