@@ -53,7 +53,8 @@ def measure(n_points: int, settings: SoundSettings) -> dict[str, float]:
     spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     spent["MiB"] = peak_mib()
     values = ", ".join(f"{name} {f.value:.4g}" for name, f in found.figures.items())
-    print(f"| {n_points} | {spent['wall']:.1f} | {spent['cpu']:.1f} | {spent['MiB']:.0f} |  {values}")
+    seconds = f"{spent['wall']:.1f} | {spent['cpu']:.1f}"
+    print(f"| {n_points} | {seconds} | {spent['MiB']:.0f} |  {values}")
     return spent
 
 
