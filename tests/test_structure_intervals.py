@@ -1,6 +1,7 @@
 """Intervals of case 2 hold what clouds of the same size give on average, drift or no drift.
 
-`python tests/test_structure_intervals.py 60 50` (repetitions, subsamples) prints the coverage that `cloud_figures` states.
+`python tests/test_structure_intervals.py 60 50` (repetitions, subsamples) prints the coverage that
+`cloud_figures` states.
 """
 
 import sys

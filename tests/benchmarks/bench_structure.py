@@ -68,7 +68,8 @@ def plot(found: dict[int, dict[str, float]], path: Path) -> None:
         figure.subplots(1, 2), (("wall", "cpu"), ("MiB",)), ("seconds", "MiB, peak"), strict=True
     ):
         for name, color, marker in zip(names, ("#0072B2", "#D55E00"), "os", strict=False):
-            axis.plot(sizes, [found[n][name] for n in sizes], color=color, marker=marker, label=name)
+            values = [found[n][name] for n in sizes]
+            axis.plot(sizes, values, color=color, marker=marker, label=name)
         axis.set(xlabel=f"points, {D_SAE} latents, {K} active", ylabel=unit, ylim=(0, None))
         axis.legend()
     figure.savefig(path, dpi=130)
