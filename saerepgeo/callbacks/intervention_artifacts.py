@@ -47,8 +47,7 @@ class InterventionArtifacts(Callback):
         pl_module: LightningModule,
         outputs: Any,
         batch: ConceptActivations,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         result: Intervention = outputs["result"]
         merge_rows(self.dirpath / TABLE, result.rows, ROW_KEY)

@@ -47,8 +47,7 @@ class StratificationArtifacts(Callback):
         pl_module: LightningModule,
         outputs: Any,
         batch: ConceptActivations,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         result: Stratification = outputs["result"]
         self.rows += result.rows

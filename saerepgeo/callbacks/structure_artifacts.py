@@ -53,8 +53,7 @@ class StructureArtifacts(Callback):
         pl_module: LightningModule,
         outputs: Any,
         batch: ConceptActivations,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         result: Structure = outputs["result"]
         self.rows += result.rows
