@@ -19,8 +19,8 @@ from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = ["LARGE", "Found", "Part", "Space", "figures_of"]
 
-LARGE = 4096
-"""Points from which on no distance matrix of the whole is held (128 MiB in float64)."""
+LARGE = 2048
+"""Points from which on no distance matrix of the whole is held, and draws are of samples."""
 N_SOURCES = 512
 """Points whose paths stand for all in the AGD of a large cloud."""
 

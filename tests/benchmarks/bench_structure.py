@@ -85,6 +85,7 @@ def compare_embeddings(rounds: int) -> None:
         from umap import UMAP
 
         from saerepgeo.modules.paper_structure import UMAP_SEED, UMAP_SETTINGS, paper_embedding
+        from saerepgeo.modules.umap_neighbours import seeded_eigenvectors
 
         latents, _ = concept(900)
         points = latents.to_dense()
@@ -97,7 +98,8 @@ def compare_embeddings(rounds: int) -> None:
         def peer() -> None:
             rows = normalize(StandardScaler().fit_transform(points.numpy()))
             reducer = UMAP(**UMAP_SETTINGS, random_state=UMAP_SEED, n_jobs=1)
-            found["peer"] = reducer.fit_transform(rows)
+            with seeded_eigenvectors(UMAP_SEED):  # alone, UMAP differs from call to call
+                found["peer"] = reducer.fit_transform(rows)
 
         peer()  # numba compiles
         compare(f"UMAP of 900×{D_SAE} positions", ours, peer, rounds)
