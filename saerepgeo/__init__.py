@@ -1,38 +1,25 @@
 """How sparse autoencoders reorganise the geometry of a language model's residual stream."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from saerepgeo.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from saerepgeo.data import ActivationDataModule
-    from saerepgeo.lm import FrozenLM
-    from saerepgeo.modules.separability import SeparabilityModule
-    from saerepgeo.modules.stratification import StratificationModule
-    from saerepgeo.modules.structure import StructureModule
-    from saerepgeo.prompts import load_prompts
-    from saerepgeo.sae.export import save_sae
-    from saerepgeo.sae.load import load_sae, new_sae
+    from saerepgeo.cases.geometry_table import GeometryTable, geometry_table
+    from saerepgeo.cases.separability.module import SeparabilityModule
+    from saerepgeo.cases.stratification.module import StratificationModule
+    from saerepgeo.cases.structure.module import StructureModule
+    from saerepgeo.data.module import ActivationDataModule
+    from saerepgeo.data.prompts import load_prompts
+    from saerepgeo.lm.frozen import FrozenLM
+    from saerepgeo.sae.io.build import new_sae
+    from saerepgeo.sae.io.export import save_sae
+    from saerepgeo.sae.io.load import load_sae
     from saerepgeo.sae.model import SAEModel
-    from saerepgeo.sae.source import SAESource
-    from saerepgeo.table import GeometryTable, geometry_table
+    from saerepgeo.sae.sae_source import SAESource
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "ActivationDataModule": "data",
-    "FrozenLM": "lm",
-    "GeometryTable": "table",
-    "SAEModel": "sae.model",
-    "SAESource": "sae.source",
-    "SeparabilityModule": "modules.separability",
-    "StratificationModule": "modules.stratification",
-    "StructureModule": "modules.structure",
-    "geometry_table": "table",
-    "load_prompts": "prompts",
-    "load_sae": "sae.load",
-    "new_sae": "sae.load",
-    "save_sae": "sae.export",
-}
 __all__ = [
     "ActivationDataModule",
     "FrozenLM",
@@ -48,16 +35,21 @@ __all__ = [
     "new_sae",
     "save_sae",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: importing the package itself stays cheap."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "ActivationDataModule": "data.module",
+        "FrozenLM": "lm.frozen",
+        "GeometryTable": "cases.geometry_table",
+        "SAEModel": "sae.model",
+        "SAESource": "sae.sae_source",
+        "SeparabilityModule": "cases.separability.module",
+        "StratificationModule": "cases.stratification.module",
+        "StructureModule": "cases.structure.module",
+        "geometry_table": "cases.geometry_table",
+        "load_prompts": "data.prompts",
+        "load_sae": "sae.io.load",
+        "new_sae": "sae.io.build",
+        "save_sae": "sae.io.export",
+    },
+)

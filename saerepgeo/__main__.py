@@ -5,9 +5,9 @@ import os
 import sys
 
 COMMANDS = {
-    "cache": "saerepgeo.cache",
+    "cache": "saerepgeo.data.cache",
     "experiment": "saerepgeo.experiment",
-    "reproduce": "saerepgeo.reproduce",
+    "reproduce": "saerepgeo.experiment.reproduce",
 }
 """What is not Lightning's, by the module whose `main` runs it."""
 

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from saerepgeo.callbacks.interruption import exit_status
-from saerepgeo.command_help import COMMANDS, PROGRAM, SUBCOMMANDS, ShortHelp, subcommand_kwargs
+from saerepgeo.cli_help import COMMANDS, PROGRAM, SUBCOMMANDS, ShortHelp, subcommand_kwargs
 
 NO_ABBREVIATIONS = {"allow_abbrev": False}
 """`--trainer.max_step` is a mistake, not a way to say `max_steps`."""

@@ -1,10 +1,11 @@
-"""The tuples that flow through the package, and the array types that name their shapes.
+"""The tuples that flow, the array types that name their shapes, and explicit randomness.
 
 Words used everywhere: `residuals [point, d_model]`, `latents [point, d_sae]`,
 `recons [point, d_model]`; `labels [point]` are ids of concept items, −1 where a point belongs to
 background text.
 """
 
+import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ __all__ = [
     "ModelFacts",
     "SAEOutput",
     "SparseLatents",
+    "generator_for",
 ]
 
 BACKGROUND = -1
@@ -99,7 +101,7 @@ class SAEOutput(NamedTuple):
     """What one pass through an SAE gives."""
 
     recons: Float[Tensor, "point d_model"]
-    """In the units of the residuals, input normalisation undone."""
+    """In the units of the residuals, input normalization undone."""
     latents: "Float[Tensor, 'point d_sae'] | SparseLatents"
     """As the architecture defines them (raw gauge)."""
     losses: dict[str, Tensor]
@@ -140,3 +142,19 @@ class ModelFacts(NamedTuple):
     d_model: int
     has_layer_norm: bool
     """LayerNorm takes the mean of a residual off, RMSNorm does not."""
+
+
+def generator_for(seed: int, purpose: str, *indices: int) -> torch.Generator:
+    """Return a CPU generator that depends on nothing but its arguments.
+
+    Two calls with the same arguments give the same stream of numbers on every machine, process
+    and dataloader worker; any difference in an argument gives an unrelated stream.
+
+    >>> import torch
+    >>> a, b = generator_for(0, "contexts", 3), generator_for(0, "contexts", 3)
+    >>> bool(torch.rand(4, generator=a).equal(torch.rand(4, generator=b)))
+    True
+    """
+    text = "/".join([str(seed), purpose, *map(str, indices)])
+    digest = hashlib.sha256(text.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

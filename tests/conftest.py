@@ -21,7 +21,7 @@ WORDS = TEXT.split()
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Keep what a test run caches apart from the user's, except the converted models."""
-    from saerepgeo import lm_sources
+    from saerepgeo.lm import sources as lm_sources
 
     user, own = lm_sources.cache_root(), tmp_path_factory.mktemp("cache")
     (user / "models").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the test of input normalisation runs in each process: `normalized_process FOLDER RANK`."""
+"""What the test of input normalization runs in each process: `normalized_process FOLDER RANK`."""
 
 import sys
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from saerepgeo.sae.load import new_sae
+from saerepgeo.sae.io.load import new_sae
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import SAEOutput
 
@@ -19,7 +19,7 @@ CASES = {
     "constant_norm_rescale": ("standard", {"l1_coefficient": 0.01}),
     "expected_average_only_in": ("jumprelu", {"l0_coefficient": 0.01}),
 }
-"""Input normalisation to architecture and its settings."""
+"""Input normalization to architecture and its settings."""
 
 
 def make(mode: str) -> SAEModel:

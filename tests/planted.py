@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from saerepgeo.sae.export import save_sae
-from saerepgeo.sae.load import new_sae
+from saerepgeo.sae.io.export import save_sae
+from saerepgeo.sae.io.load import new_sae
 from saerepgeo.types import ConceptActivations, ModelFacts
 
 WIDTH, RANK, DIMENSION = 32, 6, 2
@@ -27,7 +27,7 @@ def planted_concept(seed: int = 0) -> ConceptActivations:
     basis[0] = basis[0].abs()
     n_rows = N_ITEMS * N_PROMPTS
     labels = torch.arange(N_ITEMS).repeat_interleave(N_PROMPTS)
-    centres = 14 * torch.eye(N_ITEMS, RANK - 1, dtype=torch.float64)
+    centers = 14 * torch.eye(N_ITEMS, RANK - 1, dtype=torch.float64)
     frames = [
         torch.linalg.qr(torch.randn(RANK - 1, 3, generator=generator, dtype=torch.float64)).Q.T
         for _ in range(N_ITEMS)
@@ -36,7 +36,7 @@ def planted_concept(seed: int = 0) -> ConceptActivations:
     for row, label in enumerate(labels.tolist()):
         sphere = torch.randn(N_POSITIONS, 3, generator=generator, dtype=torch.float64)
         sphere = sphere / sphere.norm(dim=1, keepdim=True)
-        inner = centres[label] + 2 * sphere @ frames[label]
+        inner = centers[label] + 2 * sphere @ frames[label]
         shifted = torch.cat([torch.full((N_POSITIONS, 1), 120.0), inner], 1)
         residuals[row] = (shifted @ basis).float()
     residuals[:, 0] = 1000 * torch.randn(n_rows, WIDTH, generator=generator)

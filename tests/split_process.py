@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 
-from saerepgeo.sae.build import new_sae
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import SparseLatents
 
@@ -87,7 +87,7 @@ def dense(latents: SparseLatents) -> Tensor:
 
 def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
     """Return loss, outputs of rank 0, gradients, and the decoder after its constraint."""
-    from saerepgeo.sae.sharding import split, whole
+    from saerepgeo.sae.parallel.sharding import split, whole
 
     case = CASES[name]
     model = split(make(case), mesh)

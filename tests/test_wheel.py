@@ -62,8 +62,8 @@ def test_nothing_is_missing_and_nothing_foreign_is_inside(installed: Path) -> No
 def test_data_of_the_package_are_read_from_where_it_is(installed: Path, tmp_path: Path) -> None:
     code = (
         "import saerepgeo\n"
-        "from saerepgeo.prompts import load_prompts\n"
-        "from saerepgeo.text import open_text\n"
+        "from saerepgeo.data.prompts import load_prompts\n"
+        "from saerepgeo.data.text import open_text\n"
         "print(saerepgeo.__file__)\n"
         "print(len(load_prompts().names), bool(next(iter(open_text('sample').documents()))))\n"
     )
@@ -90,7 +90,7 @@ def test_help_of_a_subcommand_is_a_screenful(installed: Path, tmp_path: Path, co
     shown = run(installed, tmp_path, "-m", "saerepgeo", command, "--help")
     assert len(shown.splitlines()) < 70
     assert f"  python -m saerepgeo {command} --config configs/case" in shown
-    for option in ("--trainer.devices", "--model.help saerepgeo.modules.", "--ckpt_path"):
+    for option in ("--trainer.devices", "--model.help saerepgeo.", "--ckpt_path"):
         assert option in shown
     assert ("--trainer.max_steps" in shown) is (command == "fit")
     assert max(map(len, shown.splitlines())) <= 100

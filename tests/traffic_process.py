@@ -22,9 +22,9 @@ def bytes_of(run: dict[str, Any], folder: Path) -> dict[str, float]:
     from lightning.pytorch import Trainer
     from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
-    from saerepgeo.data import ActivationDataModule
-    from saerepgeo.modules.separability import SeparabilityModule
-    from saerepgeo.sae.source import SAESource
+    from saerepgeo.cases.separability.module import SeparabilityModule
+    from saerepgeo.data.module import ActivationDataModule
+    from saerepgeo.sae.sae_source import SAESource
 
     traffic = Traffic()
     strategy = (

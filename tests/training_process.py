@@ -57,7 +57,7 @@ def write_config(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> P
     config = {
         "trainer": trainer,
         "model": {
-            "class_path": "saerepgeo.modules.separability.SeparabilityModule",
+            "class_path": "saerepgeo.cases.separability.module.SeparabilityModule",
             "init_args": module,
         },
         "data": {"class_path": "saerepgeo.data.ActivationDataModule", "init_args": data},

@@ -2,11 +2,11 @@
 
     apt-get download dict-wn dict-gcide dict-foldoc debian-handbook
     for package in *.deb; do dpkg -x "$package" unpacked; done
-    python checkpoints/smollm2-135m/make_corpus.py unpacked corpus saerepgeo/text_sample
+    python checkpoints/smollm2-135m/make_corpus.py unpacked corpus saerepgeo/data/text_sample
 
 Writes `train.jsonl.gz` and `heldout.jsonl.gz` into the second folder and `wordnet.jsonl.gz` into
-the third, and prints what is in them. A document is a page: neighbouring entries of one
-dictionary, or neighbouring paragraphs of the handbook, about 1,500 characters together. Which page
+the third, and prints what is in them. A document is a page: neighboring entries of one
+dictionary, or neighboring paragraphs of the handbook, about 1,500 characters together. Which page
 goes where depends on its digest alone, so that the same packages always give the same files.
 
 - WordNet repeats a definition in the entry of every synonym; here it stands once, in the first.
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-from saerepgeo.dictd import raw_entries, unwrap_entry
+from saerepgeo.data.dictd import raw_entries, unwrap_entry
 
 PAGE_CHARS = 1500
 SAMPLE_CHARS = 4_500_000
@@ -158,7 +158,7 @@ def handbook(folder: Path) -> Iterator[str]:
 
 
 def pages(entries: Iterator[str]) -> Iterator[Page]:
-    """Join neighbours into pages of at most `PAGE_CHARS`, or of one longer entry."""
+    """Join neighbors into pages of at most `PAGE_CHARS`, or of one longer entry."""
     page: list[str] = []
     for entry in entries:
         if page and sum(map(len, page)) + len(entry) > PAGE_CHARS:

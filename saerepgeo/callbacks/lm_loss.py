@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from saerepgeo.cache import cached_tensors, model_fingerprint
-from saerepgeo.concepts import LMSettings
-from saerepgeo.lm import FrozenLM, is_sink
+from saerepgeo.data.cache import cached_tensors, model_fingerprint
+from saerepgeo.data.concepts import LMSettings
+from saerepgeo.data.reader import tokens_key
+from saerepgeo.lm.frozen import FrozenLM, is_sink
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
-from saerepgeo.points import tokens_key
 from saerepgeo.types import Float, Int
 
 __all__ = ["LMLoss", "recovery_figures", "sae_fingerprint", "spliced"]
@@ -115,7 +115,7 @@ def sae_fingerprint(sae: nn.Module) -> str:
 def spliced(lm: FrozenLM, mask: Tensor, replace: Splice) -> Splice:
     """Return the splice that puts `replace(points)` at the positions of `mask`.
 
-    A model read under `center_residuals` gives the SAE centred points; their means are put back.
+    A model read under `center_residuals` gives the SAE centered points; their means are put back.
     """
 
     def splice(residuals: Tensor) -> Tensor:

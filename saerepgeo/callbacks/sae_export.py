@@ -8,9 +8,9 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from saerepgeo.sae.export import save_sae
+from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.sae.sharding import whole
+from saerepgeo.sae.parallel.sharding import whole
 
 
 class SAEExport(Callback):
@@ -56,7 +56,7 @@ def training_record(trainer: Trainer, pl_module: LightningModule) -> dict[str, A
     """Return the metadata that SAELens expects, and how this SAE was trained."""
     data = trainer.datamodule.hparams  # type: ignore[attr-defined]
     module = pl_module.hparams
-    centred = {"center_writing_weights": True} if data["center_residuals"] else {}
+    centered = {"center_writing_weights": True} if data["center_residuals"] else {}
     return {
         "model_name": data["lm"],
         "hook_name": data["hook_name"],
@@ -64,7 +64,7 @@ def training_record(trainer: Trainer, pl_module: LightningModule) -> dict[str, A
         "prepend_bos": True,
         "exclude_special_tokens": True,
         "model_class_name": "HookedTransformer",
-        "model_from_pretrained_kwargs": centred,
+        "model_from_pretrained_kwargs": centered,
         "saerepgeo_training": {
             "steps": trainer.global_step,
             "points": trainer.global_step * data["batch_size"],

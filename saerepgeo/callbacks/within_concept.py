@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
-from saerepgeo.modules.analysis import Stage
+from saerepgeo.cases.analysis import Stage
 
 __all__ = ["WithinConcept"]
 

@@ -1,6 +1,25 @@
-"""Case 3 by training: a grid of fine-tuning runs with matched controls, and its verdict."""
+"""Grids of runs, and the verdict on what they show."""
 
-from saerepgeo.experiment.grid import Cell, Experiment
-from saerepgeo.experiment.runner import main, run_cells
+from typing import TYPE_CHECKING
 
-__all__ = ["Cell", "Experiment", "main", "run_cells"]
+from saerepgeo.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from saerepgeo.experiment.grid import Cell, Experiment
+    from saerepgeo.experiment.runner import main, run_cells
+
+__all__ = [
+    "Cell",
+    "Experiment",
+    "main",
+    "run_cells",
+]
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Cell": "grid",
+        "Experiment": "grid",
+        "main": "runner",
+        "run_cells": "runner",
+    },
+)

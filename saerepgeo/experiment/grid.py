@@ -28,7 +28,7 @@ class Cell:
     """Signed weight λ of the regularizer: above 0 more separability, below 0 less."""
     seed: int
     labels: str = "given"
-    """`given`, or `shuffled` among the labelled points of each step."""
+    """`given`, or `shuffled` among the labeled points of each step."""
 
     def about(self) -> dict[str, Any]:
         """Return the columns that say which cell a row belongs to."""

@@ -5,10 +5,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from saerepgeo.callbacks.artifacts import read_rows, save_figure, write_rows
+from saerepgeo.cases.intervention.paper_statistic import paper_statistic
 from saerepgeo.experiment.grid import Experiment
-from saerepgeo.verdict import Verdict, control_contrasts, judge
-from saerepgeo.verdict.paper import paper_statistic
+from saerepgeo.experiment.verdict import Verdict, control_contrasts, judge
+from saerepgeo.report.files import read_rows, save_figure, write_rows
 
 __all__ = ["experiment_rows", "shuffled_lines", "summarize"]
 
@@ -114,8 +114,8 @@ def shuffled_lines(contrasts: list[dict[str, Any]], error: str) -> list[str]:
 def _draw(folder: Path, rows: list[dict[str, Any]], experiment: Experiment) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    from saerepgeo.callbacks.intervention_figures import dose_response_figure, pareto_figure
-    from saerepgeo.callbacks.projector import add_figure
+    from saerepgeo.cases.intervention.figures import dose_response_figure, pareto_figure
+    from saerepgeo.report.tensorboard import add_figure
 
     figures = {
         "dose_response": dose_response_figure(rows, experiment.separability, experiment.error),

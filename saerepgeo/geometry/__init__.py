@@ -7,7 +7,7 @@ precision decides the answer, and need torch, numpy, scipy and scikit-learn only
 - `rank`: unfoldings, numerical, effective and stable rank, participation ratio.
 - `spsd`: distances between positive semidefinite matrices.
 - `sketch`: Frequent Directions, the spectrum of a stream in constant memory.
-- `dimension`: intrinsic dimension by nearest neighbours (TwoNN, GRIDE).
+- `dimension`: intrinsic dimension by nearest neighbors (TwoNN, GRIDE).
 - `graphs`: minimum spanning tree, Betti-0, geodesic distances.
 - `clusters`: HDBSCAN and the matching of two clusterings.
 - `alignment`, `separation`, `transport`: shapes, separability and couplings of centroids.
@@ -15,6 +15,7 @@ precision decides the answer, and need torch, numpy, scipy and scikit-learn only
 """
 
 from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
+from saerepgeo.geometry.clouds.neighbors import Neighbors, nearest_neighbors
 from saerepgeo.geometry.clusters import Matching, cluster, match_clusters
 from saerepgeo.geometry.dictionaries import random_dictionary
 from saerepgeo.geometry.dimension import ScaleCurve, dimension_from_ratios, gride, two_nn
@@ -27,7 +28,6 @@ from saerepgeo.geometry.graphs import (
     mst_weight,
     persistence_0,
 )
-from saerepgeo.geometry.neighbours import Neighbours, nearest_neighbours
 from saerepgeo.geometry.nulls import PermutationTest, permutation_test, subsample_interval
 from saerepgeo.geometry.rank import (
     NumericalRankResult,
@@ -67,7 +67,7 @@ __all__ = [
     "Coupling",
     "GeodesicEstimate",
     "Matching",
-    "Neighbours",
+    "Neighbors",
     "NumericalRankResult",
     "PermutationTest",
     "ScaleCurve",
@@ -94,7 +94,7 @@ __all__ = [
     "minimum_spanning_tree",
     "mst_weight",
     "multilinear_rank",
-    "nearest_neighbours",
+    "nearest_neighbors",
     "numerical_rank",
     "pairwise_distances",
     "participation_ratio",

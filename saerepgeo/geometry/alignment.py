@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
 from saerepgeo.types import Estimate, Float
 
 __all__ = ["debiased_cka", "procrustes_disparity"]
@@ -12,11 +12,11 @@ __all__ = ["debiased_cka", "procrustes_disparity"]
 def procrustes_disparity(a: Float[Tensor, "point d_a"], b: Float[Tensor, "point d_b"]) -> Estimate:
     """Return what rotation, translation and scaling cannot make equal in two paired point sets.
 
-    1 − (Σ_i σ_i(AᵀB))², A and B centred and of unit Frobenius norm, the narrower padded with zeros:
-    0 for the same shape, at most 1. Symmetric in a and b; differentiable.
+    1 − (Σ_i σ_i(AᵀB))², A and B centered, of unit Frobenius norm, the narrower padded with zeros: 0
+    for the same shape, at most 1. Symmetric in a and b; differentiable.
 
     Few points in many dimensions are always nearly aligned: two points give 0 whatever they are,
-    and random Gaussian centres in 50 dimensions .016 (3 points), .040 (5), .095 (10). Show it next
+    and random Gaussian centers in 50 dimensions .016 (3 points), .040 (5), .095 (10). Show it next
     to its permutation null (`permutation_test` over the pairing), never alone.
 
     Fewer than two points, or all points of one side equal: undefined.
@@ -36,7 +36,7 @@ def procrustes_disparity(a: Float[Tensor, "point d_a"], b: Float[Tensor, "point 
     n = len(a)
     if n < 2:
         return Estimate.undefined(f"a shape needs two or more points, got {n}", n_used=n)
-    a, b = _centred(a), _centred(b)
+    a, b = _centered(a), _centered(b)
     size_a, size_b = a.norm(), b.norm()
     if not (bool(size_a > 0) and bool(size_b > 0)):
         return Estimate.undefined("all points of one side are equal: no shape", n_used=n)
@@ -45,9 +45,9 @@ def procrustes_disparity(a: Float[Tensor, "point d_a"], b: Float[Tensor, "point 
 
 
 def debiased_cka(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -> Estimate:
-    """Return the linear centred kernel alignment of paired points, without its bias.
+    """Return the linear centered kernel alignment of paired points, without its bias.
 
-    HSIC₁(x, y)/√(HSIC₁(x, x)·HSIC₁(y, y)), with centred rows and up to one factor of n
+    HSIC₁(x, y)/√(HSIC₁(x, x)·HSIC₁(y, y)), with centered rows and up to one factor of n
 
         HSIC₁ = ‖XᵀY‖²_F − n/(n−2) Σ_i ‖x_i‖²‖y_i‖² + ‖X‖²_F‖Y‖²_F/((n−1)(n−2)),
 
@@ -72,7 +72,7 @@ def debiased_cka(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -
     n = len(x)
     if n < 4:
         return Estimate.undefined(f"debiased CKA needs four or more points, got {n}", n_used=n)
-    x, y = _centred(x), _centred(y)
+    x, y = _centered(x), _centered(y)
     size_x, size_y = x.norm(), y.norm()
     if not (bool(size_x > 0) and bool(size_y > 0)):
         return Estimate.undefined("all points of one side are equal", n_used=n)
@@ -109,18 +109,18 @@ def _narrowed(points: Tensor) -> Tensor:
 
     The singular values of AᵀB stay, the d×d product is never formed and the narrower side needs no
     zeros. The basis is held fixed under differentiation: turning the span moves no singular value
-    in first order, while the derivative of the QR decomposition does not exist at centred points.
+    in first order, while the derivative of the QR decomposition does not exist at centered points.
     """
     if points.shape[0] >= points.shape[1]:
         return points
     return points @ torch.linalg.qr(points.detach().T).Q
 
 
-def _centred(points: Tensor) -> Tensor:
+def _centered(points: Tensor) -> Tensor:
     """Return the points about their mean; what is only rounding of equal points becomes 0."""
-    centred = points - points.mean(0)
+    centered = points - points.mean(0)
     rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)
-    return torch.where(centred.detach().abs().amax(0) > rounding, centred, 0.0)
+    return torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)
 
 
 def _checked_pair(a: Tensor, b: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:

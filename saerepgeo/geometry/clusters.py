@@ -8,10 +8,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from saerepgeo.geometry.clouds import Cloud, as_cloud
-from saerepgeo.geometry.linkage import Linkage, single_linkage
-from saerepgeo.geometry.neighbours import search
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
+from saerepgeo.geometry.clouds.linkage import Linkage, single_linkage
+from saerepgeo.geometry.clouds.neighbors import search
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = ["Matching", "cluster", "match_clusters"]
@@ -48,7 +48,7 @@ def cluster(
 
     Clusters are the most persistent branches, at least `min_cluster_size` points strong, of the
     single linkage tree in mutual reachability distance max(core_i, core_j, ‖x_i − x_j‖), where
-    core is the distance to neighbour `min_samples` (None: `min_cluster_size`), the point included.
+    core is the distance to neighbor `min_samples` (None: `min_cluster_size`), the point included.
 
     All −1 for fewer than `min_cluster_size` (or `min_samples`) points and where all points are
     equal: neither shows a cluster. Latents, sparse tensors and clouds stay what they are; there
@@ -72,7 +72,7 @@ def cluster(
     least = max(min_cluster_size, min_samples or 0)
     if cloud.n_points < least or cloud.size() == 0:
         return torch.full((cloud.n_points,), -1, device=cloud.device)
-    # scikit-learn counts the point itself among its neighbours
+    # scikit-learn counts the point itself among its neighbors
     n_others = (min_samples or min_cluster_size) - 1
     core = search(cloud, n_others).distances[:, -1] if n_others else None
     return _labels(single_linkage(cloud, core), min_cluster_size).to(cloud.device)
@@ -81,7 +81,7 @@ def cluster(
 def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching:
     """Return the one-to-one matching of clusters that share the most points (Hungarian).
 
-    Maximises Σ_(i,j) #{p: a_p = i, b_p = j} over matchings; pairs that share no point are left
+    Maximizes Σ_(i,j) #{p: a_p = i, b_p = j} over matchings; pairs that share no point are left
     out. Negative labels are noise, which is no cluster. The unmatched mass is
     1 − Σ overlaps / #{p: a_p ≥ 0 or b_p ≥ 0}: 0 for the same clusters under other names.
 
@@ -124,9 +124,9 @@ def _cluster_dense(points: Tensor, min_cluster_size: int, min_samples: int | Non
     if len(x) < max(min_cluster_size, min_samples or 0) or bool((x == x[:1]).all()):
         return noise
     # a shared offset costs the Gram distances their digits
-    centred = x - x.mean(0)
+    centered = x - x.mean(0)
     is_wide = x.shape[1] > TREE_DIM and len(x) <= MATRIX_POINTS
-    given = _distance_matrix(centred) if is_wide else centred
+    given = _distance_matrix(centered) if is_wide else centered
     model = HDBSCAN(
         min_cluster_size=min_cluster_size,
         min_samples=min_samples,

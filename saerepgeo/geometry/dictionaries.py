@@ -21,7 +21,7 @@ def random_dictionary(
     """Return an SAE of the same shape and sparsity whose directions are random.
 
     Decoder rows are uniform on the unit sphere, the encoder is the decoder's transpose, and the
-    points are centred at the old `b_dec`. What such a dictionary shows too is no finding about the
+    points are centered at the old `b_dec`. What such a dictionary shows too is no finding about the
     trained one: it lifts intrinsic dimensions and saturates ranks already.
 
     TopK and BatchTopK keep their k. ReLU, JumpReLU and gated SAEs get one threshold t, the same for
@@ -30,7 +30,7 @@ def random_dictionary(
     mean l0 is the same to within one activation. Matching pursuit takes as many steps as the
     trained SAE has active latents on average. A temporal SAE predicts nothing from the context and
     selects its k latents, or l0 of them. Encoder and decoder of a transcoder are drawn apart, and
-    its points are centred at their own mean.
+    its points are centered at their own mean.
 
     Args:
         sae: a SAELens SAE, of inference or training form; it is not changed.
@@ -43,7 +43,7 @@ def random_dictionary(
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     cfg = copy.deepcopy(sae.cfg)
-    # Made afresh: a copied SAE with input normalisation writes into the original.
+    # Made afresh: a copied SAE with input normalization writes into the original.
     random = type(sae)(cfg).to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
     for parameter in random.parameters():
         parameter.zero_()
@@ -54,17 +54,17 @@ def random_dictionary(
     elif hasattr(random, "W_enc"):
         random.W_enc.copy_(random.W_dec.T)
     random.b_dec.copy_(sae.b_dec)
-    centre = 0.0 if cfg.apply_b_dec_to_input or reads_elsewhere else random.W_dec @ random.b_dec
-    _match_sparsity_(sae, random, residuals, centre, l0)
+    center = 0.0 if cfg.apply_b_dec_to_input or reads_elsewhere else random.W_dec @ random.b_dec
+    _match_sparsity_(sae, random, residuals, center, l0)
     return random.train(sae.training)
 
 
 def _match_sparsity_(
-    sae: Any, random: Any, residuals: Tensor | None, centre: Tensor | float, l0: float | None
+    sae: Any, random: Any, residuals: Tensor | None, center: Tensor | float, l0: float | None
 ) -> None:
     cfg = random.cfg
     if hasattr(cfg, "k"):
-        random.b_enc.sub_(centre)
+        random.b_enc.sub_(center)
         return
     if getattr(cfg, "sae_diff_type", None) == "topk" and cfg.kval_topk is not None:
         return
@@ -80,9 +80,9 @@ def _match_sparsity_(
         cfg.sae_diff_type, cfg.kval_topk = "topk", max(1, round(l0))
     else:
         if hasattr(cfg, "d_out"):
-            centre = random.process_sae_in(residuals).mean(0) @ random.W_enc
-        threshold = _matching_threshold(round(l0 * len(residuals)), random, residuals, centre)
-        _set_threshold(random, threshold, centre)
+            center = random.process_sae_in(residuals).mean(0) @ random.W_enc
+        threshold = _matching_threshold(round(l0 * len(residuals)), random, residuals, center)
+        _set_threshold(random, threshold, center)
 
 
 def _directions(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,10 +92,10 @@ def _directions(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _matching_threshold(
-    n_active: int, random: Any, residuals: Tensor, centre: Tensor | float
+    n_active: int, random: Any, residuals: Tensor, center: Tensor | float
 ) -> Tensor:
     """Return the level that `n_active` random pre-activations exceed."""
-    projections = (random.process_sae_in(residuals) @ random.W_enc - centre).flatten()
+    projections = (random.process_sae_in(residuals) @ random.W_enc - center).flatten()
     if not 0 < n_active < projections.numel():
         raise ValueError(
             f"`residuals` must leave some latents on and some off, got {n_active} of "
@@ -104,12 +104,12 @@ def _matching_threshold(
     return projections.kthvalue(projections.numel() - n_active).values
 
 
-def _set_threshold(random: Any, threshold: Tensor, centre: Tensor | float) -> None:
+def _set_threshold(random: Any, threshold: Tensor, center: Tensor | float) -> None:
     if hasattr(random, "threshold"):
-        random.b_enc.sub_(centre)
+        random.b_enc.sub_(center)
         random.threshold.fill_(float(threshold.clamp(min=0.0)))
     elif hasattr(random, "b_gate"):
-        random.b_gate.sub_(centre).sub_(threshold)
-        random.b_mag.sub_(centre)
+        random.b_gate.sub_(center).sub_(threshold)
+        random.b_mag.sub_(center)
     else:
-        random.b_enc.sub_(centre).sub_(threshold)
+        random.b_enc.sub_(center).sub_(threshold)

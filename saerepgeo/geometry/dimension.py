@@ -1,6 +1,6 @@
-"""Intrinsic dimension: in how many directions a cloud of points spreads, seen from its neighbours.
+"""Intrinsic dimension: in how many directions a cloud of points spreads, seen from its neighbors.
 
-The ratios of neighbour distances of a locally uniform cloud depend on its dimension only, neither
+The ratios of neighbor distances of a locally uniform cloud depend on its dimension only, neither
 on the density nor on the space around it. Bootstrapped rows would be duplicates of each other and
 drive such ratios to 0/0: intervals come from subsamples without replacement (`nulls`).
 """
@@ -13,9 +13,9 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from saerepgeo.geometry.clouds import Cloud, as_cloud
-from saerepgeo.geometry.neighbours import distinct_points
-from saerepgeo.geometry.points import check_finite
+from saerepgeo.geometry.checks import check_finite
+from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
+from saerepgeo.geometry.clouds.neighbors import distinct_points
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = ["MIN_POINTS", "ScaleCurve", "dimension_from_ratios", "gride", "two_nn"]
@@ -32,13 +32,13 @@ class ScaleCurve(NamedTuple):
     """Dimension over the scale at which the points are looked at, one entry per scale."""
 
     n1: Int[Tensor, "scale"]
-    """The ratio compares the neighbours `n1` and 2·`n1`."""
+    """The ratio compares the neighbors `n1` and 2·`n1`."""
     distances: Float[Tensor, "scale"]
-    """Mean distance of neighbour 2·`n1`: the scale itself."""
+    """Mean distance of neighbor 2·`n1`: the scale itself."""
     dimensions: Float[Tensor, "scale"]
     """NaN exactly where `reason` says why."""
     standard_errors: Float[Tensor, "scale"]
-    """From the Fisher information, neighbourhoods taken as independent."""
+    """From the Fisher information, neighborhoods taken as independent."""
     n_used: int
     n_dropped: int
     reason: str | None = None
@@ -51,7 +51,7 @@ def two_nn(
     method: Method = "linear",
     tolerance: float = TOLERANCE,
 ) -> Estimate:
-    """Return the intrinsic dimension by the ratio μ = r₂/r₁ of each point's neighbour distances.
+    """Return the intrinsic dimension by the ratio μ = r₂/r₁ of each point's neighbor distances.
 
     μ follows F(μ) = 1 − μ^{−d}. The largest fraction `discard` of the ratios is set aside, for
     they feel the curvature and the border of the set, and d follows from the k that remain,
@@ -61,9 +61,9 @@ def two_nn(
 
     Duplicates, exact and nearer than `tolerance` × the RMS distance from the centroid, are merged
     first and counted in `n_dropped`; `n_used` counts the distinct points. NaN with a reason for
-    fewer than 30 distinct points and where all neighbours are equally far (a lattice).
+    fewer than 30 distinct points and where all neighbors are equally far (a lattice).
 
-    Dense tensors, torch sparse tensors and `SparseLatents` are welcome; neighbours are exact, and
+    Dense tensors, torch sparse tensors and `SparseLatents` are welcome; neighbors are exact, and
     the search is sparse where the points are. Not differentiable.
 
     Raises ValueError for integer or non-finite points, and `discard` or `tolerance` outside [0, 1).
@@ -79,18 +79,18 @@ def two_nn(
     _check_fraction("tolerance", tolerance)
     _check_fraction("discard", discard)
     cloud = as_cloud(points)
-    kept, neighbours = distinct_points(cloud, 2, tolerance)
+    kept, neighbors = distinct_points(cloud, 2, tolerance)
     n_dropped = cloud.n_points - len(kept)
-    if neighbours is None or len(kept) < MIN_POINTS:
+    if neighbors is None or len(kept) < MIN_POINTS:
         return _too_few(len(kept), n_dropped)
-    ratios = neighbours.distances[:, 1] / neighbours.distances[:, 0]
+    ratios = neighbors.distances[:, 1] / neighbors.distances[:, 0]
     return dimension_from_ratios(ratios, discard, method=method)._replace(n_dropped=n_dropped)
 
 
 def dimension_from_ratios(
     ratios: Float[Tensor, "point"], discard: float = 0.1, *, method: Method = "linear"
 ) -> Estimate:
-    """Return the TwoNN dimension that ratios μ = r₂/r₁ ≥ 1 of neighbour distances give.
+    """Return the TwoNN dimension that ratios μ = r₂/r₁ ≥ 1 of neighbor distances give.
 
     The estimators of `two_nn`, which calls this after merging duplicates. `"linear"` always sets
     the largest ratio aside, where F = 1. NaN with a reason for fewer than 2 ratios left, and where
@@ -105,7 +105,7 @@ def dimension_from_ratios(
     _check_fraction("discard", discard)
     check_finite(ratios, "ratios")
     if ratios.ndim != 1 or bool((ratios < 1).any()):
-        raise ValueError("`ratios` must be a vector of second over first neighbour distance, ≥ 1")
+        raise ValueError("`ratios` must be a vector of second over first neighbor distance, ≥ 1")
     if method not in ("linear", "mle"):
         raise ValueError(f"`method` must be 'linear' or 'mle', got {method!r}")
     n_points = len(ratios)
@@ -116,7 +116,7 @@ def dimension_from_ratios(
         return Estimate.undefined(f"{max(n_kept, 0)} ratios left, at least 2 needed", n_points)
     log_ratios = ratios.double().log().sort().values[:n_kept]
     if float(log_ratios[-1]) == 0:
-        return Estimate.undefined("all neighbours are equally far", n_points)
+        return Estimate.undefined("all neighbors are equally far", n_points)
     if method == "mle":
         censored = (n_points - n_kept) * log_ratios[-1]
         return Estimate((n_kept - 1) / (log_ratios.sum() + censored), n_points, 0)
@@ -131,14 +131,14 @@ def gride(
     *,
     tolerance: float = TOLERANCE,
 ) -> ScaleCurve:
-    """Return the intrinsic dimension over scales, by neighbours n₁ and n₂ = 2n₁ (GRIDE).
+    """Return the intrinsic dimension over scales, by neighbors n₁ and n₂ = 2n₁ (GRIDE).
 
     μ = r_{n₂}/r_{n₁} has the density d (μ^d − 1)^{n₂−n₁−1} / (B(n₂−n₁, n₁) μ^{d(n₂−1)+1}); d
-    maximises the likelihood, and its standard error follows from the Fisher information. n₁ = 1 is
+    maximizes the likelihood, and its standard error follows from the Fisher information. n₁ = 1 is
     the uncensored TwoNN. A plateau over scales is a dimension; a falling curve is noise at small
     scales.
 
-    Duplicates are merged as in `two_nn`. Scales that need more neighbours than there are points
+    Duplicates are merged as in `two_nn`. Scales that need more neighbors than there are points
     are left out of the curve; it is empty, with a reason, for fewer than 30 distinct points.
 
     Raises ValueError for integer or non-finite points, no `n1`, or one below 1.
@@ -153,23 +153,23 @@ def gride(
     _check_fraction("tolerance", tolerance)
     scales = sorted(set(n1))
     if not scales or scales[0] < 1:
-        raise ValueError(f"`n1` must name numbers of neighbours ≥ 1, got {tuple(n1)}")
+        raise ValueError(f"`n1` must name numbers of neighbors ≥ 1, got {tuple(n1)}")
     cloud = as_cloud(points)
     while True:
         scales = [n for n in scales if 2 * n < cloud.n_points] or scales[:1]
-        kept, neighbours = distinct_points(cloud, 2 * scales[-1], tolerance)
-        if neighbours is not None or len(scales) == 1:
+        kept, neighbors = distinct_points(cloud, 2 * scales[-1], tolerance)
+        if neighbors is not None or len(scales) == 1:
             break
         scales.pop()
     n_dropped = cloud.n_points - len(kept)
-    if neighbours is None or len(kept) < MIN_POINTS:
+    if neighbors is None or len(kept) < MIN_POINTS:
         reason = _too_few(len(kept), n_dropped).reason
         empty = torch.zeros(0, dtype=torch.float64, device=cloud.device)
         return ScaleCurve(empty.long(), empty, empty, empty, len(kept), n_dropped, reason)
-    distances = neighbours.distances
+    distances = neighbors.distances
     fits = [_fit_scale((distances[:, 2 * n - 1] / distances[:, n - 1]).log(), n) for n in scales]
     values, errors = torch.tensor(fits, dtype=torch.float64, device=cloud.device).T
-    reason = "all neighbours are equally far" if bool(values.isnan().any()) else None
+    reason = "all neighbors are equally far" if bool(values.isnan().any()) else None
     means = torch.stack([distances[:, 2 * n - 1].mean() for n in scales])
     index = torch.tensor(scales, device=cloud.device)
     return ScaleCurve(index, means, values, errors, len(kept), n_dropped, reason)

@@ -8,10 +8,10 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, shortest_path
 from torch import Tensor
 
-from saerepgeo.geometry.clouds import Cloud, as_cloud
-from saerepgeo.geometry.linkage import single_linkage
-from saerepgeo.geometry.neighbours import search
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
+from saerepgeo.geometry.clouds.linkage import single_linkage
+from saerepgeo.geometry.clouds.neighbors import search
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = [
@@ -47,7 +47,7 @@ class GeodesicEstimate(NamedTuple):
     value: Tensor
     """float64 scalar; NaN exactly where `reason` says why."""
     n_components: int
-    """Connected components of the neighbour graph; pairs between them have no path."""
+    """Connected components of the neighbor graph; pairs between them have no path."""
     n_used: int
     """Pairs with a path."""
     n_dropped: int
@@ -143,9 +143,9 @@ def average_geodesic_distance(
     k: int = 10,
     sources: Int[Tensor, "source"] | None = None,
 ) -> GeodesicEstimate:
-    """Return the mean shortest path over pairs of points on the neighbour graph (AGD).
+    """Return the mean shortest path over pairs of points on the neighbor graph (AGD).
 
-    The graph joins i and j where one is among the `k` nearest neighbours of the other, by an edge
+    The graph joins i and j where one is among the `k` nearest neighbors of the other, by an edge
     of their distance; the mean runs over the pairs i < j that a path connects. It differs from the
     mean distance as far as the set bends: a half circle of N points gives (π/3)(N+1)/(N−1).
 

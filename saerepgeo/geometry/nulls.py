@@ -182,7 +182,7 @@ def subsample_interval(
     drawing from a finite set: subsamples share points with the whole, so θ_b varies less than it
     does over fresh samples. For the mean the interval has the width of the usual one at every
     fraction. Unlike the bootstrap no point occurs twice, which would ruin statistics of nearest
-    neighbours.
+    neighbors.
 
     The interval is one for E[θ_N]: what samples of this size give on average. A statistic that
     drifts with the number of points (intrinsic dimension of noisy data, lengths of trees) drifts

@@ -14,7 +14,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from torch import Tensor
 
-from saerepgeo.geometry.points import check_finite
+from saerepgeo.geometry.checks import check_finite
 from saerepgeo.types import Estimate, Float
 
 __all__ = [
@@ -173,7 +173,7 @@ def stable_rank(sv: Float[Tensor, "value"]) -> Estimate:
 def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
     """Return (Σσ²)² / Σσ⁴, the participation ratio of the eigenvalues σ² of X Xᵀ.
 
-    Between 1 and the rank; of the covariance where X was centred first. NaN with a reason where no
+    Between 1 and the rank; of the covariance where X was centered first. NaN with a reason where no
     singular value is positive. Differentiable.
 
     Source: Gao et al. 2017, *A Theory of Multineuronal Dimensionality*, equation 5.

@@ -1,4 +1,4 @@
-"""How far apart the classes of a labelled point cloud lie.
+"""How far apart the classes of a labeled point cloud lie.
 
 Everything here follows from per-class counts, sums and square sums, which add up over batches and
 over processes: a figure, or a regularizer made of it, has one value however points are shared out.
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.checks import check_finite
 from saerepgeo.geometry.graphs import mst_weight
-from saerepgeo.geometry.points import check_finite
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = [
@@ -80,7 +80,7 @@ def class_moments(
     ([2, 0], [[2.0], [0.0]], [4.0, 0.0])
     """
     values = points.values if isinstance(points, SparseLatents) else points
-    _check_labelled(values, labels, n_classes)
+    _check_labeled(values, labels, n_classes)
     keep = labels >= 0
     values, labels = values[keep], labels[keep]
     check_finite(values)
@@ -99,7 +99,7 @@ def class_moments(
     return ClassMoments(counts, sums, square_sums)
 
 
-def _check_labelled(points: Tensor, labels: Tensor, n_classes: int) -> None:
+def _check_labeled(points: Tensor, labels: Tensor, n_classes: int) -> None:
     if points.ndim != 2 or labels.shape != points.shape[:1]:
         raise ValueError(
             "expected `points` [point, dim] and `labels` [point], got shapes "
@@ -153,7 +153,7 @@ def pairwise_distances(
     return upper + upper.T
 
 
-def average_pairwise_distance(centres: Float[Tensor, "cluster dim"]) -> Estimate:
+def average_pairwise_distance(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     """Return the average Euclidean distance between pairs of centroids (AEDP), differentiable.
 
     AEDP = 2/(K(K−1)) Σ_{k<l} ‖c_k − c_l‖, in the units of the points.
@@ -165,10 +165,10 @@ def average_pairwise_distance(centres: Float[Tensor, "cluster dim"]) -> Estimate
     >>> average_pairwise_distance(torch.tensor([[0.0], [1.0], [3.0]])).value.item()
     2.0
     """
-    n = len(centres)
+    n = len(centers)
     if n < 2:
         return Estimate.undefined(f"AEDP needs two or more centroids, got {n}", n_used=n)
-    value = torch.pdist(centres.double()).mean()
+    value = torch.pdist(centers.double()).mean()
     return Estimate(value, n_used=n, n_dropped=0)
 
 
@@ -194,7 +194,7 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
     """Return the scatter between classes over the scatter within: free of scale, differentiable.
 
     trace(S_b)/trace(S_w), S_b = Σ_k n_k (c_k − c̄)(c_k − c̄)ᵀ, S_w = Σ_k Σ_{y_i=k} (x_i − c_k)(x_i
-    − c_k)ᵀ, c̄ the mean of all labelled points. Under it, trace(S_b)/(trace(S_b) + trace(S_w)) is
+    − c_k)ᵀ, c̄ the mean of all labeled points. Under it, trace(S_b)/(trace(S_b) + trace(S_w)) is
     the share of the variance that the classes explain.
 
     Fewer than two classes with points, or no scatter within any class: undefined. Classes without
@@ -212,7 +212,7 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
     return Estimate((between / within_scatter(moments)).double(), n_used, n_dropped)
 
 
-def scale_free_mstw(centres: Float[Tensor, "cluster dim"]) -> Estimate:
+def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     """Return the mean edge of the centroids' tree over their mean distance, differentiable.
 
     MSTW/((K−1)·AEDP), between 0 and 1: near 0 where the centroids form few tight groups, 1 where
@@ -223,12 +223,12 @@ def scale_free_mstw(centres: Float[Tensor, "cluster dim"]) -> Estimate:
     >>> round(scale_free_mstw(torch.arange(5.0)[:, None]).value.item(), 12)
     0.5
     """
-    aedp, n = average_pairwise_distance(centres), len(centres)
+    aedp, n = average_pairwise_distance(centers), len(centers)
     if aedp.reason is not None:
         return aedp._replace(reason=f"scale-free MSTW needs two or more centroids, got {n}")
     if not bool(aedp.value.detach() > 0):
         return Estimate.undefined("all centroids are equal", n_used=n)
-    return Estimate(mst_weight(centres) / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
+    return Estimate(mst_weight(centers) / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
 
 
 def as_loss(estimate: Estimate, anchor: Tensor) -> Float[Tensor, ""]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
 from saerepgeo.types import Estimate, Float, Int
 
 __all__ = ["silhouette"]
@@ -15,7 +15,7 @@ def silhouette(
     points: Float[Tensor, "point dim"],
     labels: Int[Tensor, "point"],
 ) -> Estimate:
-    """Return the mean silhouette of labelled points, between −1 and 1; differentiable.
+    """Return the mean silhouette of labeled points, between −1 and 1; differentiable.
 
     mean_i (b_i − a_i)/max(a_i, b_i), a_i the mean distance of point i to the others of its class,
     b_i the least mean distance to the points of another class. 0 for a point alone in its class,
@@ -45,7 +45,7 @@ def silhouette(
     classes, own = labels[keep].unique(return_inverse=True)
     n, n_classes = len(x), len(classes)
     if not 2 <= n_classes <= n - 1:
-        reason = f"needs 2 to n−1 classes, got {n_classes} for n={n} labelled points"
+        reason = f"needs 2 to n−1 classes, got {n_classes} for n={n} labeled points"
         return Estimate.undefined(reason, n, n_dropped)
     members = torch.nn.functional.one_hot(own, n_classes).to(x)
     x = x - x.detach().mean(0)

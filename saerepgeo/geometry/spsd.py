@@ -6,7 +6,7 @@ G_A = A Aᵀ with A [dim, factor]; the matrices themselves (dim × dim) are neve
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
 from saerepgeo.types import Estimate, Float
 
 __all__ = ["bures_wasserstein", "spsd_distance"]
@@ -59,7 +59,7 @@ def bures_wasserstein(
     """Return the Bures–Wasserstein distance of A Aᵀ and B Bᵀ, whatever their ranks.
 
     d² = tr G_A + tr G_B − 2 tr (G_A^{1/2} G_B G_A^{1/2})^{1/2} = min_Q ‖A − B Q‖²_F over orthogonal
-    Q: the Wasserstein-2 distance of centred Gaussians of these covariances. 0 for empty factors.
+    Q: the Wasserstein-2 distance of centered Gaussians of these covariances. 0 for empty factors.
     Raises ValueError for integer or non-finite input, and where the numbers of rows differ.
 
     Source: Bhatia, Jain & Lim 2019, *On the Bures–Wasserstein Distance*, theorem 1.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.points import check_finite
+from saerepgeo.geometry.checks import check_finite
 from saerepgeo.types import Float
 
 __all__ = ["Coupling", "gromov_wasserstein"]
@@ -40,7 +40,7 @@ def gromov_wasserstein(
 
     - the known correspondence i ↔ i, where n = m and p = q;
     - every anchor matching: x₀ ↔ y_j, the others by their distance from the anchors;
-    - the matching of whole distance profiles (the minimiser of Mémoli's third lower bound);
+    - the matching of whole distance profiles (the minimizer of Mémoli's third lower bound);
     - the product coupling p qᵀ, and `plan`.
 
     The value is exact for the plan returned, hence an upper bound of the minimum; the gradient

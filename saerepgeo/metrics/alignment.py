@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
 from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
-from saerepgeo.metrics.base import MergedStateMetric
 from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.metrics.reservoir import PointReservoir
 from saerepgeo.metrics.separation import chosen_classes
 from saerepgeo.types import Estimate, Float, Int, SparseLatents

@@ -18,7 +18,7 @@ class ClusterCount(PointReservoir):
 
     Args:
         min_cluster_size: fewer points are noise.
-        min_samples: neighbours that make the density, `min_cluster_size` where None.
+        min_samples: neighbors that make the density, `min_cluster_size` where None.
         max_points: size of the sample.
 
     >>> import torch

@@ -13,7 +13,7 @@ __all__ = ["IntrinsicDimension"]
 
 
 class IntrinsicDimension(PointReservoir):
-    """Intrinsic dimension by TwoNN: d from the ratios r₂/r₁ of neighbour distances.
+    """Intrinsic dimension by TwoNN: d from the ratios r₂/r₁ of neighbor distances.
 
     Keeps a sample of at most `max_points` points (see `PointReservoir`) and calls `two_nn`. A
     smaller sample looks at a larger scale: figures compare at the same number of points. Undefined

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from saerepgeo.metrics.base import GeometryMetric
+from saerepgeo.metrics.geometry_metric import GeometryMetric
 from saerepgeo.types import Estimate
 
 __all__ = ["EstimateMetric", "ratio"]

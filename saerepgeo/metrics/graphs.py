@@ -68,7 +68,7 @@ class Betti0(PointReservoir):
 
 
 class AverageGeodesicDistance(PointReservoir):
-    """Mean shortest path over pairs of points on the graph of `k` nearest neighbours (AGD).
+    """Mean shortest path over pairs of points on the graph of `k` nearest neighbors (AGD).
 
     Of the sample (see `PointReservoir`); takes O(max_points² · k) time. Pairs that no path joins
     are left out: after `compute`, the attribute `n_components` says into how many parts the graph
@@ -76,7 +76,7 @@ class AverageGeodesicDistance(PointReservoir):
     undefined.
 
     Args:
-        k: neighbours.
+        k: neighbors.
         max_points: size of the sample.
 
     >>> import torch

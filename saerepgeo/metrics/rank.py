@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
 from saerepgeo.geometry.rank import (
     Tolerance,
     effective_rank,
@@ -16,8 +16,8 @@ from saerepgeo.geometry.rank import (
     stable_rank,
 )
 from saerepgeo.geometry.sketch import Sketch, empty_sketch, extend_sketch, merge_sketches
-from saerepgeo.metrics.base import MergedStateMetric
 from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Estimate, Float, SparseLatents
 
 __all__ = [

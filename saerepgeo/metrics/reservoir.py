@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.points import as_float64
-from saerepgeo.metrics.base import MergedStateMetric
+from saerepgeo.geometry.checks import as_float64
 from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Float, Int, SparseLatents
 
 __all__ = ["PointReservoir"]

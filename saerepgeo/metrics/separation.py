@@ -15,8 +15,8 @@ from saerepgeo.geometry.separation import (
     relative_aedp,
     scale_free_mstw,
 )
-from saerepgeo.metrics.base import MergedStateMetric
 from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = [
@@ -63,7 +63,7 @@ class ClassMomentsMetric(EstimateMetric, MergedStateMetric):
     def update(
         self, points: Float[Tensor, "point dim"] | SparseLatents, labels: Int[Tensor, "point"]
     ) -> None:
-        """Add labelled points."""
+        """Add labeled points."""
         with torch.no_grad():
             batch = class_moments(points, labels, self.n_classes)
         width = self.sums.shape[1]

@@ -1,4 +1,4 @@
-"""The silhouette of a stream of labelled points."""
+"""The silhouette of a stream of labeled points."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.points import as_float64
+from saerepgeo.geometry.checks import as_float64
 from saerepgeo.geometry.silhouettes import silhouette
 from saerepgeo.metrics.reservoir import PointReservoir
 from saerepgeo.metrics.separation import chosen_classes
@@ -18,15 +18,15 @@ _MAX_CLASSES = 2**24  # labels are kept as a float32 column
 
 
 class Silhouette(PointReservoir):
-    """Mean silhouette of labelled points, between −1 and 1.
+    """Mean silhouette of labeled points, between −1 and 1.
 
-    See `geometry.silhouette`. Keeps at most `max_points` labelled points (see `PointReservoir`),
+    See `geometry.silhouette`. Keeps at most `max_points` labeled points (see `PointReservoir`),
     for the figure needs all distances. Undefined for fewer than two classes and where every point
-    is a class of its own. Points outside the chosen classes are not counted; labelled points left
+    is a class of its own. Points outside the chosen classes are not counted; labeled points left
     out of the sample count as dropped.
 
     Args:
-        n_classes: number of class ids; points labelled −1 are not kept.
+        n_classes: number of class ids; points labeled −1 are not kept.
         classes: ids the figure is about, e.g. the items of one concept; all by default.
         max_points: size of the sample.
 
@@ -51,7 +51,7 @@ class Silhouette(PointReservoir):
     def update(  # type: ignore[override]
         self, points: Float[Tensor, "point dim"] | SparseLatents, labels: Int[Tensor, "point"]
     ) -> None:
-        """Add labelled points."""
+        """Add labeled points."""
         x = as_float64(points)
         if labels.shape != x.shape[:1]:
             raise ValueError(
@@ -69,7 +69,7 @@ class Silhouette(PointReservoir):
     def estimate(self) -> Estimate:
         """Return the silhouette of the sample with its counts."""
         if not len(self.points):
-            return Estimate.undefined("no labelled points")
+            return Estimate.undefined("no labeled points")
         labels = self.points[:, -1].long()
         chosen = torch.isin(labels, torch.tensor(self.classes, device=labels.device))
         figure = silhouette(self.points[chosen, :-1], labels[chosen])

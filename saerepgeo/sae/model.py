@@ -1,13 +1,11 @@
-"""An SAE of any architecture as one module: stateless normalisation around SAELens' parameters."""
+"""An SAE of any architecture as one module: stateless normalization around SAELens' parameters."""
 
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from saerepgeo.sae.differentiable import decode_pairs, gather_rows
-from saerepgeo.sae.encoding import encode_sparse
-from saerepgeo.sae.gauge import DecoderGauge, constant_norm
+from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm
 from saerepgeo.sae.normalization import (
     CONSTANT,
     MODES,
@@ -15,30 +13,32 @@ from saerepgeo.sae.normalization import (
     NormalizationMode,
     normalize,
 )
-from saerepgeo.sae.pairs import as_active
-from saerepgeo.sae.sparsity import Pass, sparsity_terms
+from saerepgeo.sae.sparse.active_pairs import as_active
+from saerepgeo.sae.sparse.autograd import decode_pairs, gather_scalars
+from saerepgeo.sae.sparse.encoding import encode_sparse
+from saerepgeo.sae.sparsity import ForwardOutput, sparsity_terms
 from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents
 
 __all__ = ["Encoded", "SAEModel"]
 
 
 class Encoded(NamedTuple):
-    """Latents, and what the input normalisation took off the points they came from."""
+    """Latents, and what the input normalization took off the points they came from."""
 
     latents: "Float[Tensor, 'point d_sae'] | SparseLatents"
     normalization: InputNormalization
 
 
-class SAEModel(DecoderGauge):
+class SAEModel(DecoderNorms):
     """x̂ = scale·(Σ_i z_i·W_dec,i + b_dec) + shift with z = encoder((x − shift)/scale).
 
-    `sae` is a SAELens `TrainingSAE` and holds the parameters; it lives wholly in the normalised
-    space. The input normalisation is a pure function around it, so that any batch can be encoded
+    `sae` is a SAELens `TrainingSAE` and holds the parameters; it lives wholly in the normalized
+    space. The input normalization is a pure function around it, so that any batch can be encoded
     and decoded in any order. TopK latents are `SparseLatents`; those of batchtopk, jumprelu and
     standard SAEs are where few are active (`encoding.max_share`); the others are dense tensors.
 
     `input_scale` is the constant f of "expected_average_only_in" (the SAE sees x·f).
-    Raises ValueError where the normalisation of `sae` is not one of `normalization.MODES`.
+    Raises ValueError where the normalization of `sae` is not one of `normalization.MODES`.
     """
 
     input_scale: Tensor
@@ -51,7 +51,7 @@ class SAEModel(DecoderGauge):
         cfg = cast(Any, sae).cfg
         if cfg.normalize_activations not in MODES:
             raise ValueError(
-                f"`sae` must have its input normalisation among {', '.join(MODES)}, got "
+                f"`sae` must have its input normalization among {', '.join(MODES)}, got "
                 f"{cfg.normalize_activations!r}; fold it into the weights first"
             )
         if not (input_scale > 0 and input_scale < float("inf")):
@@ -119,7 +119,7 @@ class SAEModel(DecoderGauge):
         """Return reconstructions in residual units.
 
         `normalization` is what `encode` returned with the latents. It may be left out where the
-        normalisation is the same for all points ("none", "expected_average_only_in"); elsewhere
+        normalization is the same for all points ("none", "expected_average_only_in"); elsewhere
         leaving it out is a ValueError.
         """
         recons = self._decode(latents)
@@ -139,8 +139,8 @@ class SAEModel(DecoderGauge):
     ) -> Float[Tensor, "point d_out"]:
         """Return what latents that were never encoded decode to, e.g. those of a random walk.
 
-        Undone is the normalisation that all points share; what `encode` takes off each point has
-        no meaning for them, so that under layer_norm the result is in normalised units.
+        Undone is the normalization that all points share; what `encode` takes off each point has
+        no meaning for them, so that under layer_norm the result is in normalized units.
         """
         return self._decode(latents) / self.input_scale
 
@@ -168,7 +168,9 @@ class SAEModel(DecoderGauge):
             return SAEOutput(recons, latents, {})
         dense = None if isinstance(latents, SparseLatents) else latents
         active = as_active(latents) if isinstance(latents, SparseLatents) else None
-        run = Pass(residuals, seen, recons, dense, hidden_pre, normalization, dead_mask, active)
+        run = ForwardOutput(
+            residuals, seen, recons, dense, hidden_pre, normalization, dead_mask, active
+        )
         losses = self._own_terms(run, step, coefficient_scale)
         if hasattr(self.sae, "topk_threshold"):
             self._update_batchtopk_threshold(run)
@@ -178,7 +180,7 @@ class SAEModel(DecoderGauge):
     def initialize_bias_(self, mean: Float[Tensor, "d_model"]) -> None:
         """Set the decoder bias to the mean of the residuals, in the space that the SAE sees.
 
-        Under a per-point normalisation pass the mean of the normalised residuals.
+        Under a per-point normalization pass the mean of the normalized residuals.
         """
         factor = self.input_scale if self.normalization == "expected_average_only_in" else 1.0
         self.sae.b_dec.copy_(mean.to(self.sae.b_dec) * factor)
@@ -209,10 +211,10 @@ class SAEModel(DecoderGauge):
         if self.rescales_by_norm:
             norms = self.decoder_norms()
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-            values = values / gather_rows(safe, pairs.columns, pairs)
+            values = values / gather_scalars(safe, pairs.columns, pairs)
         return decode_pairs(values, pairs, sae.W_dec) + sae.b_dec
 
-    def _own_terms(self, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
+    def _own_terms(self, run: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
         return sparsity_terms(self.sae, run, step, scale)
 
     @torch.no_grad()
@@ -222,7 +224,7 @@ class SAEModel(DecoderGauge):
             self.sae.threshold.clamp_(min=0.0)
 
     @torch.no_grad()
-    def _update_batchtopk_threshold(self, run: Pass) -> None:
+    def _update_batchtopk_threshold(self, run: ForwardOutput) -> None:
         """Follow the smallest active latent of the global batch by an exponential average."""
         latents = cast(Tensor, run.latents) if run.active is None else run.active.values
         values = latents.detach().flatten()

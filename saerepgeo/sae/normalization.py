@@ -1,4 +1,4 @@
-"""Input normalisation of an SAE as a pure function: what was taken off travels with the latents.
+"""Input normalization of an SAE as a pure function: what was taken off travels with the latents.
 
 SAELens keeps mean and deviation of the last encoded batch on the SAE and spends them at the next
 decode, so that decoding anything else is wrong. Here they are returned, and given back by the
@@ -29,7 +29,7 @@ _LAYER_NORM_EPS = 1e-5
 
 
 class InputNormalization(NamedTuple):
-    """Per point: normalised recons × `scale` + `shift` are recons in residual units."""
+    """Per point: normalized recons × `scale` + `shift` are recons in residual units."""
 
     shift: Float[Tensor, "point _"]
     """One number a point, or a vector where more than a mean was taken off (`sae.fixed`)."""
@@ -71,7 +71,7 @@ def normalize(
         return residuals / safe, InputNormalization(zeros, scale)
     if mode == "layer_norm":
         mean = residuals.mean(dim=1, keepdim=True)
-        centred = residuals - mean
-        std = centred.std(dim=1, keepdim=True)
-        return centred / (std + _LAYER_NORM_EPS), InputNormalization(mean, std)
+        centered = residuals - mean
+        std = centered.std(dim=1, keepdim=True)
+        return centered / (std + _LAYER_NORM_EPS), InputNormalization(mean, std)
     raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}")

@@ -2,8 +2,8 @@
 
 Terms that read latents and pre-activations alone are computed by SAELens' own code. Terms that
 reconstruct (dead latents, gate path, nested widths) are written here in the units of the
-residuals, so that they stay comparable with the MSE under any input normalisation; without
-normalisation they equal SAELens' (tested).
+residuals, so that they stay comparable with the MSE under any input normalization; without
+normalization they equal SAELens' (tested).
 """
 
 from typing import Any, NamedTuple
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from saerepgeo.sae.normalization import InputNormalization
-from saerepgeo.sae.pair_terms import jumprelu_terms, standard_terms
-from saerepgeo.sae.pairs import ActiveLatents
+from saerepgeo.sae.sparse.active_pairs import ActiveLatents
+from saerepgeo.sae.sparse.sparsity_terms import jumprelu_terms, standard_terms
 from saerepgeo.types import Bool, Float
 
-__all__ = ["Pass", "coefficients", "sparsity_terms"]
+__all__ = ["ForwardOutput", "coefficients", "sparsity_terms"]
 
 
-class Pass(NamedTuple):
+class ForwardOutput(NamedTuple):
     """One forward pass of a training step, as the terms read it."""
 
     residuals: Float[Tensor, "point d_model"]
     seen: Float[Tensor, "point d_model"]
-    """The residuals after input normalisation."""
+    """The residuals after input normalization."""
     recons: Float[Tensor, "point d_model"]
     latents: Float[Tensor, "point d_sae"] | None
     """Dense latents; None on the sparse route."""
@@ -46,7 +46,7 @@ def coefficients(sae: Any, step: int, scale: float) -> dict[str, float]:
     return values
 
 
-def sparsity_terms(sae: Any, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
+def sparsity_terms(sae: Any, run: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
     """Return the named terms of the architecture of `sae`, scaled by their coefficients."""
     architecture = sae.cfg.architecture()
     weights = coefficients(sae, step, scale)
@@ -73,7 +73,7 @@ def sparsity_terms(sae: Any, run: Pass, step: int, scale: float) -> dict[str, Te
     return terms
 
 
-def _step_input(run: Pass, weights: dict[str, float], step: int) -> Any:
+def _step_input(run: ForwardOutput, weights: dict[str, float], step: int) -> Any:
     from sae_lens.saes.sae import TrainStepInput
 
     return TrainStepInput(
@@ -85,7 +85,7 @@ def _step_input(run: Pass, weights: dict[str, float], step: int) -> Any:
     )
 
 
-def _dead_latents_term(sae: Any, run: Pass) -> Tensor:
+def _dead_latents_term(sae: Any, run: ForwardOutput) -> Tensor:
     """Let the strongest dead latents predict what the living ones left over.
 
     α · min(n_dead/k_aux, 1) · mean_p ‖ê_p − (x_p − x̂_p)‖², k_aux = d_model/2.
@@ -113,10 +113,10 @@ def _dead_latents_term(sae: Any, run: Pass) -> Tensor:
     return sae.cfg.aux_loss_coefficient * share * term
 
 
-def _gated_terms(sae: Any, run: Pass, l1: float, scale: float) -> dict[str, Tensor]:
-    """Penalise the gate path and let it reconstruct (Rajamanoharan et al. 2024, equation 8)."""
-    centred = run.seen - sae.b_dec * sae.cfg.apply_b_dec_to_input
-    gate = torch.relu(centred @ sae.W_enc + sae.b_gate)
+def _gated_terms(sae: Any, run: ForwardOutput, l1: float, scale: float) -> dict[str, Tensor]:
+    """Penalize the gate path and let it reconstruct (Rajamanoharan et al. 2024, equation 8)."""
+    centered = run.seen - sae.b_dec * sae.cfg.apply_b_dec_to_input
+    gate = torch.relu(centered @ sae.W_enc + sae.b_gate)
     via_gate = run.normalization.undo(gate @ sae.W_dec + sae.b_dec)
     return {
         "l1_loss": l1 * (gate * sae.W_dec.norm(dim=1)).sum(dim=1).mean(),
@@ -125,7 +125,7 @@ def _gated_terms(sae: Any, run: Pass, l1: float, scale: float) -> dict[str, Tens
     }
 
 
-def _matryoshka_terms(sae: Any, run: Pass, step: int, scale: float) -> dict[str, Tensor]:
+def _matryoshka_terms(sae: Any, run: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
     """Reconstruct from every nested width (Bussmann et al. 2025), and revive dead latents.
 
     The nested reconstructions are data terms, like the MSE, and `scale` leaves them alone.

@@ -50,9 +50,9 @@ class Turns(Callback):
 
 def work(rank: int, world: int, port: int, pipe: Any, options: argparse.Namespace) -> None:
     """Train as process `rank` of `world`, pinned to the core of that number."""
-    from saerepgeo.data import ActivationDataModule
-    from saerepgeo.modules.separability import SeparabilityModule
-    from saerepgeo.sae.source import SAESource
+    from saerepgeo.cases.separability.module import SeparabilityModule
+    from saerepgeo.data.module import ActivationDataModule
+    from saerepgeo.sae.sae_source import SAESource
 
     warnings.simplefilter("ignore")
     os.sched_setaffinity(0, {rank})

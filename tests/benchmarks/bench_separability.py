@@ -1,6 +1,6 @@
 """What a regularizer adds to a training step: python tests/benchmarks/bench_separability.py
 
-A step of the default size (4096 points, 256 of them labelled with 72 items in three concepts,
+A step of the default size (4096 points, 256 of them labeled with 72 items in three concepts,
 576→4608 TopK with k = 32), with and without the term, in turn in one process. The ratio of a round
 is the step with the term over the step without.
 """
@@ -12,13 +12,18 @@ import time
 import torch
 from torch import Tensor
 
+from saerepgeo.cases.separability.losses import (
+    Regularizer,
+    reduced_moments,
+    separability_term,
+    squared_error,
+)
+from saerepgeo.cases.separability.optimization import adam, clip_gradients_
 from saerepgeo.geometry.separation import centroids, pairwise_distances
-from saerepgeo.losses import Regularizer, reduced_moments, separability_term, squared_error
-from saerepgeo.optimization import adam, clip_gradients_
-from saerepgeo.sae.build import new_sae
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.model import SAEModel
 
-N_ITEMS, N_CONCEPTS, N_LABELLED, N_POINTS, D_IN = 72, 3, 256, 4096, 576
+N_ITEMS, N_CONCEPTS, N_LABELED, N_POINTS, D_IN = 72, 3, 256, 4096, 576
 KINDS: tuple[Regularizer | None, ...] = (None, "aedp", "fisher", "gromov_wasserstein")
 
 
@@ -29,15 +34,15 @@ class Step:
         generator = torch.Generator().manual_seed(0)
         self.sae: SAEModel = new_sae("topk", d_in=D_IN, d_sae=4608, k=32).train()
         self.optimizer = adam(self.sae, 1e-4, (0.9, 0.999), 1.0)
-        self.labels = torch.arange(N_LABELLED) % N_ITEMS
+        self.labels = torch.arange(N_LABELED) % N_ITEMS
         self.residuals = torch.randn(N_POINTS, D_IN, generator=generator)
-        centres = torch.randn(N_ITEMS, D_IN, generator=generator)
-        self.residuals[:N_LABELLED] += 2 * centres[self.labels]
+        centers = torch.randn(N_ITEMS, D_IN, generator=generator)
+        self.residuals[:N_LABELED] += 2 * centers[self.labels]
         size = N_ITEMS // N_CONCEPTS
         self.concepts = [range(i * size, (i + 1) * size) for i in range(N_CONCEPTS)]
         self.plans: dict[tuple[int, ...], Tensor] = {}
         with torch.no_grad():
-            effective = self.sae.in_gauge(self.sae.encode(self.residuals[:N_LABELLED]).latents)
+            effective = self.sae.in_gauge(self.sae.encode(self.residuals[:N_LABELED]).latents)
             moments = reduced_moments(effective, self.labels, N_ITEMS)
             self.target = 1.2 * pairwise_distances(centroids(moments))
 
@@ -48,7 +53,7 @@ class Step:
             out = self.sae(self.residuals)
             loss = squared_error(out.recons, self.residuals) / D_IN + sum(out.losses.values())
         if kind is not None:
-            rows = torch.arange(N_POINTS) < N_LABELLED
+            rows = torch.arange(N_POINTS) < N_LABELED
             moments = reduced_moments(self.sae.in_gauge(out.latents, rows), self.labels, N_ITEMS)
             term = separability_term(
                 moments, self.concepts, kind, "increase", self.target, self.plans

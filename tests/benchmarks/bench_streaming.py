@@ -2,7 +2,7 @@
 
 python tests/benchmarks/bench_streaming.py: all contenders run the same contexts through the same
 eleven layers of SmolLM2 in one process, in turn: a round is a few batches of each. Ours is the data
-module's training stream, windows filled and shuffled, labelled points mixed in. `--tokens 1000000`
+module's training stream, windows filled and shuffled, labeled points mixed in. `--tokens 1000000`
 is the long run, beside the plain model in the same dtype alone, which takes shorter turns;
 `--memory` streams 2M tokens through one layer and prints the process's size as it goes.
 """
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.data import ActivationDataModule
-from saerepgeo.lm_sources import SMOLLM2, load_model
+from saerepgeo.data.module import ActivationDataModule
+from saerepgeo.lm.sources import SMOLLM2, load_model
 
 LAYER = 10
 HOOK = f"blocks.{LAYER}.hook_resid_post"

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from timing import compare, peak_mib
 
-from saerepgeo.modules.concept_cloud import ConceptCloud
-from saerepgeo.modules.sound_structure import SoundSettings, cloud_figures, subsamples
+from saerepgeo.cases.concept_points import ConceptCloud
+from saerepgeo.cases.structure.sound_structure import SoundSettings, cloud_figures, subsamples
 from saerepgeo.types import SparseLatents
 
 D_SAE, K = 4608, 32
@@ -84,8 +84,12 @@ def compare_embeddings(rounds: int) -> None:
         from sklearn.preprocessing import StandardScaler, normalize
         from umap import UMAP
 
-        from saerepgeo.modules.paper_structure import UMAP_SEED, UMAP_SETTINGS, paper_embedding
-        from saerepgeo.modules.umap_neighbours import seeded_eigenvectors
+        from saerepgeo.cases.structure.paper_structure import (
+            UMAP_SEED,
+            UMAP_SETTINGS,
+            paper_embedding,
+        )
+        from saerepgeo.cases.structure.umap_neighbors import seeded_eigenvectors
 
         latents, _ = concept(900)
         points = latents.to_dense()

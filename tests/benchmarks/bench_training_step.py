@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from saerepgeo.sae.build import new_sae
-from saerepgeo.sae.lens import sae_lens
+from saerepgeo.sae.io.build import new_sae
+from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.types import SparseLatents
 
 

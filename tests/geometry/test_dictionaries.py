@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saerepgeo.geometry import random_dictionary, two_nn
-from saerepgeo.sae.lens import sae_lens
+from saerepgeo.sae.io.sae_lens import sae_lens
 
 D_IN, D_SAE = 16, 128
 ARCHITECTURES = {
@@ -86,7 +86,7 @@ def test_rows_are_uniform_on_the_sphere():
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_points_are_centred_at_the_decoder_bias(name):
+def test_points_are_centered_at_the_decoder_bias(name):
     """Opposite points about b_dec have opposite projections, so that hardly any fires twice."""
     random = random_dictionary(_sae(name), _residuals())
     if name == "standard, layer norm":

@@ -14,9 +14,9 @@ from scipy.stats import chi2, ortho_group
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from saerepgeo.geometry import dimension_from_ratios, gride, nearest_neighbours, two_nn
-from saerepgeo.geometry.clouds import DenseCloud, SparseCloud, as_cloud
-from saerepgeo.geometry.neighbours import search
+from saerepgeo.geometry import dimension_from_ratios, gride, nearest_neighbors, two_nn
+from saerepgeo.geometry.clouds.dense import DenseCloud, SparseCloud, as_cloud
+from saerepgeo.geometry.clouds.neighbors import search
 from saerepgeo.types import SparseLatents
 
 with warnings.catch_warnings():
@@ -51,39 +51,39 @@ def oracle(points: Tensor, k: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("n", "dim"), [(2, 1), (60, 2), (300, 9), (300, 40), (150, 700)])
-def test_neighbours_match_scikit_learn(n: int, dim: int) -> None:
+def test_neighbors_match_scikit_learn(n: int, dim: int) -> None:
     points = normal(n, dim)
     k = min(5, n - 1)
-    found = nearest_neighbours(points, k)
+    found = nearest_neighbors(points, k)
     np.testing.assert_allclose(found.distances, oracle(points, k), rtol=1e-12)
     direct = (points[found.indices] - points[:, None]).norm(dim=2)
     torch.testing.assert_close(found.distances, direct, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("dim", [2, 40])
-def test_neighbours_far_from_the_origin_and_nearly_equal(dim: int) -> None:
+def test_neighbors_far_from_the_origin_and_nearly_equal(dim: int) -> None:
     # differences are exact here, Gram distances in float32 and float64 are not
     lattice = torch.randint(-64, 64, (300, dim), generator=generator()).double() / 2**24
     points = lattice + 2.0**20
-    found = nearest_neighbours(points, 3)
+    found = nearest_neighbors(points, 3)
     np.testing.assert_allclose(found.distances, oracle(lattice, 3), rtol=1e-12)
-    half = torch.cat([points[:150], -points[:150]])  # two distant clumps: centring does not help
+    half = torch.cat([points[:150], -points[:150]])  # two distant clumps: centering does not help
     expected = np.concatenate([oracle(lattice[:150], 3)] * 2)
-    np.testing.assert_allclose(nearest_neighbours(half, 3).distances, expected, rtol=1e-12)
+    np.testing.assert_allclose(nearest_neighbors(half, 3).distances, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])
-def test_neighbours_neither_under_nor_overflow(scale: float) -> None:
+def test_neighbors_neither_under_nor_overflow(scale: float) -> None:
     for points in (normal(60, 3), normal(60, 30)):
         np.testing.assert_allclose(
-            nearest_neighbours(points * scale, 2).distances / scale, oracle(points, 2), rtol=1e-9
+            nearest_neighbors(points * scale, 2).distances / scale, oracle(points, 2), rtol=1e-9
         )
 
 
-def test_duplicates_are_neighbours_at_distance_zero() -> None:
+def test_duplicates_are_neighbors_at_distance_zero() -> None:
     for dim in (2, 40):
         points = normal(30, dim).repeat(6, 1)
-        found = nearest_neighbours(points, 3)
+        found = nearest_neighbors(points, 3)
         assert float(found.distances.max()) == 0
         assert not bool((found.indices == torch.arange(180)[:, None]).any())
         assert torch.equal(points[found.indices[:, 1]], points)
@@ -91,7 +91,7 @@ def test_duplicates_are_neighbours_at_distance_zero() -> None:
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("n", [5, 40, 400])
-def test_sparse_neighbours_are_the_dense_ones(n: int) -> None:
+def test_sparse_neighbors_are_the_dense_ones(n: int) -> None:
     points = latents(n)
     k = min(3, n - 1)
     expected = search(DenseCloud(points.to_dense().double()), k).distances
@@ -108,14 +108,14 @@ def test_sparse_neighbours_are_the_dense_ones(n: int) -> None:
         )
 
 
-def test_sparse_neighbours_among_points_without_shared_entries() -> None:
+def test_sparse_neighbors_among_points_without_shared_entries() -> None:
     # one entry each, all at another place: the nearest point is the one of the smallest norm
     values = torch.linspace(1, 2, 100)[:, None]
     points = SparseLatents(values, torch.arange(100)[:, None], 100)
-    found = nearest_neighbours(points, 1)
+    found = nearest_neighbors(points, 1)
     assert found.indices.flatten().tolist() == [1] + [0] * 99
     zeros = SparseLatents(torch.zeros(50, 2), torch.zeros(50, 2).long(), 300)
-    assert float(nearest_neighbours(zeros, 4).distances.max()) == 0
+    assert float(nearest_neighbors(zeros, 4).distances.max()) == 0
 
 
 def test_small_points_on_the_far_side_do_not_hide_the_nearest() -> None:
@@ -124,7 +124,7 @@ def test_small_points_on_the_far_side_do_not_hide_the_nearest() -> None:
     values = torch.cat([torch.tensor([10.0]), opposite, aside])[:, None]
     indices = torch.cat([torch.zeros(21), torch.arange(1, 21)]).long()[:, None]
     points = SparseLatents(values, indices, 200)
-    found = nearest_neighbours(points, 1)
+    found = nearest_neighbors(points, 1)
     np.testing.assert_allclose(found.distances, oracle(points.to_dense(), 1), rtol=1e-12)
     assert int(found.indices[0]) > 20
 
@@ -132,13 +132,13 @@ def test_small_points_on_the_far_side_do_not_hide_the_nearest() -> None:
 def test_an_index_given_twice_adds_up() -> None:
     points = SparseLatents(torch.ones(3, 2), torch.tensor([[0, 0], [0, 1], [2, 2]]), 200)
     expected = oracle(points.to_dense(), 2)
-    np.testing.assert_allclose(nearest_neighbours(points, 2).distances, expected)
+    np.testing.assert_allclose(nearest_neighbors(points, 2).distances, expected)
 
 
-def test_neighbours_refuse() -> None:
+def test_neighbors_refuse() -> None:
     for k in (0, 3):
         with pytest.raises(ValueError, match="`k`"):
-            nearest_neighbours(torch.zeros(3, 2), k)
+            nearest_neighbors(torch.zeros(3, 2), k)
 
 
 @pytest.mark.parametrize(("n", "dim"), [(200, 5), (500, 40)])
@@ -166,7 +166,7 @@ def test_gride_matches_scikit_dimension(dim: int) -> None:
     np.testing.assert_allclose(found.distances, expected.radius_scales_, rtol=1e-10)
 
 
-def test_gride_at_one_neighbour_is_the_mle() -> None:
+def test_gride_at_one_neighbor_is_the_mle() -> None:
     points = curved()
     assert float(gride(points, [1]).dimensions) == pytest.approx(
         float(two_nn(points, 0.0, method="mle")), rel=1e-10
@@ -253,7 +253,7 @@ def test_a_lattice_has_no_dimension() -> None:
     line = torch.arange(100.0)[:, None]
     found = two_nn(line[1:-1], 0.1)
     assert math.isnan(found)
-    assert found.reason == "all neighbours are equally far"
+    assert found.reason == "all neighbors are equally far"
 
 
 def test_constant_columns_change_nothing() -> None:
@@ -274,7 +274,7 @@ def test_low_precision_input_is_measured_in_float64() -> None:
     assert float(two_nn(points.float())) == pytest.approx(float(two_nn(points)), rel=1e-4)
 
 
-@pytest.mark.parametrize("function", [two_nn, gride, partial(unwrap(nearest_neighbours), k=1)])
+@pytest.mark.parametrize("function", [two_nn, gride, partial(unwrap(nearest_neighbors), k=1)])
 @pytest.mark.parametrize(
     ("points", "message"),
     [

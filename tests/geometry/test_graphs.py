@@ -139,7 +139,7 @@ def test_geodesics_match_isomap() -> None:
     assert float(average_geodesic_distance(points, 8)) == pytest.approx(expected, rel=1e-10)
 
 
-def test_all_neighbours_make_paths_straight() -> None:
+def test_all_neighbors_make_paths_straight() -> None:
     points = normal(30, 3)
     expected = pdist(points.numpy()).mean()
     for k in (29, 1000):

@@ -186,9 +186,9 @@ def test_bounds_are_the_reflected_quantiles_of_the_error():
     draws = [statistic(points[torch.randperm(60, generator=generator)[:15]]) for _ in range(101)]
     low, high = torch.quantile(torch.stack(draws), torch.tensor([0.1, 0.9]).double()).tolist()
     whole, scale = statistic(points).item(), (0.25 / 0.75) ** 0.5
-    centre = float(torch.stack(draws).mean())
-    assert interval.low == pytest.approx(whole - scale * (high - centre))
-    assert interval.high == pytest.approx(whole + scale * (centre - low))
+    center = float(torch.stack(draws).mean())
+    assert interval.low == pytest.approx(whole - scale * (high - center))
+    assert interval.high == pytest.approx(whole + scale * (center - low))
     assert high - whole > 1.5 * (whole - low)  # skewed, so that the direction shows
 
 

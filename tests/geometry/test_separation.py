@@ -31,8 +31,8 @@ N_CLASSES = 4
 def _sample(seed, n=40, dim=6, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % N_CLASSES
-    centres = 2 * torch.randn(N_CLASSES, dim, generator=generator, dtype=dtype)
-    return centres[labels] + torch.randn(n, dim, generator=generator, dtype=dtype), labels
+    centers = 2 * torch.randn(N_CLASSES, dim, generator=generator, dtype=dtype)
+    return centers[labels] + torch.randn(n, dim, generator=generator, dtype=dtype), labels
 
 
 def _figures(points, labels, shift=None):
@@ -123,7 +123,7 @@ def test_shift_keeps_digits_far_from_the_origin():
     torch.testing.assert_close(centroids(moments, shift=far.mean(0)), means)
 
 
-def test_float32_moments_of_centred_points():
+def test_float32_moments_of_centered_points():
     points, labels = _sample(0)
     moments = class_moments(points.float(), labels, N_CLASSES, dtype=torch.float32)
     assert moments.sums.dtype == torch.float32

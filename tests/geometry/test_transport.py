@@ -38,7 +38,7 @@ def test_symmetric_optima_are_found(n, seed):
 
 
 @pytest.mark.parametrize("n", [7, 26, 72])
-def test_a_permuted_copy_is_recognised(n):
+def test_a_permuted_copy_is_recognized(n):
     points = _points(0, n)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     coupling = gromov_wasserstein(pairwise_distances(points), pairwise_distances(points[order]))

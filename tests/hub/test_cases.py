@@ -13,7 +13,7 @@ from fixed_releases import FIXED_RELEASES
 from hub_server import HubServer
 from small_releases import RELEASES
 
-from saerepgeo.sae.load import load_sae
+from saerepgeo.sae.io.load import load_sae
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DAYS = tuple(calendar.day_name)

@@ -10,8 +10,8 @@ import pytest
 from hub_server import Fault, HubServer
 from small_releases import GEMMA, GPT2, GPT2_SAE, PYTHIA_SAE, RELEASES
 
-from saerepgeo.lm_sources import load_config, load_model, load_tokenizer
-from saerepgeo.sae.load import load_sae, read_source_config
+from saerepgeo.lm.sources import load_config, load_model, load_tokenizer
+from saerepgeo.sae.io.load import load_sae, read_source_config
 
 WEIGHTS = "model.safetensors"
 
@@ -42,7 +42,7 @@ def refused(message: str) -> Iterator[None]:
 
 def assert_no_half_file(cache: Path) -> None:
     assert not list(cache.rglob("*.incomplete"))
-    from saerepgeo.downloads import discard_damaged
+    from saerepgeo.lm.downloads import discard_damaged
 
     for folder in cache.glob("models--*"):
         assert discard_damaged(folder.name.removeprefix("models--").replace("--", "/")) == []

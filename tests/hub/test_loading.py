@@ -6,10 +6,10 @@ from fixed_releases import FIXED_RELEASES
 from hub_server import HubServer
 from small_releases import D_IN, GEMMA, GPT2, PYTHIA, RELEASES, K
 
-from saerepgeo.lm import FrozenLM
-from saerepgeo.lm_sources import load_model
-from saerepgeo.sae.lens import sae_lens
-from saerepgeo.sae.load import load_sae, read_source_config
+from saerepgeo.lm.frozen import FrozenLM
+from saerepgeo.lm.sources import load_model
+from saerepgeo.sae.io.load import load_sae, read_source_config
+from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.types import SparseLatents
 
 FINAL_NORMS = ("ln_f", "final_layer_norm", "norm")

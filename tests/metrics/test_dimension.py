@@ -95,7 +95,7 @@ def test_the_sample_ignores_order_and_batches() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_sample_is_uniform(dtype: torch.dtype) -> None:
-    # ordered content is the hard case for a hash: neighbours differ in their last bits only
+    # ordered content is the hard case for a hash: neighbors differ in their last bits only
     line = torch.arange(20_000, dtype=torch.float64)[:, None].expand(-1, 2) / 20_000
     metric = updated(IntrinsicDimension(1000, dtype=dtype), line, 4096)
     assert metric.points.dtype == dtype

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
-from saerepgeo.metrics.base import GeometryMetric
+from saerepgeo.metrics.geometry_metric import GeometryMetric
 from tests.metrics.harness import ProcessPair, check_metric
 
 BATCHES = [(torch.arange(50.0) ** 2,), (torch.arange(3.0) + 1,)]

@@ -71,7 +71,7 @@ def test_soft_ranks_are_those_of_the_whole_matrix(metric: type[SpectrumMetric]) 
     assert float(updated(metric(), points).compute()) == pytest.approx(expected, rel=1e-12)
 
 
-def test_centred_spectrum_is_that_of_the_covariance() -> None:
+def test_centered_spectrum_is_that_of_the_covariance() -> None:
     points = normal(200, 6) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.1, 0.01]) + 1e4
     metric = updated(ParticipationRatio(center=True), points)
     # the default solver of the oracle takes a difference of moments, which loses half the digits

@@ -44,8 +44,8 @@ def unchecked():
 def _sample(n=40, dim=6):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(n) % (N_CLASSES + 1) - 1
-    centres = 3 * torch.randn(N_CLASSES + 1, dim, generator=generator)
-    return centres[labels + 1] + torch.randn(n, dim, generator=generator), labels
+    centers = 3 * torch.randn(N_CLASSES + 1, dim, generator=generator)
+    return centers[labels + 1] + torch.randn(n, dim, generator=generator), labels
 
 
 def _batches(points, labels, sizes=(7, 13, 20)):

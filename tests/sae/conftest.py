@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from saerepgeo.sae.lens import sae_lens
+from saerepgeo.sae.io.sae_lens import sae_lens
 
 D_IN, D_SAE = 12, 40
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from saerepgeo.sae.build import new_sae
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.normalization import normalize
 from saerepgeo.types import SparseLatents

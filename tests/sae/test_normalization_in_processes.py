@@ -1,4 +1,4 @@
-"""Input normalisation in two real processes: trained as in one, and no state between calls."""
+"""Input normalization in two real processes: trained as in one, and no state between calls."""
 
 import os
 import subprocess

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from saerepgeo.sae.load import load_sae
+from saerepgeo.sae.io.load import load_sae
 from saerepgeo.types import SparseLatents
 
 # sparsify takes Triton where it is installed, and then needs a GPU

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.build import new_sae
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.model import SAEModel
 
 

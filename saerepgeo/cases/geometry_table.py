@@ -1,0 +1,120 @@
+"""From a model and an SAE to a table of the geometry of each concept, in one call."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saerepgeo.cases.concept_points import concept_cloud
+from saerepgeo.data.module import ActivationDataModule
+from saerepgeo.geometry.dimension import two_nn
+from saerepgeo.geometry.rank import effective_rank, singular_values
+from saerepgeo.geometry.separation import class_moments, fisher_ratio, relative_aedp
+from saerepgeo.metrics import L0, FractionVarianceUnexplained
+from saerepgeo.sae.agreement import check_agreement
+from saerepgeo.sae.model import SAEModel
+
+__all__ = ["GeometryTable", "geometry_table"]
+
+
+@dataclass(frozen=True)
+class GeometryTable:
+    """Rows of figures; prints as a table, and `pandas.DataFrame(table.rows)` takes it."""
+
+    rows: list[dict[str, Any]]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "(no rows)"
+        names = list(self.rows[0])
+        cells = [names, *([_shown(row[name]) for name in names] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join(
+            "  ".join(
+                text.ljust(width) if index < 2 else text.rjust(width)
+                for index, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in cells
+        )
+
+
+@torch.no_grad()
+def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
+    """Return, for each concept of `data`, the geometry of its residuals and of its latents.
+
+    A point is an item at the last token of its mention, the same context counted once. Columns:
+    `concept`, `space` (residuals, or effective latents), `points`, `items`; `effective_rank` of the
+    centered points (exponential of the spectrum's entropy), `dimension` (TwoNN), `relative_aedp`
+    (distance between the items' centroids in units of the scatter within items), `fisher_ratio`
+    (scatter between over within); of the latents also `fvu` (fraction of variance unexplained) and
+    `l0`. What is undefined, for want of points or items, is NaN and prints as a dash. The
+    `fvu` of a transcoder is that of the activations at the hook that it writes.
+
+    Raises:
+        ValueError: data and SAE disagree (`saerepgeo.sae.agreement`), before the model is loaded.
+    """
+    config = {"d_in": sae.d_in, "metadata": sae.metadata}
+    settings = {name: value for name, value in data.hparams.items() if name != "context_size"}
+    check_agreement(config, settings, data.model_facts)
+    was_training = sae.training
+    sae.eval()
+    try:
+        rows = [row for name in data.prompts.names for row in _rows(data, name, sae)]
+    finally:
+        sae.train(was_training)
+    return GeometryTable(rows)
+
+
+def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str, Any]]:
+    concept, out = data.concept(name), sae.hook_name_out
+    outputs = None if out is None else data.concept(name, hook_name=out)
+    cloud = concept_cloud(concept)
+    labels = cloud.labels[cloud.is_mention]
+    chosen = cloud._replace(rows=cloud.rows[cloud.is_mention]).within(concept.is_real)
+    device = sae.sae.W_dec.device
+    residuals = concept.residuals[chosen].to(device)
+    found, normalization = sae.encode_prompts(concept.residuals.to(device), chosen.to(device))
+    fvu, l0 = FractionVarianceUnexplained(), L0()
+    targets = residuals if outputs is None else outputs.residuals[chosen].to(device)
+    fvu.update(sae.decode(found, normalization).float(), targets)
+    l0.update(found)
+    about = {"points": len(labels), "items": int(labels.unique().numel())}
+    latents = sae.effective_latents(found).float()
+    return [
+        {"concept": concept.concept, "space": space, **about, **figures}
+        for space, figures in (
+            ("residuals", _figures(residuals, labels) | {"fvu": math.nan, "l0": math.nan}),
+            (
+                "latents",
+                _figures(latents, labels)
+                | {"fvu": float(fvu.estimate()), "l0": float(l0.estimate())},
+            ),
+        )
+    ]
+
+
+def _figures(points: Tensor, labels: Tensor) -> dict[str, float]:
+    points = points.cpu()
+    moments = class_moments(points, labels, int(labels.max()) + 1 if len(labels) else 0)
+    centered = points - points.mean(0)
+    return {
+        "effective_rank": float(effective_rank(singular_values(centered))),
+        "dimension": float(two_nn(points)),
+        "relative_aedp": float(relative_aedp(moments)),
+        "fisher_ratio": float(fisher_ratio(moments)),
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}"
+    return str(value)

@@ -1,0 +1,269 @@
+"""Case 3 on latents, soundly: centroids displaced by gradients, within what latents can be."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from saerepgeo.geometry.separation import (
+    ClassMoments,
+    average_pairwise_distance,
+    centroids,
+    class_moments,
+    pairwise_distances,
+    relative_aedp,
+)
+from saerepgeo.geometry.transport import gromov_wasserstein
+from saerepgeo.types import Float, Int, Interval, SparseLatents
+
+__all__ = [
+    "Displaced",
+    "ItemPoints",
+    "change_interval",
+    "displace",
+    "random_displacement",
+    "sound_rows",
+]
+
+LOSS_TYPES = ("d_GW", "AEDP")
+LEARNING_RATE = 0.02
+
+
+class ItemPoints(NamedTuple):
+    """Points that have seen their item, in the gauge of unit decoder rows."""
+
+    residuals: Float[Tensor, "point d_model"]
+    effective: SparseLatents
+    """Effective latents `[point, k]` of `d_sae`."""
+    labels: Int[Tensor, "point"]
+    n_items: int
+    recons_under: Callable[[Tensor], Tensor]
+    """Factors `[point, k]` on the active latents → reconstructions in residual units."""
+
+    def of_points(self, of_items: Float[Tensor, "item d_sae"]) -> Float[Tensor, "point k"]:
+        """Return what each point's active latents get of a quantity of its item."""
+        return of_items[self.labels[:, None], self.effective.indices]
+
+    def errors(self, gains: Float[Tensor, "point k"]) -> Float[Tensor, "point"]:
+        """Return ‖x̂ − x‖² of each point, after factors on its active latents."""
+        return (self.recons_under(gains) - self.residuals).square().sum(1)
+
+    def moments(self, gains: Float[Tensor, "point k"] | None = None) -> ClassMoments:
+        """Return the items' moments of effective latents, after factors on the active ones."""
+        values = self.effective.values if gains is None else self.effective.values * gains
+        moved = self.effective._replace(values=values)
+        return class_moments(moved, self.labels, self.n_items)
+
+
+class Displaced(NamedTuple):
+    """Where an intervention left the centroids and what it costs."""
+
+    displacements: Float[Tensor, "item d_sae"]
+    """Of the centroids, in effective latents."""
+    moments: ClassMoments
+    errors: Float[Tensor, "point"]
+    """‖x̂ − x‖² of each point."""
+    objective: float
+
+    @property
+    def mse(self) -> float:
+        """Mean of the errors."""
+        return float(self.errors.mean())
+
+
+def displace(
+    points: ItemPoints,
+    loss_type: str,
+    scale_factor: float,
+    n_steps: int = 60,
+    mse_weight: float = 1.0,
+) -> Displaced:
+    """Return the displacement of centroids that minimizes R + λ·mse/σ², by Adam.
+
+    Each item's centroid moves by δ_k, and every point of the item carries it in proportion to its
+    own activations: z_pi → z_pi·exp(g_ki), so that δ_ki = c_ki·(exp(g_ki) − 1) exactly. Latents
+    stay ≥ 0 and no latent switches on or off, whatever the step. R is, with D the distances of
+    the centroids and D₀ those before,
+
+    - d_GW: GW(D, α·D₀)/mean((α·D₀)²), Gromov–Wasserstein (gradient through the fixed plan),
+    - AEDP: log²(AEDP/(α·AEDP₀)).
+
+    σ² is the variance of the residuals, mse = mean ‖x̂ − x‖² in residual units. At α = 1 nothing
+    asks centroids to move but the error: that is the control which other α are to be read against.
+
+    Raises:
+        ValueError: unknown `loss_type`, `scale_factor` not positive, fewer than two items, or
+            centroids that coincide.
+    """
+    if loss_type not in LOSS_TYPES or not scale_factor > 0:
+        raise ValueError(
+            f"`loss_type` must be of {', '.join(LOSS_TYPES)} and `scale_factor` positive, got "
+            f"{loss_type!r} and {scale_factor}"
+        )
+    before = points.moments()
+    target = scale_factor * pairwise_distances(centroids(before))
+    if len(target) < 2 or not bool(target.max() > 0):
+        raise ValueError(f"needs two or more items apart from each other, got {len(target)}")
+    variance = (points.residuals - points.residuals.mean(0)).square().sum(1).mean()
+    log_gains = torch.zeros(points.n_items, points.effective.d_sae, requires_grad=True)
+    optimizer = torch.optim.Adam([log_gains], lr=LEARNING_RATE)
+    plan: Tensor | None = None
+    for step in range(n_steps + 1):
+        gains = points.of_points(log_gains).exp()
+        moments = points.moments(gains)
+        errors = points.errors(gains)
+        if loss_type == "d_GW":
+            distances = pairwise_distances(centroids(moments))
+            value, plan = gromov_wasserstein(distances, target, plan=plan, n_anchors=0)
+            term = value / target.square().mean()
+        else:
+            wanted = average_pairwise_distance(centroids(before)).value * scale_factor
+            term = (average_pairwise_distance(centroids(moments)).value / wanted).log().square()
+        objective = term + mse_weight * errors.mean() / variance
+        if step < n_steps:
+            log_gains.grad = torch.autograd.grad(objective, log_gains)[0]
+            optimizer.step()
+    after = ClassMoments(*(moment.detach() for moment in moments))
+    shift = centroids(after) - centroids(before)
+    return Displaced(shift, after, errors.detach(), float(objective.detach()))
+
+
+@torch.no_grad()
+def random_displacement(
+    points: ItemPoints, norms: Float[Tensor, "item"], generator: torch.Generator
+) -> Displaced:
+    """Return the control: every centroid displaced as far, in a random direction it can take.
+
+    The direction is Gaussian on the latents that are active in the item; where it would take a
+    latent below 0 it stops there, and the rest is lengthened until ‖δ_k‖ is `norms[k]`.
+    """
+    before = points.moments()
+    centers = centroids(before)
+    directions = torch.randn(centers.shape, generator=generator, dtype=centers.dtype)
+    directions = torch.where(centers > 0, directions, torch.zeros_like(directions))
+    shift = torch.stack(
+        [_stretched(*row) for row in zip(directions, centers, norms.tolist(), strict=True)]
+    )
+    of_items = 1 + shift / torch.where(centers > 0, centers, torch.ones_like(centers))
+    rank = torch.cumsum(before.counts > 0, 0) - 1  # items without points have no centroid
+    gains = points.of_points(of_items[rank.clamp(min=0)]).float()
+    return Displaced(shift, points.moments(gains), points.errors(gains), float("nan"))
+
+
+def _stretched(direction: Tensor, center: Tensor, norm: float) -> Tensor:
+    """Return max(s·direction, −center) with the s that gives it the norm, by bisection."""
+    low, high = 0.0, 1.0
+    if not bool((direction > 0).any()):
+        direction = -direction
+    while float(torch.maximum(high * direction, -center).norm()) < norm:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_short = float(torch.maximum(middle * direction, -center).norm()) < norm
+        low, high = (middle, high) if is_short else (low, middle)
+    return torch.maximum(high * direction, -center)
+
+
+def sound_rows(
+    points: ItemPoints,
+    scale_factors: Sequence[float],
+    generator: torch.Generator,
+    n_steps: int = 60,
+    n_draws: int = 39,
+) -> tuple[list[dict[str, Any]], dict[tuple[str, float], Displaced]]:
+    """Return a row for each loss and scale factor and one for its control; and the displacements.
+
+    `mse_change` is the mse less that of α = 1, with a 95 % interval over items (`change_interval`;
+    only where α = 1 is among the factors). The control `random_direction` has the mean mse of
+    `n_draws` directions, their 95 % range, and `p`, the share of them (the displacement among
+    them) whose mse is no larger than the displacement's.
+
+    Centroids that cannot be displaced (fewer than two items) give no rows.
+    """
+    before = points.moments()
+    if int((before.counts > 0).sum()) < 2:
+        return [], {}
+    with torch.no_grad():
+        mse = float(points.errors(torch.ones_like(points.effective.values)).mean())
+    rows: list[dict[str, Any]] = []
+    found: dict[tuple[str, float], Displaced] = {}
+    for loss_type in LOSS_TYPES:
+        moved = {alpha: displace(points, loss_type, alpha, n_steps) for alpha in scale_factors}
+        found |= {(loss_type, alpha): result for alpha, result in moved.items()}
+        for alpha, result in moved.items():
+            norms = result.displacements.norm(dim=1)
+            draws = [random_displacement(points, norms, generator) for _ in range(n_draws)]
+            about = {"loss_type": loss_type, "scale_factor": alpha, "mse_original": mse}
+            about |= {"protocol": "sound", "n_points": len(points.labels)}
+            change = _change(result, moved.get(1.0), points.labels)
+            rows.append(
+                {"intervention": "centroid_shift"} | about | _figures([result], before) | change
+            )
+            rows.append(
+                {"intervention": "random_direction"}
+                | about
+                | _figures(draws, before)
+                | _null(result.mse, [draw.mse for draw in draws])
+            )
+    return rows, found
+
+
+def change_interval(
+    changes: Float[Tensor, "point"], labels: Int[Tensor, "point"], level: float = 0.95
+) -> Interval:
+    """Return the interval of a mean over points that come in items, by the spread of the items.
+
+    x̄ ± t_(K−1)·s,  s² = K/(K−1) Σ_k (Σ_{p∈k} (x_p − x̄))²/N²: the cluster-robust variance of a
+    mean of N points in K items. Fewer than two items: NaN bounds. Source: Liang and Zeger (1986).
+    """
+    x = changes.double()
+    sums = torch.zeros(int(labels.max()) + 1, dtype=x.dtype).index_add(0, labels, x - x.mean())
+    n_items = len(labels.unique())
+    if n_items < 2:
+        return Interval(float("nan"), float("nan"), level, n_items)
+    deviation = float(sums.square().sum() * n_items / (n_items - 1)) ** 0.5 / len(x)
+    half = float(stats.t.ppf(0.5 + level / 2, n_items - 1)) * deviation
+    return Interval(float(x.mean()) - half, float(x.mean()) + half, level, n_items)
+
+
+def _change(result: Displaced, control: Displaced | None, labels: Tensor) -> dict[str, Any]:
+    if control is None:
+        return {}
+    changes = result.errors - control.errors
+    interval = change_interval(changes.cpu(), labels.cpu())
+    return {
+        "mse_change": float(changes.mean()),
+        "mse_change_low": interval.low,
+        "mse_change_high": interval.high,
+    }
+
+
+def _null(observed: float, draws: Sequence[float]) -> dict[str, Any]:
+    values = torch.tensor(draws, dtype=torch.float64)
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    p_value = (1 + int((values <= observed).sum())) / (1 + len(values))
+    return {"mse_low": low, "mse_high": high, "n_draws": len(values), "p": p_value}
+
+
+def _figures(results: Sequence[Displaced], before: ClassMoments) -> dict[str, Any]:
+    """Return the means of the figures over displacements of one kind."""
+    size = centroids(before).norm(dim=1).square().mean().sqrt()
+
+    def mean(figure: Callable[[Displaced], Any]) -> float:
+        return sum(float(figure(result)) for result in results) / len(results)
+
+    original = average_pairwise_distance(centroids(before))
+    objective = mean(lambda r: r.objective)
+    return {
+        "mse_loss": mean(lambda r: r.mse),
+        "original_inter_cluster_dist": float(original),
+        "best_inter_cluster_dist": mean(lambda r: average_pairwise_distance(centroids(r.moments))),
+        "objective": objective if math.isfinite(objective) else None,
+        "relative_aedp_original": float(relative_aedp(before)),
+        "relative_aedp_best": mean(lambda r: relative_aedp(r.moments)),
+        "displacement": mean(lambda r: r.displacements.norm(dim=1).mean() / size),
+        "n_clusters": original.n_used,
+    }

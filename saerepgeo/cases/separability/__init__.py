@@ -1,0 +1,1 @@
+"""Case 3 by training: an SAE fine-tuned under a regularizer on separability."""

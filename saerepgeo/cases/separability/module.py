@@ -1,0 +1,302 @@
+"""Case 3 by training: fine-tune an SAE under a regularizer on the separability of concept items."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from saerepgeo.cases.analysis import model_name
+from saerepgeo.cases.intervention.interventions import intervene
+from saerepgeo.cases.separability.losses import (
+    Direction,
+    Regularizer,
+    TransportPlans,
+    reduced_moments,
+    separability_term,
+    squared_error,
+)
+from saerepgeo.cases.separability.optimization import adam, clip_gradients_, warmup_plateau_decay
+from saerepgeo.cases.separability.validation import ValidationFigures
+from saerepgeo.geometry.separation import ClassMoments, centroids, pairwise_distances
+from saerepgeo.sae.agreement import check_agreement
+from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.parallel.collectives import all_reduce_sum
+from saerepgeo.sae.parallel.sharding import check_run, split
+from saerepgeo.sae.sae_source import SAESource
+from saerepgeo.types import (
+    ActivationBatch,
+    ConceptActivations,
+    SAEOutput,
+    SparseLatents,
+    generator_for,
+)
+
+
+class SeparabilityModule(LightningModule):
+    """loss = (mse + Σ the architecture's own terms)/σ² + λ·R.
+
+    mse = mean ‖x̂ − x‖² over all points of the batch; σ² = E‖x − x̄‖² of the residuals, a constant
+    measured before the first step, so that the first term is the fraction of variance unexplained
+    and λ has no units; R the regularizer on the effective latents of the labeled points. λ = 0
+    trains an SAE in the ordinary way (`configs/pretrain.yaml`).
+
+    Args:
+        sae: the SAE to fine-tune, or to make.
+        regularizer: aedp (average distance between centroids of items), fisher (scatter between
+            over within items), or gromov_wasserstein (distances between centroids pulled to
+            `target_scale` times what they were).
+        direction: which way separability is pushed; with gromov_wasserstein, `decrease` takes
+            1/`target_scale`.
+        weight: λ.
+        target_scale: see `regularizer`.
+        lr: peak learning rate of Adam.
+        betas: of Adam.
+        warmup_steps: steps of linear warm-up.
+        decay_fraction: share of the run over which the rate falls linearly to 0, at its end.
+        dead_after: a latent is dead once it has been silent for so many points.
+        shuffle_labels: control: permute the items' labels among the labeled points of each step.
+        seed: of a new SAE and of the shuffling.
+    """
+
+    sae: SAEModel
+    variance: Tensor
+    """σ²."""
+    bias_scale: Tensor
+    """Root mean square entry of what the SAE sees; biases have these units, and learn so fast."""
+    silent_points: Tensor
+    """`[d_sae]` points since each latent was last active."""
+    target_distances: Tensor
+    """`[item, item]` what gromov_wasserstein pulls the distances between centroids to."""
+
+    def __init__(
+        self,
+        sae: SAESource,
+        regularizer: Regularizer = "aedp",
+        direction: Direction = "increase",
+        weight: float = 0.1,
+        target_scale: float = 1.2,
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        warmup_steps: int = 10,
+        decay_fraction: float = 0.2,
+        dead_after: int = 1_000_000,
+        shuffle_labels: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not target_scale > 0:
+            raise ValueError(f"`target_scale` must be positive, got {target_scale}")
+        if not 0 <= decay_fraction <= 1:
+            raise ValueError(f"`decay_fraction` must be in [0, 1], got {decay_fraction}")
+        sae.check()
+        self.save_hyperparameters()
+        self.source = sae
+        self._plans: TransportPlans = {}
+
+    def setup(self, stage: str) -> None:
+        """Refuse an SAE that does not belong to the data, before any weights are read."""
+        self.source.check_use(stage)
+        config, data = self.source.read_config(), self._data
+        for remark in check_agreement(config, data.hparams, data.model_facts):
+            rank_zero_info(remark)
+
+    def configure_model(self) -> None:
+        """Load the SAE and make room for what a checkpoint restores."""
+        if hasattr(self, "sae"):
+            return
+        self.sae = self.source.build(self.hparams["seed"])
+        if self.device_mesh is not None:
+            check_run(self.trainer)
+            self.sae = split(self.sae, self.device_mesh)
+        n_items = self._data.prompts.n_items
+        self.register_buffer("variance", torch.zeros(()))
+        self.register_buffer("bias_scale", torch.ones(()))
+        self.register_buffer("silent_points", torch.zeros(self.sae.d_sae, dtype=torch.long))
+        self.register_buffer("target_distances", torch.zeros(n_items, n_items))
+        self.figures = ValidationFigures(self._data.prompts, self.sae.d_sae)
+
+    def forward(self, residuals: Tensor) -> SAEOutput:
+        """Return reconstructions and latents of residuals `[point, d_model]`."""
+        out: SAEOutput = self.sae(residuals)
+        return out
+
+    def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch of points; log its parts.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        out: SAEOutput = self.sae(batch.residuals, dead_mask=self._dead_mask, step=self.global_step)
+        mse = squared_error(out.recons, batch.residuals)
+        self._check_finite(mse, "mse")
+        own = sum(out.losses.values(), torch.zeros_like(mse))
+        term = self._regularizer(out, batch)
+        loss = (mse + own) / self.variance + self.hparams["weight"] * term.float()
+        self._check_finite(loss, "loss")
+        self._count_active(out.latents, len(batch.residuals))
+        fvu = mse.detach() / self.variance
+        self.log("train/loss", loss.detach())
+        self.log("train/mse", mse.detach(), prog_bar=True)
+        self.log("train/fvu", fvu)
+        self.log("train/separability", term.detach(), prog_bar=True)
+        self.log("train/dead_fraction", self._dead_mask.float().mean())
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        for name, value in out.losses.items():
+            self.log(f"train/{name}", value.detach())
+        return loss
+
+    def validation_step(
+        self, batch: ActivationBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Add a batch of held-out text (0), prompts (1) or items (2) to the figures."""
+        out: SAEOutput = self.sae(batch.residuals)
+        if dataloader_idx == 0:
+            self.figures.add_text(batch.residuals, out)
+        else:
+            self.figures.add_points(dataloader_idx, self.sae.in_gauge(out.latents), batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every figure of the validation and forget its points."""
+        figures = self.figures.compute()
+        if self.trainer.sanity_checking:  # Lightning drops what is logged before the first step
+            for logger in self.loggers:
+                logger.log_metrics({k: float(v) for k, v in figures.items()}, self.global_step)
+        for name, value in figures.items():
+            self.log(name, value, prog_bar=name in ("val/mse", "val/aedp"))
+        self.figures.reset()
+
+    def test_step(self, batch: ConceptActivations, batch_idx: int) -> dict[str, Any]:
+        """Return, as `result`, case 3's interventions on the latents of one concept."""
+        data = self._data
+        name = model_name(data.hparams["lm"], data.hparams["hook_name"])
+        with torch.inference_mode(False), torch.enable_grad():
+            outputs = self._outputs(batch.concept)
+            found = intervene(self.sae, batch, data.tokenizer.tokenizer, name, outputs=outputs)
+            return {"result": found}
+
+    def _outputs(self, concept: str) -> Tensor | None:
+        """Return what a transcoder reconstructs of a concept's prompts."""
+        out = self.sae.hook_name_out
+        if out is None:
+            return None
+        with_padding = self._data.hparams["test_with_padding"]
+        outputs: Tensor = self._data.concept(concept, with_padding, out).residuals
+        return outputs.to(self.device)
+
+    def configure_optimizers(self) -> Any:
+        """Return Adam, with warm-up, a plateau, and a linear decay at the end."""
+        self._measure()  # a checkpoint's buffers are back by now, and the rates depend on them
+        h = self.hparams
+        optimizer = adam(self.sae, h["lr"], tuple(h["betas"]), float(self.bias_scale))
+        n_steps = self.trainer.estimated_stepping_batches
+        schedule = warmup_plateau_decay(optimizer, n_steps, h["warmup_steps"], h["decay_fraction"])
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Take out of the decoder's gradient what the rescaling of its rows would undo."""
+        if self.sae.has_constant_decoder_norm:
+            self.sae.remove_parallel_gradient_()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer is told; log the norm before clipping."""
+        norm = clip_gradients_(self.sae, gradient_clip_val, gradient_clip_algorithm)
+        if norm is not None:
+            self.log("train/gradient_norm", norm)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then bring the decoder rows back to the norm they had."""
+        super().optimizer_step(*args, **kwargs)
+        if self.sae.has_constant_decoder_norm:
+            self.sae.normalize_decoder_()
+
+    @property
+    def _data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def _concepts(self) -> list[range]:
+        prompts = self._data.prompts
+        firsts = prompts.first_item_ids
+        return [range(f, f + len(c.items)) for f, c in zip(firsts, prompts, strict=True)]
+
+    @property
+    def _dead_mask(self) -> Tensor:
+        return self.silent_points > self.hparams["dead_after"]
+
+    def _check_finite(self, value: Tensor, name: str) -> None:
+        if not bool(torch.isfinite(value)):
+            raise ValueError(
+                f"the {name} at step {self.global_step} is {float(value.detach())}; lower `lr` or "
+                "`weight` and go on from the last checkpoint, which is from before"
+            )
+
+    def _measure(self) -> None:
+        """Measure what loss and rates need from the data, unless a checkpoint holds it."""
+        if bool(self.variance > 0):
+            return
+        statistics = self._data.statistics()
+        if not bool(statistics.variance > 0):
+            raise ValueError("the residuals of the background text do not vary; check `data.text`")
+        self.variance.copy_(statistics.variance)
+        if self.sae.normalization == "none":
+            self.bias_scale.copy_((statistics.mean_square / self.sae.d_in).sqrt())
+        if self.source.architecture is not None:
+            self.sae.initialize_bias_(statistics.mean.to(self.device))
+        self.target_distances.copy_(self._scaled_distances())
+
+    def _regularizer(self, out: SAEOutput, batch: ActivationBatch) -> Tensor:
+        labeled = batch.labels >= 0
+        with torch.autocast(self.device.type, enabled=False):
+            effective = self.sae.in_gauge(out.latents, rows=labeled)
+            labels = batch.labels[labeled]
+            if self.hparams["shuffle_labels"]:
+                generator = generator_for(self.hparams["seed"], "shuffle", self.global_step)
+                labels = labels[torch.randperm(len(labels), generator=generator).to(labels.device)]
+            moments = reduced_moments(effective, labels, len(self.target_distances))
+            return separability_term(
+                moments,
+                self._concepts,
+                self.hparams["regularizer"],
+                self.hparams["direction"],
+                self.target_distances,
+                self._plans,
+            )
+
+    @torch.no_grad()
+    def _count_active(self, latents: Tensor | SparseLatents, n_points: int) -> None:
+        counts = torch.zeros_like(self.silent_points)
+        if isinstance(latents, SparseLatents):
+            active = latents.indices[latents.values > 0]
+            counts += torch.bincount(active, minlength=latents.d_sae)
+        else:
+            counts += (latents > 0).sum(0)
+        counts = all_reduce_sum(counts)
+        n_points *= self.trainer.world_size
+        self.silent_points.copy_(torch.where(counts > 0, 0, self.silent_points + n_points))
+
+    @torch.no_grad()
+    def _scaled_distances(self) -> Tensor:
+        """Return the distances between the items' centroids now, times the target scale."""
+        h, points = self.hparams, self._data.points.train
+        n_items = len(self.target_distances)
+        distances = torch.zeros(n_items, n_items, device=self.device)
+        if not len(points.labels):
+            return distances
+        latents = self.sae.encode(points.residuals.to(self.device)).latents
+        effective = self.sae.in_gauge(latents)
+        moments: ClassMoments = reduced_moments(effective, points.labels.to(self.device), n_items)
+        present = (moments.counts > 0).nonzero()[:, 0]
+        block = pairwise_distances(centroids(moments))
+        distances[present[:, None], present] = block
+        up = h["direction"] == "increase"
+        return distances * (h["target_scale"] if up else 1 / h["target_scale"])

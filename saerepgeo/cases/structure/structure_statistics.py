@@ -1,0 +1,124 @@
+"""The figures of the sound protocol as functions of points and labels, without their nulls."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from saerepgeo.cases.structure.radius import connection_radius
+from saerepgeo.geometry.clouds.dense import Cloud
+from saerepgeo.geometry.clouds.linkage import components_at
+from saerepgeo.geometry.clouds.neighbors import search
+from saerepgeo.geometry.clusters import cluster
+from saerepgeo.geometry.dimension import dimension_from_ratios, two_nn
+from saerepgeo.geometry.graphs import average_geodesic_distance, mst_weight
+from saerepgeo.geometry.separation import centroids, class_moments, relative_aedp
+from saerepgeo.types import Estimate, Int
+
+__all__ = [
+    "BY_CENTROIDS",
+    "FreeFigures",
+    "free_figures",
+    "item_means",
+    "pooled_dimension",
+    "rotated",
+]
+
+MIN_RATIOS = 30
+"""Fewer neighbor ratios give no dimension (their standard error would be a fifth of it)."""
+
+
+class FreeFigures(NamedTuple):
+    """What a cloud shows to one who knows no items."""
+
+    figures: dict[str, Estimate]
+    clusters: Int[Tensor, "_"]
+    """HDBSCAN's, −1 for noise."""
+
+
+def free_figures(
+    cloud: Cloud,
+    min_cluster_size: int,
+    n_neighbors: int,
+    sources: Int[Tensor, "source"] | None = None,
+) -> FreeFigures:
+    """Return `Clusters`, `Betti0`, `AGD` and `Global Dim` of a cloud, from one neighbor search.
+
+    Args:
+        cloud: all are figures of its distances.
+        min_cluster_size: of HDBSCAN, and neighbors that set the radius of Betti-0.
+        n_neighbors: of the graph of `average_geodesic_distance`.
+        sources: points whose paths stand for all, see there.
+    """
+    n_points = cloud.n_points
+    if n_points > 1:
+        search(cloud, min(max(min_cluster_size, n_neighbors, 2), n_points - 1))
+    clusters = cluster(cloud, min_cluster_size)
+    radius = connection_radius(cloud, min_cluster_size)
+    paths = average_geodesic_distance(cloud, n_neighbors, sources)
+    figures = {
+        "Clusters": Estimate((clusters.max() + 1).double(), n_points, 0),
+        "Betti0": Estimate(torch.tensor(float(components_at(cloud, radius))).double(), n_points, 0),
+        "AGD": Estimate(paths.value, n_points, 0, paths.reason),
+        "Global Dim": two_nn(cloud),
+    }
+    return FreeFigures(figures, clusters)
+
+
+def pooled_dimension(cloud: Cloud, labels: Int[Tensor, "point"]) -> Estimate:
+    """Return the dimension within items: TwoNN, neighbors of the same item, all ratios in one fit.
+
+    Points with a label of −1 belong to no item. Undefined for fewer than 30 ratios.
+    """
+    ratios = []
+    for label in labels[labels >= 0].unique():
+        members = (labels == label).nonzero()[:, 0]
+        if len(members) >= 3:
+            distances = search(cloud.take(members), 2).distances
+            apart = distances[:, 0] > 0
+            ratios.append(distances[apart, 1] / distances[apart, 0])
+    n_ratios = sum(map(len, ratios))
+    n_dropped = int((labels >= 0).sum()) - n_ratios
+    if n_ratios < MIN_RATIOS:
+        reason = f"{n_ratios} points with two neighbors of their item, {MIN_RATIOS} needed"
+        return Estimate.undefined(reason, n_ratios, n_dropped)
+    found = dimension_from_ratios(torch.cat(ratios), 0.1, method="mle")
+    return found._replace(n_dropped=n_dropped)
+
+
+def _tree_of_items(x: Tensor, labels: Tensor) -> Estimate:
+    means = item_means(x, labels)
+    if len(means) < 2:
+        return Estimate.undefined(f"{len(means)} items have points, 2 needed", len(means))
+    return Estimate(mst_weight(means), len(means), 0)
+
+
+def _relative_aedp(x: Tensor, labels: Tensor) -> Estimate:
+    if not len(labels):
+        return Estimate.undefined("no item has points")
+    return relative_aedp(class_moments(x, labels, int(labels.max()) + 1))
+
+
+BY_CENTROIDS: Mapping[str, Callable[[Tensor, Tensor], Estimate]] = {
+    "MST Weight": _tree_of_items,
+    "Relative AEDP": _relative_aedp,
+}
+"""Figures of points and their items that need no neighbors."""
+
+
+def item_means(x: Tensor, labels: Tensor) -> Tensor:
+    """Return the centroids of the items that have points, in order."""
+    n_items = int(labels.max()) + 1 if len(labels) else 1
+    return centroids(class_moments(x, labels, max(n_items, 1)))
+
+
+def rotated(points: Tensor) -> Tensor:
+    """Return centered points, in no more dimensions than there are points: distances stay."""
+    x = points.detach().cpu().double()
+    x = x - x.mean(0)
+    if x.shape[1] <= x.shape[0]:
+        return x
+    values, vectors = torch.linalg.eigh(x @ x.T)
+    kept = values > 1e-13 * values[-1]
+    return vectors[:, kept] * values[kept].sqrt()

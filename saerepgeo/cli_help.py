@@ -1,0 +1,131 @@
+"""What `--help` says: a screenful a command, of Lightning's many options those that matter."""
+
+from argparse import Action
+from collections.abc import Iterable
+from typing import Any
+
+from jsonargparse import DefaultHelpFormatter
+
+__all__ = ["COMMANDS", "PROGRAM", "SUBCOMMANDS", "ShortHelp", "subcommand_kwargs"]
+
+SUBCOMMANDS = {
+    "fit": "fine-tune an SAE under a regularizer (case 3), or train a new one",
+    "validate": "measure an SAE on held-out text, prompts and items",
+    "test": "analyse an SAE: case 1, case 2, or case 3 by intervention",
+}
+COMMANDS = {
+    "experiment": "case 3's experiment: a grid of fits with controls, and its verdict",
+    "reproduce": "cases 1 to 3 for chosen models and concepts, one closing table",
+    "cache": "show or clear cached activations",
+}
+"""Those that are not Lightning's."""
+
+_MODULES = {
+    "fit": ("SeparabilityModule",),
+    "validate": ("SeparabilityModule",),
+    "test": (
+        "StratificationModule",
+        "StructureModule",
+        "SeparabilityModule",
+    ),
+}
+_EXAMPLES = {
+    "fit": (
+        "fit --config configs/case3.yaml",
+        "fit --config configs/case3.yaml --ckpt_path last",
+        "fit --config configs/pretrain.yaml",
+    ),
+    "validate": ("validate --config configs/case3.yaml",),
+    "test": (
+        "test --config configs/case1.yaml",
+        "test --config configs/case2.yaml --config configs/models/gpt2-small.yaml",
+        "test --config configs/case3.yaml --data.init_args.concepts '[months, days]'",
+    ),
+}
+_USAGE = "python -m saerepgeo {command} [--config FILE ...] [--OPTION VALUE ...]"
+PROGRAM: dict[str, Any] = {
+    "prog": "python -m saerepgeo",
+    "usage": _USAGE.format(command="COMMAND"),
+    "description": "Measure how a sparse autoencoder reorganises the geometry of a language\n"
+    "model's residual stream, and fine-tune it under geometric constraints.\n\n"
+    "Settings come from YAML files, later files over earlier ones, and options over files:\n"
+    "  python -m saerepgeo test --config configs/case1.yaml --data.init_args.concepts '[days]'",
+}
+
+_TEXTS = {
+    "config": "YAML file of settings; may be given several times, later ones over earlier ones",
+    "print_config": "print all settings as YAML and stop; the way to start a config of one's own",
+    "seed_everything": "seed of torch, NumPy and Python (default: %(default)s)",
+    "trainer.accelerator": "cpu, gpu, mps or auto (default: %(default)s)",
+    "trainer.devices": "how many, or a list of which; -1: all (default: %(default)s)",
+    "trainer.num_nodes": "machines (default: %(default)s)",
+    "trainer.strategy": "auto, ddp, or a class of lightning.pytorch.strategies "
+    "(default: %(default)s)",
+    "trainer.precision": "of the SAE: 32-true or bf16-mixed; the language model's is "
+    "data.init_args.lm_dtype (default: %(default)s)",
+    "trainer.max_steps": "steps to take in all (default: %(default)s)",
+    "trainer.max_time": "stop after DD:HH:MM:SS (default: %(default)s)",
+    "trainer.val_check_interval": "steps between validations (default: %(default)s)",
+    "trainer.gradient_clip_val": "largest norm of the gradient (default: %(default)s)",
+    "trainer.enable_progress_bar": "whether to show one (default: %(default)s)",
+    "model.help": "show the settings of a module and stop",
+    "model": "the module by its class path, or one of its settings: --model.init_args.NAME VALUE",
+    "data.help": "show the settings of the data and stop",
+    "data": "the data by its class path, or one of its settings: --data.init_args.NAME VALUE",
+    "subcommand": "",
+    "ckpt_path": "checkpoint to go on from, a path or `last`",
+}
+_OF_TRAINING = (
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.val_check_interval",
+    "trainer.gradient_clip_val",
+)
+_HEADINGS = {
+    "Customize every aspect": "trainer, as far as it matters here (every argument of Lightning's "
+    "Trainer works, as --trainer.NAME)",
+    "<class 'lightning": "module",
+    "A DataModule": "data",
+    "Runs the full": "checkpoint",
+    "Perform one evaluation": "checkpoint",
+    "subcommands": "commands",
+}
+
+
+class ShortHelp(DefaultHelpFormatter):
+    """Shows the options that `_TEXTS` explains and leaves the others, which work, to their docs."""
+
+    def add_argument(self, action: Action) -> None:
+        is_ours = action.dest == "help" or action.dest in _TEXTS
+        if is_ours and (action.dest not in _OF_TRAINING or self._prog.endswith(" fit")):
+            super().add_argument(action)
+
+    def add_arguments(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            self.add_argument(action)
+
+    def start_section(self, heading: str | None) -> None:
+        known = [text for start, text in _HEADINGS.items() if (heading or "").startswith(start)]
+        super().start_section(known[0] if known else heading)
+
+    def _get_help_string(self, action: Action) -> str:
+        if action.dest in _TEXTS:
+            return _TEXTS[action.dest]
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(f"{indent}{line}\n" for line in text.splitlines())
+
+
+def subcommand_kwargs(name: str) -> dict[str, Any]:
+    """Return what the parser of a subcommand is made with: usage, description, examples."""
+    modules = "\n".join(f"  --model.help saerepgeo.{module}" for module in _MODULES[name])
+    examples = "\n".join(f"  python -m saerepgeo {example}" for example in _EXAMPLES[name])
+    text = SUBCOMMANDS[name]
+    return {
+        "usage": _USAGE.format(command=name),
+        "description": f"{text[0].upper()}{text[1:]}.\n\n{examples}",
+        "epilog": "The settings of the modules and of the data, each with what it does:\n"
+        f"{modules}\n  --data.help saerepgeo.ActivationDataModule",
+        "formatter_class": ShortHelp,
+    }

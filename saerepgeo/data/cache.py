@@ -1,0 +1,185 @@
+"""Activations kept on disk by what they were computed from: one safetensors file a key.
+
+The folder is bounded: what was not used for longest goes first (`cache_limit`).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from saerepgeo.lm.sources import cache_root, resolve_model
+
+Tensors = dict[str, Tensor]
+
+DEFAULT_LIMIT_GIB = 8.0
+
+
+def activations_folder() -> Path:
+    """Return the folder of cached activations."""
+    return cache_root() / "activations"
+
+
+def cache_limit() -> int:
+    """Return the bytes that cached activations may take: `$SAEREPGEO_CACHE_GIB`, by default 8 GiB.
+
+    Raises:
+        ValueError: the variable holds no number.
+    """
+    value = os.environ.get("SAEREPGEO_CACHE_GIB", DEFAULT_LIMIT_GIB)
+    try:
+        return int(float(value) * 2**30)
+    except (ValueError, OverflowError) as error:
+        message = f"`SAEREPGEO_CACHE_GIB` must be a number of GiB, got `{value}`"
+        raise ValueError(message) from error
+
+
+def cached_tensors(key: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
+    """Return the tensors stored under `key`, computing and storing them on first use.
+
+    Safe against a second process (both compute the same, the last rename wins) and against a kill
+    in the middle (a file appears under its name only when it is whole). A file that is damaged
+    counts as absent. Where nothing can be stored (a full disk), a warning says so.
+
+    Args:
+        key: everything the tensors depend on, as JSON; its `kind` names them for the user.
+        compute: called where nothing is stored yet.
+    """
+    text = json.dumps(key, sort_keys=True)
+    path = activations_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+    stored = _read(path)
+    if stored is not None:
+        return stored
+    tensors = {name: tensor.contiguous() for name, tensor in compute().items()}
+    try:
+        _write(path, tensors, text)
+    except OSError as error:
+        warnings.warn(f"activations are not kept in {path.parent}: {error}", stacklevel=2)
+    else:
+        _evict(path)
+    return tensors
+
+
+def _read(path: Path) -> Tensors | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+        os.utime(path)  # what is used stays
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return tensors
+
+
+def _write(path: Path, tensors: Tensors, key: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    try:
+        save_file(tensors, scratch, metadata={"key": key})
+        os.replace(scratch, path)
+    except SafetensorError as error:  # what the writer makes of a full disk
+        Path(scratch).unlink(missing_ok=True)
+        raise OSError(str(error)) from error
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def _evict(newest: Path) -> None:
+    """Delete what was used longest ago until the rest is within the limit; never `newest`."""
+    stats = {path: path.stat() for path in _files(newest.parent)}
+    excess = sum(stat.st_size for stat in stats.values()) - cache_limit()
+    for path in sorted(stats, key=lambda path: stats[path].st_mtime_ns):
+        if excess <= 0:
+            return
+        if path != newest:
+            path.unlink(missing_ok=True)
+            excess -= stats[path].st_size
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files of activations; without those that another process is just deleting."""
+    return [path for path in folder.glob("*.safetensors") if path.is_file()]
+
+
+def model_fingerprint(name: str) -> str:
+    """Return what changes when the weights behind the model `name` change.
+
+    A local folder: names, sizes and times of its files. A hub id: the commit, where it is known.
+    """
+    source = resolve_model(name)
+    folder = Path(source)
+    if not folder.is_dir():
+        from saerepgeo.lm.sources import load_config
+
+        return f"{source}@{getattr(load_config(name), '_commit_hash', None)}"
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".bin"))
+    facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+CLEARED = ("activations", "tokens")
+"""What can be computed anew at any time; converted models and records of downloads stay."""
+
+
+def cache_size() -> int:
+    """Return the bytes that cached activations and tokens take on disk."""
+    files = (p for name in CLEARED for p in (cache_root() / name).rglob("*") if p.is_file())
+    return sum(p.stat().st_size for p in files)
+
+
+def clear_cache() -> int:
+    """Delete cached activations and tokens; return the bytes freed."""
+    size = cache_size()
+    for name in CLEARED:
+        shutil.rmtree(cache_root() / name, ignore_errors=True)
+    return size
+
+
+def sizes_by_kind() -> dict[str, tuple[int, int]]:
+    """Return `{kind: (sets, bytes)}` of the cached activations, the largest first."""
+    from safetensors import safe_open
+
+    numbers, sizes = Counter[str](), Counter[str]()
+    for path in _files(activations_folder()):
+        with safe_open(path, "pt") as file:
+            kind = json.loads(file.metadata()["key"]).get("kind", "other").partition("/")[0]
+        numbers[kind] += 1
+        sizes[kind] += path.stat().st_size
+    return {kind: (numbers[kind], size) for kind, size in sizes.most_common()}
+
+
+def main(args: Sequence[str]) -> int:
+    """Show what the cache holds, or clear it: `python -m saerepgeo cache [--clear]`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m saerepgeo cache",
+        description="Show the folder and size of cached activations and tokens. Activations are "
+        "bounded by SAEREPGEO_CACHE_GIB; what was not used for longest goes first.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--clear", action="store_true", help="delete them; models stay")
+    if parser.parse_args(list(args)).clear:
+        print(f"cleared {clear_cache() / 2**20:.1f} MiB under {cache_root()}")
+        return 0
+    n_files, limit = len(_files(activations_folder())), cache_limit() / 2**30
+    print(
+        f"{cache_root()}: {cache_size() / 2**20:.1f} MiB, {n_files} sets of activations "
+        f"(at most {limit:g} GiB)"
+    )
+    for kind, (number, size) in sizes_by_kind().items():
+        print(f"  {kind}: {size / 2**20:.1f} MiB in {number}")
+    return 0

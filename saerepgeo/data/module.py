@@ -1,0 +1,254 @@
+"""ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
+
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from saerepgeo.data.background import BackgroundText
+from saerepgeo.data.concepts import ConceptPoints, concept_activations, split_points
+from saerepgeo.data.lm_module import LMDataModule
+from saerepgeo.data.loaders import Batches, Concepts, ResidualStatistics, residual_statistics
+from saerepgeo.data.prompts import ConceptPrompts, load_prompts
+from saerepgeo.data.reader import PointReader, keeps_stream
+from saerepgeo.data.stream import ActivationStream, StreamPlan
+from saerepgeo.lm.downloads import cache_root
+from saerepgeo.lm.precision import Dtype, autocast_dtype
+from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
+
+VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
+"""What the validation dataloaders hold, by `dataloader_idx`."""
+
+
+class ActivationDataModule(LMDataModule):
+    """Stream residuals of a frozen language model: labeled concept points and background text.
+
+    Training batches are `ActivationBatch`es of `batch_size` points over all devices, of which
+    `concept_fraction` are labeled. Batch number `step` depends on (seed, step) alone, so that a
+    resumed run and one on other devices see the same points. Validation gives three dataloaders:
+    held-out text, held-out prompts of the training items, held-out items. Testing gives each
+    concept's prompts whole, as `ConceptActivations`.
+
+    Args:
+        lm: hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`.
+        hook_name: TransformerLens name of the hook.
+        lm_dtype: `float32`, `bfloat16` (autocast) or `auto` (bfloat16 where it is native).
+        center_residuals: subtract each residual's mean over d_model (TransformerLens'
+            `center_writing_weights`), for SAEs trained under it.
+        prompts: a prompts file, `{concept: [prompt, …]}`; the shipped one by default.
+        concepts: which of its concepts; None for all.
+        text: background text: `sample`, files (.txt .jsonl .gz), or `hf:NAME[:config][:split]`.
+        heldout_text: text for validation; by default every twentieth document of `text`.
+        heldout_text_fraction: the share of documents so held out.
+        heldout_items: share of each concept's items kept out of training altogether.
+        heldout_prompts: share of the other items' prompts kept out of training.
+        batch_size: points of a step over all devices.
+        concept_fraction: share of labeled points in a training batch.
+        context_size: tokens of a context, BOS included.
+        window_steps: steps whose background points are shuffled together.
+        lm_batch_size: contexts of one LM call, at most.
+        n_lanes: equal parts of a batch that are computed independently; a multiple of the number
+            of devices. Changing it changes the batches, changing the devices does not.
+        validation_contexts: contexts of held-out text.
+        n_workers: processes that tokenize ahead (needed only for slow text sources).
+        cache_stream: keep streamed residuals on disk (`data.cache`), 2·d_model bytes a point in
+            bfloat16, so that a second run over the same text never loads the model; `auto`: if
+            the run has a last step and all its points take at most 1 GiB.
+        test_with_padding: whether test batches hold the residuals of padding positions as well.
+        seed: of everything random here.
+    """
+
+    def __init__(
+        self,
+        lm: str = "smollm2-135m",
+        hook_name: str = "blocks.10.hook_resid_post",
+        lm_dtype: Dtype = "auto",
+        center_residuals: bool = False,
+        prompts: str | None = None,
+        concepts: list[str] | None = None,
+        text: str | list[str] = "sample",
+        heldout_text: str | list[str] | None = None,
+        heldout_text_fraction: float = 0.05,
+        heldout_items: float = 0.2,
+        heldout_prompts: float = 0.25,
+        batch_size: int = 4096,
+        concept_fraction: float = 0.0625,
+        context_size: int = 128,
+        window_steps: int = 8,
+        lm_batch_size: int = 32,
+        n_lanes: int = 8,
+        validation_contexts: int = 64,
+        n_workers: int = 0,
+        cache_stream: bool | Literal["auto"] = "auto",
+        test_with_padding: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= concept_fraction <= 1:
+            raise ValueError(f"`concept_fraction` must be in [0, 1], got {concept_fraction}")
+        self.save_hyperparameters()
+        self.step = 0
+        self._stream: ActivationStream | None = None
+
+    @cached_property
+    def prompts(self) -> ConceptPrompts:
+        """The concepts and their prompts, in the order of the concept ids."""
+        return load_prompts(self.hparams["prompts"], self.hparams["concepts"])
+
+    def setup(self, stage: str) -> None:
+        """Check the prompts file and the plan before the model is loaded."""
+        _ = self.prompts
+        if stage == "fit":
+            _ = self._plan
+
+    @cached_property
+    def points(self) -> ConceptPoints:
+        """The labeled points: training, held-out prompts, held-out items."""
+        h = self.hparams
+        return split_points(
+            [self.concept(name) for name in self.prompts.names],
+            self.prompts,
+            h["heldout_items"],
+            h["heldout_prompts"],
+            h["seed"],
+        )
+
+    def concept(
+        self, name: str, with_padding: bool = False, hook_name: str | None = None
+    ) -> ConceptActivations:
+        """Return all prompts of the concept `name` with their residuals (cached on disk).
+
+        `hook_name` reads another hook than this module's, e.g. the one that a transcoder writes;
+        where nothing is cached the model is loaded once more for it.
+        """
+        settings, prompts = self.lm_settings, self.prompts[name]
+        if hook_name is None:
+            return concept_activations(prompts, settings, lambda: self.lm, with_padding)
+        settings = settings._replace(hook_name=hook_name)
+        return concept_activations(
+            prompts, settings, lambda: self._load_lm(hook_name), with_padding
+        )
+
+    def statistics(self) -> ResidualStatistics:
+        """Return the moments of the background residuals; the same on every process."""
+        return residual_statistics(self.stream.first_lane_points())
+
+    @property
+    def stream(self) -> ActivationStream:
+        """The training stream, from the step that a checkpoint may have restored."""
+        if self._stream is None or self._stream.first_step != self.step:
+            contexts = self.background.train() if self._plan.background_per_lane else None
+            keep = self._keeps_stream
+            self._stream = ActivationStream(
+                self._plan,
+                lambda tokens: self._reader.read(tokens, keep).to(self._device),
+                contexts,
+                self.points.train,
+                first_step=self.step,
+                n_workers=self.hparams["n_workers"],
+            )
+        return self._stream
+
+    def train_dataloader(self) -> ActivationStream:
+        """Return the endless stream of this process's batches."""
+        return self.stream
+
+    def val_dataloader(self) -> list[Batches]:
+        """Return held-out text, held-out prompts and held-out items (see `VALIDATION_LOADERS`)."""
+        text, points = self._heldout_text_points, self.points
+        size, world_size = self.hparams["batch_size"], self._world_size
+        own = slice(self._rank, None, world_size)
+        return [
+            Batches(
+                ActivationBatch(*(column[own] for column in part)),
+                size,
+                n_points=-(-len(part.labels) // world_size),  # all processes take part in each
+            )
+            for part in (text, points.heldout_prompts, points.heldout_items)
+        ]
+
+    def test_dataloader(self) -> Concepts:
+        """Return the concepts, one `ConceptActivations` each."""
+        with_padding = self.hparams["test_with_padding"]
+        return Concepts(self.prompts.names, lambda name: self.concept(name, with_padding))
+
+    def predict_dataloader(self) -> Batches:
+        """Return the held-out text."""
+        return Batches(self._heldout_text_points, self.hparams["batch_size"])
+
+    def heldout_contexts(self) -> Tensor:
+        """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
+        return self.background.heldout(self.hparams["validation_contexts"])
+
+    @cached_property
+    def background(self) -> BackgroundText:
+        """The background text by its parts."""
+        h = self.hparams
+        fraction, size = h["heldout_text_fraction"], h["context_size"]
+        return BackgroundText(h["text"], h["heldout_text"], fraction, size, lambda: self.tokenizer)
+
+    @cached_property
+    def _heldout_text_points(self) -> ActivationBatch:
+        calls = self.heldout_contexts().split(self.hparams["lm_batch_size"])
+        keep = bool(self.hparams["cache_stream"])
+        points = [self._reader.read(tokens, keep) for tokens in calls]
+        residuals = torch.cat(points).float().to(self._device)
+        background = torch.full((len(residuals),), BACKGROUND, device=residuals.device)
+        return ActivationBatch(residuals, background, background)
+
+    @cached_property
+    def _reader(self) -> PointReader:
+        return PointReader(lambda: self.lm, self.lm_settings)
+
+    @property
+    def _keeps_stream(self) -> bool:
+        return keeps_stream(self.hparams["cache_stream"], self._stream_bytes)
+
+    @property
+    def _stream_bytes(self) -> int | None:
+        """What the points of all steps take; None where the run has no last step."""
+        steps = self.trainer.max_steps if self.trainer else -1
+        if steps < 0:
+            return None
+        dtype = autocast_dtype(self.hparams["lm_dtype"], self._device) or torch.float32
+        n_points = steps * self._plan.background_per_lane * self._plan.n_lanes
+        return n_points * self.model_facts.d_model * dtype.itemsize
+
+    @cached_property
+    def _plan(self) -> StreamPlan:
+        h = self.hparams
+        n_lanes = h["n_lanes"]
+        return StreamPlan(
+            batch_size=h["batch_size"],
+            n_concept=round(h["concept_fraction"] * h["batch_size"] / n_lanes) * n_lanes,
+            window_steps=h["window_steps"],
+            context_size=h["context_size"],
+            lm_batch_size=h["lm_batch_size"],
+            n_lanes=n_lanes,
+            rank=self._rank,
+            world_size=self._world_size,
+            seed=h["seed"],
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count the training steps begun: the position that a checkpoint stores."""
+        if self.trainer is not None and self.trainer.training:
+            self.step += 1
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.step = state_dict["step"]
+
+    def teardown(self, stage: str) -> None:
+        """Say how fast the stream was."""
+        if stage != "fit" or self._stream is None or not self._stream.n_tokens:
+            return
+        n_run, rate = self._reader.n_tokens, self._reader.n_tokens / (self._reader.seconds or 1)
+        how = f"{n_run:,} through {self.hparams['lm']} at {rate:,.0f} tokens/s" if n_run else "none"
+        kept = f"; kept under {cache_root()}" if self._keeps_stream else ""
+        rank_zero_info(f"streamed {self._stream.n_tokens:,} tokens, {how}{kept}")

@@ -1,0 +1,237 @@
+"""The training stream: endless batches, each a pure function of (seed, step), whoever computes it.
+
+A step's global batch is laid out in `n_lanes` equal lanes. Each lane shuffles its own contexts
+within a window of steps, and is filled by LM calls of fixed shape; a process owns whole lanes.
+So the same points are computed from the same calls whatever the number of processes or workers,
+no context is read twice or left out, and a run resumed at a step sees what it would have seen.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from saerepgeo.data.concepts import draw_balanced
+from saerepgeo.data.contexts import Contexts
+from saerepgeo.types import BACKGROUND, ActivationBatch, generator_for
+
+Call = tuple[int, int, int]
+"""One run of the LM: (window, lane, number within the lane)."""
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """Who computes which points when; integers only.
+
+    Raises ValueError where sizes do not divide: lanes by processes, points by lanes.
+    """
+
+    batch_size: int
+    """Points of a step, over all processes."""
+    n_concept: int
+    """Of these, labeled concept points."""
+    window_steps: int
+    """Steps whose background points are shuffled together."""
+    context_size: int
+    lm_batch_size: int
+    """Contexts of one LM call, at most."""
+    n_lanes: int
+    rank: int
+    world_size: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.n_lanes % self.world_size:
+            raise ValueError(
+                f"the number of devices must divide `n_lanes` = {self.n_lanes}, got "
+                f"{self.world_size}; set `n_lanes` to a multiple of it"
+            )
+        for name in ("batch_size", "n_concept"):
+            if getattr(self, name) % self.n_lanes:
+                raise ValueError(
+                    f"`{name}` must be a multiple of `n_lanes` = {self.n_lanes}, "
+                    f"got {getattr(self, name)}"
+                )
+        if self.n_concept > self.batch_size:
+            raise ValueError(f"`n_concept` must be at most `batch_size`, got {self.n_concept}")
+
+    @property
+    def lanes(self) -> range:
+        """The lanes of this process."""
+        per_process = self.n_lanes // self.world_size
+        return range(self.rank * per_process, (self.rank + 1) * per_process)
+
+    @property
+    def background_per_lane(self) -> int:
+        """Background points of a lane in one step."""
+        return (self.batch_size - self.n_concept) // self.n_lanes
+
+    @property
+    def contexts_per_lane(self) -> int:
+        """Contexts of a lane in one window: as many as its points need."""
+        return -(-self.background_per_lane * self.window_steps // (self.context_size - 1))
+
+    @property
+    def calls_per_lane(self) -> int:
+        return -(-self.contexts_per_lane // self.lm_batch_size)
+
+    def calls(self, window: int) -> list[Call]:
+        """Return the LM calls that fill this process's lanes of `window`."""
+        return [(window, lane, n) for lane in self.lanes for n in range(self.calls_per_lane)]
+
+    def context_numbers(self, call: Call) -> range:
+        """Return the running numbers of the contexts of `call`; together they leave no gap."""
+        window, lane, number = call
+        first = (window * self.n_lanes + lane) * self.contexts_per_lane
+        start = first + number * self.lm_batch_size
+        return range(start, min(start + self.lm_batch_size, first + self.contexts_per_lane))
+
+
+class CallTokens(Dataset[Tensor]):
+    """A `Call` → its tokens `[context, position]`; contexts are reshuffled each epoch."""
+
+    def __init__(self, contexts: Contexts, plan: StreamPlan) -> None:
+        self.contexts, self.plan = contexts, plan
+        self._order: tuple[int, Tensor] | None = None
+
+    def __getitem__(self, call: Call) -> Tensor:
+        numbers = self.plan.context_numbers(call)
+        if self.contexts.n_contexts is None:
+            return self.contexts.read(numbers)
+        n = self.contexts.n_contexts
+        return self.contexts.read([int(self._epoch(g // n)[g % n]) for g in numbers])
+
+    def _epoch(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            generator = generator_for(self.plan.seed, "contexts", epoch)
+            n = self.contexts.n_contexts
+            assert n is not None
+            self._order = (epoch, torch.randperm(n, generator=generator))
+        return self._order[1]
+
+
+class ActivationStream:
+    """Iterate over the `ActivationBatch`es of this process from `first_step` on, without end.
+
+    The next window is filled piecewise while the steps of this one are consumed.
+
+    Args:
+        points_of: tokens `[context, position]` → real points `[point, d_model]`.
+        contexts: background text; None where batches hold concept points only.
+        labeled: the concept points to draw from.
+
+    Attributes:
+        n_tokens: tokens whose points were asked for so far.
+    """
+
+    def __init__(
+        self,
+        plan: StreamPlan,
+        points_of: Callable[[Tensor], Tensor],
+        contexts: Contexts | None,
+        labeled: ActivationBatch,
+        first_step: int = 0,
+        n_workers: int = 0,
+    ) -> None:
+        self.plan, self.points_of = plan, points_of
+        self.contexts, self.labeled = contexts, labeled
+        self.first_step, self.n_workers = first_step, n_workers
+        self.n_tokens = 0
+        if plan.n_concept and not len(labeled.labels):
+            raise ValueError("`concept_fraction` > 0 needs concept points, got none; set it to 0")
+
+    def __iter__(self) -> Iterator[ActivationBatch]:
+        size = self.plan.window_steps
+        first_window, slot = divmod(self.first_step, size)
+        calls = self._tokens_from(first_window)
+        window = self._fill(first_window, calls, len(self.plan.calls(first_window)))
+        number = first_window
+        while True:
+            upcoming: list[Tensor] = []
+            n_calls = len(self.plan.calls(number + 1))
+            n_slots = size - slot
+            for used, position in enumerate(range(slot, size), start=1):
+                yield self._batch(number, position, window)
+                due = n_calls * used // n_slots - len(upcoming)
+                upcoming += [self._run(next(calls)) for _ in range(due)]
+            number, slot = number + 1, 0
+            window = self._shuffled(number, upcoming)
+
+    def first_lane_points(self) -> Tensor:
+        """Return the first LM call's points of lane 0: the same on every process."""
+        return self._run(self._call_tokens()[(0, 0, 0)])
+
+    def _call_tokens(self) -> CallTokens:
+        assert self.contexts is not None
+        return CallTokens(self.contexts, self.plan)
+
+    def _tokens_from(self, window: int) -> Iterator[Tensor]:
+        if not self.plan.background_per_lane:
+            return iter(())
+        loader: Any = DataLoader(
+            self._call_tokens(),
+            batch_size=None,
+            sampler=_CallsFrom(self.plan, window),
+            num_workers=self.n_workers,
+        )
+        return iter(loader)
+
+    def _fill(self, window: int, calls: Iterator[Tensor], n_calls: int) -> list[Tensor]:
+        if not self.plan.background_per_lane:
+            return []
+        return self._shuffled(window, [self._run(next(calls)) for _ in range(n_calls)])
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        """Return the real points `[point, d_model]` of one LM call."""
+        self.n_tokens += tokens.numel()
+        return self.points_of(tokens)
+
+    def _shuffled(self, window: int, points: list[Tensor]) -> list[Tensor]:
+        """Return, for each own lane, its points of the window in their shuffled order."""
+        lanes, per_lane = [], self.plan.calls_per_lane
+        needed = self.plan.background_per_lane * self.plan.window_steps
+        for index, lane in enumerate(self.plan.lanes):
+            pool = torch.cat(points[index * per_lane : (index + 1) * per_lane])
+            if not len(pool):
+                raise ValueError("a window of text has no real positions; check the text source")
+            generator = generator_for(self.plan.seed, "shuffle", window, lane)
+            order = torch.randperm(len(pool), generator=generator)
+            order = order[torch.arange(needed) % len(pool)]  # a few come twice where sinks fell out
+            lanes.append(pool[order.to(pool.device)])
+        return lanes
+
+    def _batch(self, window: int, slot: int, lanes: list[Tensor]) -> ActivationBatch:
+        plan, step = self.plan, window * self.plan.window_steps + slot
+        width = plan.background_per_lane
+        background = [lane[slot * width : (slot + 1) * width] for lane in lanes]
+        rows = self._concept_rows(step)
+        device = (background or [self.labeled.residuals])[0].device
+        residuals = torch.cat([self.labeled.residuals[rows].to(device), *background]).float()
+        ids = torch.full((2, len(residuals)), BACKGROUND, device=device)
+        ids[0, : len(rows)] = self.labeled.labels[rows].to(device)
+        ids[1, : len(rows)] = self.labeled.concepts[rows].to(device)
+        return ActivationBatch(residuals, ids[0], ids[1])
+
+    def _concept_rows(self, step: int) -> Tensor:
+        plan = self.plan
+        if not plan.n_concept:
+            return torch.zeros(0, dtype=torch.long)
+        generator = generator_for(plan.seed, "concept points", step)
+        rows = draw_balanced(self.labeled.labels, plan.n_concept, generator)
+        return rows.chunk(plan.world_size)[plan.rank]
+
+
+class _CallsFrom:
+    """Endless sampler over the calls of this process, window after window."""
+
+    def __init__(self, plan: StreamPlan, window: int) -> None:
+        self.plan, self.window = plan, window
+
+    def __iter__(self) -> Iterator[Call]:
+        window = self.window
+        while True:
+            yield from self.plan.calls(window)
+            window += 1

@@ -1,0 +1,1 @@
+"""Clouds of points, by coordinates or distances, and their nearest neighbors."""

@@ -1,0 +1,89 @@
+"""Clouds of points as the neighbor search sees them: dense or sparse, centered and scaled.
+
+A cloud nominates candidates by the Gram matrix, ‖x‖² + ‖y‖² − 2⟨x,y⟩, which is fast and loses
+digits, and measures them by differences in float64, which is slow and exact.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from saerepgeo.types import Float, Int
+
+__all__ = ["BLOCK_BYTES", "Cloud", "Neighbors", "Nomination", "RowCloud", "power_of_two"]
+
+BLOCK_BYTES = 1 << 26
+"""Size of a temporary array, about; two or three of them are alive at once."""
+
+
+class Nomination(NamedTuple):
+    """Points that may be the nearest ones, and what is known of all others."""
+
+    indices: Int[Tensor, "row candidate"]
+    bounds: Float[Tensor, "row"]
+    """No point left out is nearer than this squared distance."""
+
+
+class Neighbors(NamedTuple):
+    """The nearest other points of each point, nearest first."""
+
+    distances: Float[Tensor, "point k"]
+    """float64."""
+    indices: Int[Tensor, "point k"]
+
+
+class Cloud(ABC):
+    """N points, and the neighbors found so far: figures of one cloud share them."""
+
+    n_points: int
+    device: torch.device
+    found: Neighbors | None = None
+    """In units of the points as given; filled by `search`."""
+
+    @abstractmethod
+    def take(self, index: Int[Tensor, "kept"]) -> "Cloud":
+        """Return the cloud of the points `index`."""
+
+    @abstractmethod
+    def size(self) -> float:
+        """Return the root mean square distance of the points from their centroid."""
+
+
+class RowCloud(Cloud):
+    """Points given by their coordinates, searched block by block."""
+
+    scale: float
+    """Distances between the points as given = distances here · `scale`."""
+    precisions: tuple[torch.dtype, ...]
+    """In which candidates can be nominated, the fast one first."""
+
+    @abstractmethod
+    def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:
+        """Return the points `index` as rows."""
+
+    @abstractmethod
+    def nominate(self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype) -> Nomination:
+        """Return about `count` candidates for each of `rows`, never the point itself."""
+
+    @abstractmethod
+    def squared_distances(
+        self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
+    ) -> Float[Tensor, "row candidate"]:
+        """Return ‖x_row − x_other‖², exact to float64."""
+
+    def size(self) -> float:
+        """Return the root mean square distance of the points from their centroid."""
+        if not self.n_points:
+            return 0.0
+        blocks = torch.arange(self.n_points, device=self.device).split(1024)
+        mean = torch.stack([self.dense(block).sum(0) for block in blocks]).sum(0) / self.n_points
+        total = sum(float((self.dense(block) - mean).square().sum()) for block in blocks)
+        return self.scale * (total / self.n_points) ** 0.5
+
+
+def power_of_two(top: float) -> float:
+    """Return a scale that squares may go with, by a factor that rounds nothing."""
+    return math.ldexp(1.0, max(math.frexp(top)[1], -1000)) if top > 0 else 1.0

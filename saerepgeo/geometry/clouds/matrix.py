@@ -1,0 +1,60 @@
+"""A cloud small enough that all its distances are held at once: figures share the one matrix."""
+
+import torch
+from torch import Tensor
+
+from saerepgeo.geometry.clouds.dense import Cloud, Neighbors
+from saerepgeo.types import Float, Int
+
+__all__ = ["MatrixCloud"]
+
+
+class MatrixCloud(Cloud):
+    """N points known by the N × N matrix of their distances.
+
+    Neighbors, spanning trees, clusters and paths of a subset are read off a part of the matrix, so
+    that a hundred subsamples cost no distance more. Distances of `of_points` come from scalar
+    products: off by about √eps of the cloud's size where points nearly coincide, by eps elsewhere;
+    what rounding cannot tell from 0 is 0.
+
+    Args:
+        distances: symmetric, with zeros on the diagonal; float32 or float64.
+    """
+
+    def __init__(self, distances: Float[Tensor, "point point"]) -> None:
+        self.distances = distances
+        self.n_points, self.device = len(distances), distances.device
+        self._size: float | None = None
+
+    @classmethod
+    def of_points(cls, points: Float[Tensor, "point dim"]) -> "MatrixCloud":
+        """Measure all pairs of points, in the precision of the points.
+
+        >>> MatrixCloud.of_points(torch.tensor([[0.0], [3.0], [7.0]])).distances[0]
+        tensor([0., 3., 7.])
+        """
+        x = points - points.mean(0) if len(points) else points
+        squares = x @ x.T
+        norms = squares.diagonal().clone()
+        scale = norms[:, None] + norms
+        squares.mul_(-2).add_(scale)
+        limit = scale.mul_(8 * torch.finfo(x.dtype).eps)
+        distances = squares.masked_fill_(squares <= limit, 0.0).sqrt_()
+        return cls(distances.fill_diagonal_(0.0))
+
+    def take(self, index: Int[Tensor, "kept"]) -> "MatrixCloud":
+        """Return the cloud of the points `index`."""
+        return MatrixCloud(self.distances[index][:, index])
+
+    def size(self) -> float:
+        """Return the root mean square distance of the points from their centroid."""
+        if self._size is None:
+            norm = float(torch.linalg.vector_norm(self.distances))
+            self._size = norm / max(self.n_points, 1) / 2**0.5
+        return self._size
+
+    def nearest(self, k: int) -> Neighbors:
+        """Return the `k` nearest other points of every point."""
+        others = self.distances.clone().fill_diagonal_(torch.inf)
+        found = others.topk(k, largest=False)
+        return Neighbors(found.values.double(), found.indices)

@@ -1,0 +1,69 @@
+"""LMTokenizer: text ↔ tokens of a language model, its special tokens, without its weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saerepgeo.lm.sources import load_tokenizer
+from saerepgeo.types import Bool, Int
+
+
+class LMTokenizer:
+    """The tokenizer of a language model, with BOS first in every prompt.
+
+    Attributes:
+        tokenizer: the `transformers` tokenizer.
+        bos_id: what begins every context: BOS, else EOS, else padding.
+        special_ids: token ids that are never real text.
+
+    Raises:
+        ValueError: a slow tokenizer, or one without any of BOS, EOS and padding.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(
+                "expected a fast tokenizer (tokenizer.json), got a slow one; convert it"
+            )
+        self.tokenizer = tokenizer
+        self.bos_id = _first_token_id(tokenizer)
+        self.special_ids = torch.tensor(sorted(set(tokenizer.all_special_ids)))
+
+    @classmethod
+    def load(cls, name: str) -> "LMTokenizer":
+        """Load the tokenizer of the model `name`, as `FrozenLM.load` names it."""
+        return cls(load_tokenizer(name))
+
+    def is_real(self, tokens: Int[Tensor, "prompt position"]) -> Bool[Tensor, "prompt position"]:
+        """Return where `tokens` are neither special tokens nor padding."""
+        return ~torch.isin(tokens, self.special_ids.to(tokens.device))
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, list[list[tuple[int, int]]]]:
+        """Return tokens `[prompt, position]`, BOS first and padded on the right, and char spans.
+
+        The spans of a text name, for each position, the characters that its token stands for;
+        BOS has the empty span (0, 0). Special tokens spelled out in a text are read as text.
+        """
+        coded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            split_special_tokens=True,
+        )
+        width = 1 + max((len(ids) for ids in coded["input_ids"]), default=0)
+        tokens = torch.full((len(texts), width), self.bos_id)
+        pad = self.tokenizer.pad_token_id
+        tokens[:, 1:] = self.bos_id if pad is None else pad
+        for row, ids in enumerate(coded["input_ids"]):
+            tokens[row, 1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.long)
+        spans = [[(0, 0), *map(tuple, offsets)] for offsets in coded["offset_mapping"]]
+        return tokens, spans
+
+
+def _first_token_id(tokenizer: Any) -> int:
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise ValueError("expected a tokenizer with a BOS, EOS or padding token, got one without")

@@ -1,0 +1,108 @@
+"""The decoder's norms: the gauge of the latents, and rows that keep their length."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saerepgeo.sae.sparse.autograd import gather_scalars
+from saerepgeo.types import Bool, Float, Int, SparseLatents
+
+__all__ = ["DecoderNorms", "constant_norm"]
+
+_TOLERANCE = 5e-3  # half-precision weights move a row's norm by about 1e-3
+
+
+class DecoderNorms(nn.Module):
+    """A model whose `sae.W_dec` holds the decoder rows, with all that concerns their norms."""
+
+    sae: Any
+    decoder_norm_target: Tensor
+    """The common norm of the rows when the model was made, 0 where they differed."""
+
+    @property
+    def has_constant_decoder_norm(self) -> bool:
+        """Whether all decoder rows had one norm when the model was made."""
+        return bool(self.decoder_norm_target > 0)
+
+    @property
+    def rescales_by_norm(self) -> bool:
+        """Whether the latents hold the decoder norms already."""
+        return bool(getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False))
+
+    def decoder_norms(self) -> Float[Tensor, "d_sae"]:
+        """Return ‖W_dec,i‖; differentiable."""
+        norms: Tensor = self.sae.W_dec.norm(dim=-1)
+        return norms
+
+    def in_gauge(
+        self,
+        latents: Float[Tensor, "point d_sae"] | SparseLatents,
+        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
+    ) -> Float[Tensor, "row d_sae"] | SparseLatents:
+        """Return z_i·‖W_dec,i‖ of all points or of the selected `rows`; sparse latents stay so.
+
+        Differentiable in the latents, and in the decoder unless its rows keep their norm: that
+        gradient lies along the rows, where `remove_parallel_gradient_` takes it out again.
+        """
+        if self.rescales_by_norm:
+            norms = None
+        elif self.has_constant_decoder_norm:
+            norms = self.decoder_norms().detach()
+        else:
+            norms = self.decoder_norms()
+        if isinstance(latents, SparseLatents):
+            values, indices = latents.values, latents.indices
+            if rows is not None:
+                values, indices = values[rows], indices[rows]
+            values = values if norms is None else values * gather_scalars(norms, indices)
+            return SparseLatents(values, indices, latents.d_sae)
+        selected = latents if rows is None else latents[rows]
+        return selected if norms is None else selected * norms
+
+    def effective_latents(
+        self,
+        latents: Float[Tensor, "point d_sae"] | SparseLatents,
+        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
+    ) -> Float[Tensor, "row d_sae"]:
+        """Return z_i·‖W_dec,i‖ densely, of all points or of the selected `rows`.
+
+        The gauge in which every separability figure is taken: scaling a latent up and its decoder
+        row down leaves it unchanged. SAEs with `rescale_acts_by_decoder_norm` hold latents in this
+        gauge already. Differentiable as `in_gauge` is.
+        """
+        effective = self.in_gauge(latents, rows)
+        return effective.to_dense() if isinstance(effective, SparseLatents) else effective
+
+    @torch.no_grad()
+    def normalize_decoder_(self) -> None:
+        """Rescale the decoder rows to the norm they had when the model was made (else to 1)."""
+        target = self.decoder_norm_target if self.has_constant_decoder_norm else 1.0
+        weight = self.sae.W_dec
+        norms = weight.norm(dim=1, keepdim=True)
+        weight.mul_(target / torch.where(norms > 0, norms, torch.ones_like(norms)))
+
+    @torch.no_grad()
+    def remove_parallel_gradient_(self) -> None:
+        """Project the decoder's gradient orthogonal to its rows, where there is a gradient.
+
+        Without it the optimizer spends its moments on a direction that the rescaling undoes.
+        """
+        weight = self.sae.W_dec
+        if weight.grad is None:
+            return
+        squared = weight.square().sum(dim=1, keepdim=True)
+        safe = torch.where(squared > 0, squared, torch.ones_like(squared))
+        along = (weight.grad * weight).sum(dim=1, keepdim=True) / safe
+        weight.grad.addcmul_(along, weight, value=-1)
+
+
+def constant_norm(weight: Tensor) -> Tensor:
+    """Return the common norm of the rows, or 0 where they differ."""
+    norms = weight.detach().norm(dim=1)
+    mean = norms.mean()
+    if mean > 0 and bool((norms - mean).abs().max() <= _TOLERANCE * mean):
+        # a norm of 1 up to storage precision means 1
+        near_one = bool((mean - 1).abs() <= _TOLERANCE)
+        return torch.ones(()) if near_one else mean.cpu().clone()
+    return torch.zeros(())

@@ -1,0 +1,1 @@
+"""SAEs on disk and in registries: read, made, written."""

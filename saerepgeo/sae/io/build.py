@@ -1,0 +1,214 @@
+"""From a config and weights to a trainable `SAEModel`; from nothing but sizes to a new one."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saerepgeo.sae.inference_only import FIXED
+from saerepgeo.sae.io.sae_lens import sae_lens
+from saerepgeo.sae.model import SAEModel
+
+__all__ = ["assemble", "check_architecture", "new_sae", "training_config"]
+
+TRAINABLE = (
+    "standard",
+    "topk",
+    "abstopk",
+    "batchtopk",
+    "matryoshka_batchtopk",
+    "jumprelu",
+    "gated",
+    "matching_pursuit",
+)
+_TOPK_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
+
+
+def check_architecture(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> None:
+    """Refuse, from its config alone, an SAE that `assemble` would refuse.
+
+    Raises ValueError on an unknown architecture, and on `training` settings that it has not got.
+    """
+    architecture = cfg.get("architecture", "standard")
+    if architecture not in FIXED:
+        training_config(cfg | {"device": "cpu"}, training)
+    elif training:
+        raise ValueError(
+            f"`training` must be left out: a {architecture} SAE can be analysed but not trained "
+            f"here, got {', '.join(sorted(training))}"
+        )
+
+
+def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> Any:
+    """Return SAELens' training config for the config of an SAE in training or inference form.
+
+    An inference config says nothing of loss coefficients. They are taken from `training`, else
+    from the training record in its metadata, else from SAELens' defaults: l1 or l0 coefficient 1,
+    auxiliary (dead latents) coefficient 1, JumpReLU bandwidth 0.05, no warm-up. Where
+    `rescale_acts_by_decoder_norm` is absent it is False: files that do without it mean that, though
+    SAELens' training configs default to True.
+
+    Raises ValueError on an architecture that cannot be trained and on unknown `training` keys.
+    """
+    sae_lens()
+    from sae_lens.registry import get_sae_training_class
+
+    architecture = cfg.get("architecture", "standard")
+    if architecture not in TRAINABLE:
+        raise ValueError(
+            f"`architecture` must be one of {', '.join(TRAINABLE)} (or, to be analysed and not "
+            f"trained, {', '.join(FIXED)}), got {architecture!r}"
+        )
+    config_class = get_sae_training_class(architecture)[1]
+    known = set(config_class.__dataclass_fields__) - {"metadata", "d_in", "d_sae"}
+    unknown = sorted(set(training or {}) - known)
+    if unknown:
+        raise ValueError(
+            f"`training` must hold settings of {config_class.__name__} "
+            f"({', '.join(sorted(known))}), got {', '.join(unknown)}"
+        )
+    metadata = cfg.get("metadata") or {}
+    recorded = {}
+    if metadata.get("training_architecture") == architecture:
+        details = metadata.get("training_architecture_details") or {}
+        recorded = {name: value for name, value in details.items() if name in known}
+    if architecture == "matching_pursuit":
+        recorded["decoder_init_norm"] = 1.0  # the only one it takes; the default is another
+    merged = {"rescale_acts_by_decoder_norm": False} | recorded | cfg | (training or {})
+    return config_class.from_dict({**merged, "metadata": metadata, "architecture": architecture})
+
+
+def assemble(
+    cfg: dict[str, Any],
+    weights: dict[str, Tensor],
+    training: dict[str, Any] | None = None,
+    input_scale: float | None = None,
+    device: str = "cpu",
+) -> SAEModel:
+    """Return the model of a SAELens config and its weights, upcast to float32.
+
+    Raises ValueError where a tensor is missing, superfluous or of the wrong shape, and where the
+    config needs an `input_scale` that is not given.
+    """
+    check_architecture(cfg, training)
+    factor = _required_scale(cfg, input_scale)
+    kind = FIXED.get(cfg.get("architecture", "standard"), SAEModel)
+    placement = {"dtype": "float32", "device": "meta"}
+    if kind is SAEModel:
+        sae = _quiet_sae(training_config(cfg | placement, training))
+    else:
+        sae = _quiet_sae(_inference_config(cfg | placement))
+    weights = {
+        name: tensor if name == "topk_threshold" else tensor.float()
+        for name, tensor in weights.items()
+    }
+    sae.process_state_dict_for_loading(weights)
+    if "topk_threshold" in sae.state_dict() and "topk_threshold" not in weights:
+        weights["topk_threshold"] = torch.zeros((), dtype=torch.float64)
+    _check_shapes({name: tuple(t.shape) for name, t in weights.items()}, sae)
+    if kind is SAEModel and "threshold" in weights:
+        # inference takes relu first: below zero it acts as zero
+        weights["threshold"] = weights["threshold"].clamp(min=0.0)
+    sae.load_state_dict(
+        {name: tensor.to(device).contiguous() for name, tensor in weights.items()}, assign=True
+    )
+    return kind(sae, factor)
+
+
+def new_sae(
+    architecture: str = "topk",
+    *,
+    d_in: int,
+    d_sae: int,
+    k: int | float | None = None,
+    seed: int = 0,
+    normalize_activations: str = "none",
+    input_scale: float = 1.0,
+    metadata: dict[str, Any] | None = None,
+    device: str = "cpu",
+    **training: Any,
+) -> SAEModel:
+    """Return an untrained SAE: decoder rows random on the unit sphere, encoder their transpose.
+
+    Biases are zero; set the decoder bias to the mean of the data by `initialize_bias_`.
+    `input_scale` is the constant f of normalize_activations="expected_average_only_in" (x·f with
+    mean squared norm d_in, i.e. f = √(d_in / E‖x‖²)). `training` holds further settings of the
+    architecture, e.g. `l1_coefficient` (see `training_config`).
+
+    Raises ValueError on an unknown architecture or setting, and on a `k` outside 1..d_sae.
+
+    >>> model = new_sae("topk", d_in=8, d_sae=32, k=4)
+    >>> model.encode(torch.zeros(2, 8)).latents.values.shape
+    torch.Size([2, 4])
+    """
+    if architecture in _TOPK_FAMILY:
+        if k is None or not 1 <= k <= d_sae:
+            raise ValueError(f"`k` must lie within 1..d_sae = {d_sae}, got {k}")
+        training = {"k": k} | training
+    elif k is not None:
+        raise ValueError(f"`k` must be left out for architecture {architecture!r}, got {k}")
+    sizes = {"architecture": architecture, "d_in": d_in, "d_sae": d_sae}
+    placement = {"dtype": "float32", "device": device, "metadata": metadata or {}}
+    norm = {"normalize_activations": normalize_activations}
+    sae = _quiet_sae(training_config(sizes | placement | norm, training))
+    rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+    rows /= rows.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        sae.W_dec.copy_(rows)
+        sae.W_enc.copy_(rows.t())
+    return SAEModel(sae, input_scale)
+
+
+def _inference_config(cfg: dict[str, Any]) -> Any:
+    sae_lens()
+    from sae_lens.registry import get_sae_class
+
+    return get_sae_class(cfg["architecture"])[1].from_dict(cfg)
+
+
+def _quiet_sae(config: Any) -> Any:
+    """Build the SAE of a config; the model processing its metadata names is honoured by `lm`."""
+    sae_lens()
+    from sae_lens.registry import get_sae_class, get_sae_training_class
+
+    architecture = config.architecture()
+    find = get_sae_class if architecture in FIXED else get_sae_training_class
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pre")
+        return find(architecture)[0](config)
+
+
+def _required_scale(cfg: dict[str, Any], input_scale: float | None) -> float:
+    mode = cfg.get("normalize_activations", "none")
+    if mode == "covariance_whitening":
+        raise ValueError(
+            "`normalize_activations` is covariance_whitening and its matrices are not folded into "
+            "the weights; fold them with SAELens' fold_activation_whitening and save again"
+        )
+    if mode != "expected_average_only_in":
+        return 1.0 if input_scale is None else float(input_scale)  # the model refuses any but 1
+    if input_scale is None:
+        raise ValueError(
+            "`input_scale` must be given: this SAE was trained on residuals scaled by a constant "
+            "(expected_average_only_in) that its files do not hold; pass √(d_in)/E‖x‖ of its data"
+        )
+    return float(input_scale)
+
+
+def _check_shapes(found: dict[str, tuple[int, ...]], sae: Any) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}
+    missing = sorted(set(expected) - set(found))
+    extra = sorted(set(found) - set(expected))
+    if missing or extra:
+        raise ValueError(
+            f"weights must be those of architecture {sae.cfg.architecture()!r} "
+            f"({', '.join(sorted(expected))}), missing: {', '.join(missing) or 'none'}, "
+            f"unknown: {', '.join(extra) or 'none'}; does cfg.json belong to this file?"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(
+                f"`{name}` must have shape {shape} (d_in and d_sae of cfg.json), got "
+                f"{found[name]}; does cfg.json belong to this file?"
+            )

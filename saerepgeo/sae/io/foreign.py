@@ -1,0 +1,195 @@
+"""SAEs of other libraries, by their folder layout: dictionary_learning and sparsify."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saerepgeo.sae.io.build import assemble
+from saerepgeo.sae.io.files import read_json, read_safetensors
+from saerepgeo.sae.model import SAEModel
+
+__all__ = ["is_foreign", "load_foreign", "read_foreign_config"]
+
+DICTIONARY_LEARNING_FILE = "ae.pt"
+SPARSIFY_FILE = "sae.safetensors"
+
+_ARCHITECTURES = {
+    "AutoEncoder": "standard",
+    "AutoEncoderNew": "standard",
+    "AutoEncoderTopK": "topk",
+    "BatchTopKSAE": "batchtopk",
+    "MatryoshkaBatchTopKSAE": "matryoshka_batchtopk",
+    "JumpReluAutoEncoder": "jumprelu",
+    "GatedAutoEncoder": "gated",
+}
+# these do not take the decoder bias off the input
+_UNCENTERED = ("AutoEncoderNew", "JumpReluAutoEncoder")
+
+_NAMES = {
+    "encoder.weight": "W_enc",
+    "encoder.bias": "b_enc",
+    "decoder.weight": "W_dec",
+    "bias": "b_dec",
+    "decoder.bias": "b_dec",
+    "decoder_bias": "b_dec",
+    "gate_bias": "b_gate",
+    "mag_bias": "b_mag",
+}
+_TRANSPOSED = ("encoder.weight", "decoder.weight")  # stored as nn.Linear has them
+_HOOKS = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "hook_attn_out"}
+
+
+def is_foreign(folder: Path) -> bool:
+    """Return whether a folder holds the weights of dictionary_learning or sparsify."""
+    return (folder / DICTIONARY_LEARNING_FILE).is_file() or (folder / SPARSIFY_FILE).is_file()
+
+
+def load_foreign(
+    folder: Path, device: str = "cpu", training: dict[str, Any] | None = None
+) -> SAEModel:
+    """Return the SAE of a dictionary_learning or sparsify folder, weights as they are stored.
+
+    batchtopk SAEs of dictionary_learning apply their threshold in evaluation and select over the
+    batch in training, as their own trainer does. Its `AutoEncoder.from_pretrained` additionally
+    rescales decoder rows to unit norm; the weights here are those of the file.
+
+    Raises ValueError on a class or setting without counterpart (signed or grouped selection,
+    transcoders, skip connections), and on files that are not what their names say.
+    """
+    if (folder / DICTIONARY_LEARNING_FILE).is_file():
+        cfg, weights = _dictionary_learning(folder)
+    else:
+        cfg = _sparsify_config(folder)
+        weights = _renamed(read_safetensors(folder / SPARSIFY_FILE))
+    return assemble(cfg, weights, training, None, device)
+
+
+def read_foreign_config(folder: Path) -> dict[str, Any]:
+    """Return what the config of a foreign folder says of its SAE, without reading the weights.
+
+    Raises ValueError as `load_foreign`.
+    """
+    if (folder / DICTIONARY_LEARNING_FILE).is_file():
+        return _dictionary_learning_config(folder)[0]
+    return _sparsify_config(folder)
+
+
+def _dictionary_learning_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config in SAELens' words, and the origin's own record of the training."""
+    config = read_json(folder / "config.json")
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict) or trainer.get("dict_class") not in _ARCHITECTURES:
+        found = trainer.get("dict_class") if isinstance(trainer, dict) else trainer
+        raise ValueError(
+            f"{folder / 'config.json'} must name a trainer `dict_class` among "
+            f"{', '.join(_ARCHITECTURES)}, got {found!r}"
+        )
+    for name in ("activation_dim", "dict_size"):
+        if not isinstance(trainer.get(name), int):
+            raise ValueError(
+                f"{folder / 'config.json'} must hold an integer `{name}` under trainer, got "
+                f"{trainer.get(name)!r}"
+            )
+    kind = trainer["dict_class"]
+    cfg: dict[str, Any] = {
+        "architecture": _ARCHITECTURES[kind],
+        "d_in": trainer["activation_dim"],
+        "d_sae": trainer["dict_size"],
+        "apply_b_dec_to_input": kind not in _UNCENTERED,
+        "metadata": _dictionary_learning_metadata(trainer, config.get("buffer") or {}),
+    }
+    return cfg, trainer
+
+
+def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    cfg, trainer = _dictionary_learning_config(folder)
+    architecture = cfg["architecture"]
+    stored = _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE)
+    if "decoder.bias" in stored:  # an AutoEncoderNew, though its trainer's config says AutoEncoder
+        cfg["apply_b_dec_to_input"] = False
+    k = stored.pop("k", None)
+    threshold = stored.pop("threshold", None)
+    groups = stored.pop("group_sizes", None)
+    if "topk" in architecture:
+        cfg["k"] = int(k) if k is not None else trainer["k"]
+    if "batchtopk" in architecture and threshold is not None:
+        # −1 is the origin's mark for a threshold never set; SAELens' is 0
+        stored["topk_threshold"] = threshold.double().clamp(min=0.0)
+    if architecture == "matryoshka_batchtopk":
+        sizes = trainer.get("group_sizes") if groups is None else groups.tolist()
+        cfg["matryoshka_widths"] = torch.tensor(sizes).cumsum(0).tolist()
+    if architecture == "jumprelu" and threshold is not None:
+        stored["threshold"] = threshold.expand(trainer["dict_size"]).clone()
+    return cfg, _renamed(stored)
+
+
+def _dictionary_learning_metadata(
+    trainer: dict[str, Any], buffer: dict[str, Any]
+) -> dict[str, Any]:
+    layer = trainer.get("layer")
+    submodule = trainer.get("submodule_name") or "resid_post"
+    site = next((hook for name, hook in _HOOKS.items() if submodule.startswith(name)), submodule)
+    return {
+        "model_name": str(trainer.get("lm_name", "")).split("/")[-1] or None,
+        "hook_name": None if layer is None else f"blocks.{layer}.{site}",
+        "context_size": buffer.get("ctx_len"),
+        "origin": "dictionary_learning",
+    }
+
+
+def _renamed(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        _NAMES.get(name, name): tensor.t().contiguous() if name in _TRANSPOSED else tensor
+        for name, tensor in stored.items()
+    }
+
+
+def _read_pickled_tensors(file: Path) -> dict[str, Tensor]:
+    from pickle import UnpicklingError
+
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{file} must hold plain tensors, got: {str(error).splitlines()[0]}; "
+            "other content is not loaded, for it could run code"
+        ) from error
+    if not isinstance(stored, dict) or not all(isinstance(t, Tensor) for t in stored.values()):
+        raise ValueError(f"{file} must hold a dict of tensors; save the SAE's state_dict()")
+    return dict(stored)
+
+
+def _sparsify_config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "cfg.json")
+    refused = [name for name in ("transcode", "skip_connection", "signed") if config.get(name)]
+    if config.get("activation", "topk") != "topk":
+        refused.append(f"activation={config['activation']}")
+    missing = [name for name in ("d_in", "k") if not isinstance(config.get(name), int)]
+    if refused or missing:
+        raise ValueError(
+            f"{folder / 'cfg.json'} must describe a plain TopK SAE of sparsify, got "
+            f"unsupported: {', '.join(refused) or 'none'}, missing: {', '.join(missing) or 'none'}"
+        )
+    return {
+        "architecture": "topk",
+        "d_in": config["d_in"],
+        "d_sae": config.get("num_latents") or config["d_in"] * config["expansion_factor"],
+        "k": config["k"],
+        "metadata": _sparsify_metadata(folder),
+    }
+
+
+def _sparsify_metadata(folder: Path) -> dict[str, Any]:
+    """Read model and hook off the run's layout: <run>/config.json, <run>/layers.<n>/cfg.json."""
+    run_file = folder.parent / "config.json"
+    run = read_json(run_file) if run_file.is_file() else {}
+    name = folder.name
+    layer = name.removeprefix("layers.").removeprefix("layers_")
+    return {
+        "model_name": str(run["model"]).split("/")[-1] if run.get("model") else None,
+        "hook_name": f"blocks.{layer}.hook_resid_post" if layer.isdigit() else None,
+        "context_size": run.get("ctx_len"),
+        "origin": "sparsify",
+    }

@@ -1,0 +1,1 @@
+"""Latents divided among devices."""

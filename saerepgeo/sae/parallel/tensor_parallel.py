@@ -1,0 +1,265 @@
+"""A TopK SAE whose latents are divided among devices: too large for one of them.
+
+Every process keeps d_sae/R latents (encoder columns, biases, decoder rows and what Adam knows of
+them) and has its own points, as under data parallelism. Points travel and weights stay: a step
+moves O(point·(d_model + k)) numbers, whatever d_sae is. Sharding the weights and gathering them
+for use (FSDP) would move O(d_model·d_sae) a step.
+
+1. The residuals of all processes are gathered; each process finds the k best of its latents.
+2. These candidates go to the process that has the point, which answers which are among the k
+   best of all.
+3. Each process sums the decoder rows of those it holds; the partial sums are added up where the
+   point is. Gradients take the same ways back.
+
+Parameters are DTensors on the "tensor_parallel" dimension of the mesh that Lightning's
+`ModelParallelStrategy` makes, so that Lightning's checkpoints hold them whole.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.parallel.collectives import (
+    exchange,
+    gather_points,
+    largest,
+    mean_gradient,
+    scatter_sums,
+)
+from saerepgeo.sae.sparse.active_pairs import ActiveLatents, Pairs
+from saerepgeo.sae.sparse.autograd import decode_pairs, gather_scalars, preactivations
+from saerepgeo.sae.sparse.topk import dense_topk
+from saerepgeo.sae.sparsity import ForwardOutput
+from saerepgeo.types import Float, SparseLatents
+
+__all__ = ["SplitLatents", "TensorParallelSAE"]
+
+LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
+"""Which dimension of a parameter counts latents; b_dec has none and is held by all."""
+
+
+class SplitLatents(SparseLatents):
+    """Latents of this process's points that remember which of all points' it holds itself."""
+
+    kept: ActiveLatents
+
+
+class TensorParallelSAE(SAEModel):
+    """`SAEModel` of architecture topk over the processes of one device mesh.
+
+    All methods that encode or decode are collective: every process calls them equally often, with
+    points of its own, of any number. Gradients are those of the mean of the processes' losses.
+    `decoder_norms` is of all latents; the parameters' `to_local()` are this process's.
+
+    Args:
+        sae: SAELens' `TopKTrainingSAE`, whole and alike on every process.
+        mesh: the device mesh; its "tensor_parallel" dimension divides the latents.
+
+    Raises ValueError on another architecture, a number of latents that the processes do not
+    divide, and a mesh that also has data-parallel replicas.
+    """
+
+    def __init__(self, sae: nn.Module, input_scale: float, mesh: Any) -> None:
+        super().__init__(sae, input_scale)
+        self.mesh = mesh["tensor_parallel"]
+        _check(self, mesh)
+        self.group = self.mesh.get_group()
+        self.n_processes, self.rank = self.mesh.size(), self.mesh.get_local_rank()
+        self.n_own = self.d_sae // self.n_processes
+        self.first = self.rank * self.n_own
+        # Lightning takes the optimizer's order (weights, then biases) for the module's: in this
+        # order a checkpoint of one process is resumed split, and the other way round
+        is_bias = {name: name.startswith("b_") for name, _ in self.sae.named_parameters()}
+        for name in sorted(is_bias, key=is_bias.__getitem__):
+            parameter = getattr(self.sae, name)
+            delattr(self.sae, name)
+            setattr(self.sae, name, nn.Parameter(_shard(parameter, name, self.mesh)))
+
+    def decoder_norms(self) -> Float[Tensor, "d_sae"]:
+        """Return ‖W_dec,i‖ of all latents; differentiable."""
+        return gather_points(self._own("W_dec").norm(dim=-1), self.group)
+
+    @torch.no_grad()
+    def normalize_decoder_(self) -> None:
+        """Rescale the decoder rows to the norm they had when the model was made (else to 1)."""
+        with _local_decoder(self.sae):
+            super().normalize_decoder_()
+
+    @torch.no_grad()
+    def remove_parallel_gradient_(self) -> None:
+        """Project the decoder's gradient orthogonal to its rows, where there is a gradient."""
+        with _local_decoder(self.sae):
+            super().remove_parallel_gradient_()
+
+    @torch.no_grad()
+    def initialize_bias_(self, mean: Float[Tensor, "d_model"]) -> None:
+        """Set the decoder bias, as `SAEModel.initialize_bias_`; `mean` is alike everywhere."""
+        factor = self.input_scale if self.normalization == "expected_average_only_in" else 1.0
+        bias = self.sae.b_dec.to_local()
+        bias.copy_(mean.to(bias) * factor)
+
+    def _own(self, name: str) -> Tensor:
+        """Return this process's part of a parameter, its gradient that of the mean loss."""
+        parameter = getattr(self.sae, name).to_local()
+        return mean_gradient(parameter, self.group, is_shared=name not in LATENT_DIMENSION)
+
+    def _encode(self, seen: Tensor) -> tuple[SparseLatents, None]:
+        n, points = len(seen), self._all_points(seen)
+        sae, decoder = self.sae, self._own("W_dec")
+        offer: dict[str, Tensor] = {}
+
+        def select(centered: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Pairs]:
+            scores, indices = dense_topk(centered, weight, bias, min(sae.cfg.k, self.n_own))
+            offered = self._to_owner(scores)
+            chosen = offered.topk(sae.cfg.k, dim=1, sorted=False).indices
+            is_chosen = torch.zeros_like(offered, dtype=torch.uint8).scatter(1, chosen, 1)
+            is_kept = self._to_holder(is_chosen).bool()
+            names = self._to_owner((indices + self.first).int())
+            offer.update(is_kept=is_kept, chosen=chosen, names=names)
+            return scores[is_kept], _pairs(indices, is_kept, self.n_own)
+
+        found = preactivations(
+            points,
+            self._own("W_enc"),
+            self._own("b_enc"),
+            self._own("b_dec") if sae.cfg.apply_b_dec_to_input else None,
+            decoder.norm(dim=-1) if self.rescales_by_norm else None,
+            select,
+        )
+        assert found is not None  # TopK's selection never gives up
+        pre, pairs = found
+        kept = ActiveLatents(pre.relu(), pre, pairs)
+        is_kept, chosen = offer["is_kept"], offer["chosen"]
+        slots = pre.new_zeros(is_kept.shape).masked_scatter(is_kept, kept.values)
+        values = self._to_owner(slots).gather(1, chosen)[:n]
+        latents = SplitLatents(values, offer["names"].gather(1, chosen)[:n].long(), self.d_sae)
+        latents.kept = kept
+        return latents, None
+
+    def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
+        if not isinstance(latents, SparseLatents):
+            raise ValueError(
+                "`latents` of a split SAE must be `SparseLatents`, got a dense tensor: it would "
+                "be gathered whole on every device; export the SAE and decode on one device"
+            )
+        values, _, pairs = self._kept(latents)
+        weight = self._own("W_dec")
+        if self.rescales_by_norm:
+            norms = weight.norm(dim=-1)
+            safe = torch.where(norms > 0, norms, torch.ones_like(norms))
+            values = values / gather_scalars(safe, pairs.columns, pairs)
+        recons = scatter_sums(decode_pairs(values, pairs, weight), self.group)
+        return recons[: len(latents.values)] + self._own("b_dec")
+
+    def _kept(self, latents: SparseLatents) -> ActiveLatents:
+        """Return those of all processes' active latents that this process holds."""
+        if isinstance(latents, SplitLatents) and hasattr(latents, "kept"):
+            return latents.kept
+        values = self._all_points(latents.values)
+        indices = self._all_points(latents.indices.int()).long() - self.first
+        is_kept = (indices >= 0) & (indices < self.n_own)
+        own = values[is_kept]
+        return ActiveLatents(own, own, _pairs(indices, is_kept, self.n_own))
+
+    def _own_terms(self, run: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
+        return {"auxiliary_reconstruction_loss": scale * self._dead_latents_term(run)}
+
+    def _dead_latents_term(self, run: ForwardOutput) -> Tensor:
+        """As `sparsity._dead_latents_term`: every process sums over its own dead latents."""
+        n_dead = 0 if run.dead_mask is None else int(run.dead_mask.sum())
+        if run.dead_mask is None or n_dead == 0:
+            return run.recons.new_zeros(())
+        k_aux, cfg = run.residuals.shape[1] // 2, self.sae.cfg
+        dead = run.dead_mask[self.first : self.first + self.n_own].nonzero().squeeze(1)
+        points, decoder = self._all_points(run.seen), self._own("W_dec")[dead]
+        hidden = (points - self._own("b_dec") * cfg.apply_b_dec_to_input) @ self._own("W_enc")[
+            :, dead
+        ]
+        hidden = hidden.to(decoder.dtype) + self._own("b_enc")[dead]
+        if cfg.rescale_acts_by_decoder_norm:
+            norms = decoder.norm(dim=1)
+            decoder, hidden = decoder / norms[:, None], hidden * norms
+        if k_aux < n_dead:
+            hidden = hidden * (hidden >= self._kth_largest(hidden.detach(), k_aux))
+        predicted = scatter_sums(hidden @ decoder, self.group)[: len(run.residuals)]
+        left_over = (run.residuals - run.recons).detach()
+        error = predicted * run.normalization.scale - left_over
+        share = min(n_dead / k_aux, 1.0)
+        return cast(Tensor, cfg.aux_loss_coefficient * share * error.pow(2).sum(dim=1).mean())
+
+    def _kth_largest(self, scores: Tensor, k: int) -> Tensor:
+        """Return, for each point `[all, 1]`, the k-th largest of the processes' scores."""
+        best = scores.topk(min(k, scores.shape[1]), dim=1).values
+        best = nn.functional.pad(best, (0, k - best.shape[1]), value=-torch.inf)
+        threshold = self._to_owner(best).topk(k, dim=1).values[:, -1:]
+        return gather_points(threshold, self.group)
+
+    def _all_points(self, rows: Tensor) -> Tensor:
+        """Return the rows of all processes, each process's filled up to the longest with zeros."""
+        missing = largest(len(rows), rows.device, self.group) - len(rows)
+        if missing:
+            rows = torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
+        return gather_points(rows, self.group)
+
+    def _to_owner(self, found: Tensor) -> Tensor:
+        """Bring what every process found for the points `[all, m]` to where the points are."""
+        blocks = found.unflatten(0, (self.n_processes, -1))
+        return exchange(blocks, self.group).transpose(0, 1).flatten(1)
+
+    def _to_holder(self, answers: Tensor) -> Tensor:
+        """Bring what is said of the candidates back to who found them: undoes `_to_owner`."""
+        blocks = answers.unflatten(1, (self.n_processes, -1)).transpose(0, 1)
+        return exchange(blocks, self.group).flatten(0, 1)
+
+
+def _pairs(indices: Tensor, is_kept: Tensor, n_latents: int) -> Pairs:
+    """Return the kept entries of `indices [point, m]` as pairs."""
+    offsets = nn.functional.pad(is_kept.sum(1).cumsum(0), (1, 0))
+    return Pairs(indices[is_kept], offsets, n_latents)
+
+
+@contextmanager
+def _local_decoder(sae: Any) -> Iterator[None]:
+    """Let `sae.W_dec` be this process's own rows (the same memory) for a while."""
+    parameter = sae.W_dec
+    own = nn.Parameter(parameter.to_local().detach())
+    own.grad = None if parameter.grad is None else parameter.grad.to_local()
+    sae.W_dec = own
+    try:
+        yield
+    finally:
+        sae.W_dec = parameter
+
+
+def _shard(parameter: Tensor, name: str, mesh: Any) -> Any:
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    entire = parameter.detach()
+    dimension = LATENT_DIMENSION.get(name)
+    if dimension is None:
+        return DTensor.from_local(entire, mesh, [Replicate()], run_check=False)
+    own = entire.chunk(mesh.size(), dimension)[mesh.get_local_rank()]
+    own = own.clone(memory_format=torch.contiguous_format)  # a view would keep the whole in memory
+    return DTensor.from_local(own, mesh, [Shard(dimension)], run_check=False)
+
+
+def _check(model: SAEModel, mesh: Any) -> None:
+    n_processes = mesh["tensor_parallel"].size()
+    if model.architecture != "topk":
+        raise ValueError(
+            f"an SAE divided among devices must be of architecture topk, got "
+            f"{model.architecture!r}; train it with `strategy: ddp`"
+        )
+    if mesh.size() != n_processes:
+        raise ValueError(
+            "the latents must be divided among all devices: set `data_parallel_size` to 1, got "
+            f"{mesh.size() // n_processes}"
+        )
+    if model.d_sae % n_processes:
+        raise ValueError(
+            f"the number of devices must divide d_sae = {model.d_sae}, got {n_processes}"
+        )

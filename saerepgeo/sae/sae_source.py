@@ -1,0 +1,90 @@
+"""Which SAE a module works on: a SAELens release, a folder, or a new one."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saerepgeo.sae.model import SAEModel
+
+
+@dataclass
+class SAESource:
+    """Exactly one of `path`, `release` with `sae_id`, or `architecture` with `d_in` and `d_sae`.
+
+    Attributes:
+        path: folder in the SAELens, dictionary_learning or sparsify format.
+        release: a release of SAELens' registry.
+        sae_id: the SAE's id within the release.
+        architecture: make a new SAE of this architecture.
+        d_in: width of the residuals, for a new SAE.
+        d_sae: number of latents, for a new SAE.
+        options: settings of a new SAE (e.g. k), or the training settings of a loaded one.
+        input_scale: constant input factor, where the SAE's files need but do not hold it.
+    """
+
+    path: str | None = None
+    release: str | None = None
+    sae_id: str | None = None
+    architecture: str | None = None
+    d_in: int | None = None
+    d_sae: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    input_scale: float | None = None
+
+    def check(self) -> None:
+        """Raise ValueError where the source is not one, or its folder is missing."""
+        given = [n for n in ("path", "release", "architecture") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "`sae` must name exactly one of `path`, `release` (with `sae_id`) or "
+                f"`architecture` (a new SAE), got {', '.join(given) or 'none'}"
+            )
+        if self.release is not None and self.sae_id is None:
+            raise ValueError(f"`sae.release` {self.release} needs `sae.sae_id`, got None")
+        if self.architecture is not None and (self.d_in is None or self.d_sae is None):
+            raise ValueError("a new SAE (`sae.architecture`) needs `sae.d_in` and `sae.d_sae`")
+        if self.path is not None and not Path(self.path).is_dir():
+            raise ValueError(f"`sae.path` must be a folder that holds an SAE, got {self.path}")
+
+    def check_use(self, stage: str) -> None:
+        """Refuse, without reading any weights, what the SAE's architecture cannot do at a stage.
+
+        Args:
+            stage: Lightning's `fit`, `validate`, `predict` or `test`.
+
+        Raises:
+            ValueError: the SAE cannot be trained here, or reconstructs nothing that is given there.
+        """
+        from saerepgeo.sae.inference_only import check_fixed_use
+
+        check_fixed_use(
+            self.read_config(), getattr(stage, "value", stage)
+        )  # Lightning's is an enum
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the SAE's config (d_in, d_sae, metadata, …) without reading any weights."""
+        from saerepgeo.sae.io.load import read_source_config
+
+        self.check()
+        if self.architecture is not None:
+            return {"architecture": self.architecture, "d_in": self.d_in, "d_sae": self.d_sae}
+        return read_source_config(self.release, self.sae_id, self.path)
+
+    def build(self, seed: int = 0) -> SAEModel:
+        """Load the SAE, or make it; `seed` serves for a new one."""
+        from saerepgeo.sae.io.load import load_sae, new_sae
+
+        self.check()
+        if self.architecture is not None:
+            assert self.d_in is not None
+            assert self.d_sae is not None
+            return new_sae(
+                self.architecture, d_in=self.d_in, d_sae=self.d_sae, seed=seed, **self.options
+            )
+        return load_sae(
+            self.release,
+            self.sae_id,
+            self.path,
+            training=self.options or None,
+            input_scale=self.input_scale,
+        )

@@ -1,0 +1,1 @@
+"""Active (point, latent) pairs: selected, multiplied and differentiated without dense latents."""

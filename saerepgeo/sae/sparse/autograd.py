@@ -1,0 +1,161 @@
+"""Encoder and decoder of an SAE on (point, latent) pairs: only the encoder's forward is dense.
+
+A training step costs six products of size point × d_model × d_sae when written with dense tensors.
+Five of them touch the active latents alone. Here the pre-activations are computed densely, those
+that can matter are kept as pairs, and decoder, decoder gradient, encoder gradient and the gradient
+of the values read just those pairs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saerepgeo.sae.sparse.active_pairs import Pairs
+from saerepgeo.sae.sparse.row_products import dot_rows, scatter_outer, sum_by_latent, sum_rows
+from saerepgeo.types import Float, Int
+
+__all__ = ["Select", "decode_pairs", "gather_scalars", "preactivations"]
+
+Select = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Pairs] | None"]
+"""From centered points [point, d_model], weight [d_model, d_sae] and bias [d_sae] to the scores of
+the pairs that are kept, and the pairs; None where they are too many."""
+
+
+def _product_dtype(weight: Tensor) -> torch.dtype:
+    """Return bfloat16 under bfloat16 autocast: reading rows, which takes the time, is halved.
+
+    As in autocast's dense products, sums are accumulated in float32 and rounded once.
+    """
+    device = weight.device.type
+    is_low = torch.is_autocast_enabled(device)
+    is_low = is_low and torch.get_autocast_dtype(device) == torch.bfloat16
+    return torch.bfloat16 if is_low else weight.dtype
+
+
+class _PairEncoder(torch.autograd.Function):
+    """pre[(p, j)] = (x_p − b_in)·W_enc[:, j] + b_enc[j], found before; here are its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        input_bias: Tensor | None,
+        found: tuple[Tensor, Tensor, Pairs],
+    ) -> Tensor:
+        pre, centered, ctx.pairs = found
+        ctx.dtype = _product_dtype(weight)
+        ctx.save_for_backward(centered, weight, input_bias)
+        return pre
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        centered, weight, input_bias = ctx.saved_tensors
+        pairs = ctx.pairs
+        grad = grads[0].to(weight.dtype)
+        grad_bias = sum_by_latent(grad, pairs)
+        low, centered = grad.to(ctx.dtype), centered.to(ctx.dtype)
+        grad_weight = scatter_outer(low, pairs, centered).t().to(weight.dtype)
+        # Σ_p ∂loss/∂x_p needs only the column sums of the sparse gradient
+        grad_input_bias = None if input_bias is None else -torch.mv(weight, grad_bias)
+        grad_inputs = None
+        if ctx.needs_input_grad[0]:
+            grad_inputs = sum_rows(grad, pairs, weight.t().contiguous())
+        return grad_inputs, grad_weight, grad_bias, grad_input_bias, None
+
+
+class _PairDecoder(torch.autograd.Function):
+    """recons[p] = Σ_{(p, j)} values[(p, j)] · W_dec[j]."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
+        ctx.pairs, ctx.dtype = pairs, _product_dtype(weight)
+        ctx.save_for_backward(values, weight)
+        return sum_rows(values.to(ctx.dtype), pairs, weight.to(ctx.dtype)).to(weight.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        values, weight = ctx.saved_tensors
+        grad = grads[0].to(weight.dtype)
+        grad_values = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            # torch has no fast dot products of bfloat16 rows on the CPU
+            dtype = ctx.dtype if grad.is_cuda else weight.dtype
+            grad_values = dot_rows(grad.to(dtype), ctx.pairs, weight.to(dtype)).to(weight.dtype)
+        if ctx.needs_input_grad[1]:
+            low = values.to(ctx.dtype), ctx.pairs, grad.to(ctx.dtype)
+            grad_weight = scatter_outer(*low).to(weight.dtype)
+        return grad_values, grad_weight, None
+
+
+class _RowGather(torch.autograd.Function):
+    """out[…] = vector[indices[…]]; the gradient is a sum by latent."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, indices: Tensor, pairs: Pairs | None) -> Tensor:
+        ctx.save_for_backward(indices)
+        ctx.length, ctx.pairs = vector.shape[0], pairs
+        return vector[indices]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (indices,) = ctx.saved_tensors
+        pairs = ctx.pairs
+        if pairs is None:
+            pairs = Pairs.of_rows(indices.reshape(len(indices), -1), ctx.length)
+        return sum_by_latent(grads[0].reshape(-1), pairs), None, None
+
+
+def preactivations(
+    inputs: Float[Tensor, "point d_model"],
+    weight: Float[Tensor, "d_model d_sae"],
+    bias: Float[Tensor, "d_sae"],
+    input_bias: Float[Tensor, "d_model"] | None,
+    gain: Float[Tensor, "d_sae"] | None,
+    select: Select,
+) -> tuple[Float[Tensor, "pair"], Pairs] | None:
+    """Return ((x_p − b_in)·W_j + b_j)·gain_j of the pairs (p, j) that `select` keeps.
+
+    Differentiable in all tensors; which pairs are kept is taken as given. None where `select`
+    gives none. Computed in the dtype of `select`, returned in that of `weight`.
+    """
+    with torch.no_grad():
+        centered = inputs if input_bias is None else inputs - input_bias
+        # scaling the weights costs d_model·d_sae, scaling the scores point·d_sae
+        scaled = (weight, bias) if gain is None else (weight * gain, bias * gain)
+        selected = select(centered, *scaled)
+        if selected is None:
+            return None
+        pre, pairs = selected[0].to(weight.dtype), selected[1]
+        if gain is not None:
+            picked = gain[pairs.columns]
+            pre = torch.where(picked > 0, pre / picked, torch.zeros_like(pre))
+    pre = _PairEncoder.apply(inputs, weight, bias, input_bias, (pre, centered, pairs))
+    if gain is not None:
+        pre = pre * gather_scalars(gain, pairs.columns, pairs)
+    return pre, pairs
+
+
+def decode_pairs(
+    values: Float[Tensor, "pair"], pairs: Pairs, weight: Float[Tensor, "d_sae d_model"]
+) -> Float[Tensor, "point d_model"]:
+    """Return Σ_{(p, j)} values · weight[j] for every point; zero for a point without pairs."""
+    recons: Tensor = _PairDecoder.apply(values.to(weight.dtype), weight, pairs)
+    return recons
+
+
+def gather_scalars(
+    vector: Float[Tensor, "d_sae"], indices: Int[Tensor, "*pair"], pairs: Pairs | None = None
+) -> Float[Tensor, "*pair"]:
+    """Return `vector[indices]` with a gradient that needs no atomic adds.
+
+    `pairs` may be given where `indices` are its columns, so that their order is found only once.
+
+    >>> gather_scalars(torch.tensor([5.0, 7.0]), torch.tensor([[1, 1, 0]]))
+    tensor([[7., 7., 5.]])
+    """
+    gathered: Tensor = _RowGather.apply(vector, indices, pairs)
+    return gathered

@@ -1,0 +1,143 @@
+"""Case 1: spectra of masked tensors, noise, strata, and what is left on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from saerepgeo.cases.analysis import model_name, random_model
+from saerepgeo.cases.stratification.artifacts import StratificationArtifacts, summary
+from saerepgeo.cases.stratification.module import StratificationModule, noise_unit, strata
+from saerepgeo.cases.stratification.tensor_ranks import MODES, TensorRanks, mode_spectra
+from saerepgeo.geometry.rank import multilinear_rank, unfold
+from saerepgeo.report.files import read_rows
+from saerepgeo.sae.io.load import new_sae
+from saerepgeo.sae.sae_source import SAESource
+from tests.planted import planted_concept, run_test, save_isometric_sae
+
+
+def masked_tensor(n_features: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A tensor of low rank that is 0 where it is masked and, but for a share, where it is not."""
+    generator = torch.Generator().manual_seed(n_features)
+    factors = [torch.randn(n, 3, generator=generator) for n in (9, 5, n_features)]
+    tensor = torch.einsum("ir,jr,kr->ijk", *factors)
+    tensor = tensor * (torch.rand(tensor.shape, generator=generator) < share)
+    tensor[..., ::4] = 0
+    is_real = torch.rand(9, 5, generator=generator) < 0.7
+    return tensor * is_real[..., None], is_real
+
+
+@pytest.mark.parametrize(("n_features", "share"), [(7, 1.0), (40, 0.5), (600, 0.02)])
+def test_spectra_are_those_of_the_unfoldings_of_the_masked_tensor(
+    n_features: int, share: float
+) -> None:
+    tensor, is_real = masked_tensor(n_features, share)
+    found = mode_spectra(tensor[is_real], *is_real.nonzero().T)
+    for axis, mode in enumerate(MODES):
+        expected = np.linalg.svd(unfold(tensor, axis).double().numpy(), compute_uv=False)
+        values = found.values[mode].numpy()
+        np.testing.assert_allclose(values, expected[: len(values)], atol=1e-6 * expected[0])
+        np.testing.assert_allclose(expected[len(values) :], 0, atol=1e-12 * expected[0])
+    assert found.n_active == int((tensor != 0).any((0, 1)).sum())
+
+
+def test_ranks_by_mode_are_the_multilinear_rank_and_batches_make_no_difference() -> None:
+    generator = torch.Generator().manual_seed(0)
+    factors = [torch.randn(n, r, generator=generator) for n, r in ((9, 2), (6, 3), (20, 4))]
+    core = torch.randn(2, 3, 4, generator=generator)
+    tensor = torch.einsum("abc,ia,jb,kc->ijk", core, *factors)
+    prompts, positions = torch.ones(9, 6).nonzero().T
+    whole, batched = TensorRanks(("eps",)), TensorRanks(("eps",))
+    points = tensor.flatten(0, 1)
+    whole.update(points, prompts, positions)
+    for rows in torch.arange(54).split(7):
+        batched.update(points[rows], prompts[rows], positions[rows])
+    figures = whole.compute()
+    ranks = [int(figures[f"rank/{mode}/eps"]) for mode in MODES]
+    assert ranks == [int(r) for r in multilinear_rank(tensor)] == [2, 3, 4]
+    assert all(torch.equal(v, figures[k]) for k, v in batched.compute().items())
+
+
+def test_noise_in_units_of_the_residuals() -> None:
+    residuals = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    assert noise_unit(30 * residuals, "relative") == pytest.approx(
+        30 * noise_unit(residuals, "relative")
+    )
+    assert noise_unit(30 * residuals, "absolute") == 1.0
+
+
+def row(noise: float, draw: int, rank: int) -> dict[str, Any]:
+    about = {"model": "m", "concept": "c", "space": "latents", "mode": "feature"}
+    condition = {"noise_scale": "absolute", "noise": noise, "draw": draw}
+    return {**about, **condition, "tolerance": "eps", "rank": rank, "n_rows": 10}
+
+
+def test_strata_are_the_distinct_ranks_with_spread_over_levels_and_draws() -> None:
+    rows = [row(0, 0, 3), row(1, 0, 5), row(1, 1, 7), row(2, 0, 9), row(2, 1, 9)]
+    (found,) = strata(rows)
+    assert (found["strata"], found["n_strata"]) == ("3 5 7 9", 4)
+    assert found["stratum_dimension"] == 10 * 3 - 3
+    assert found["sd_levels"] == pytest.approx(3.0)  # of 3, 6, 9
+    assert found["sd_draws"] == pytest.approx(1.0)  # variances 2 and 0
+    assert "4 strata, rank 3–9" in summary([found])
+
+
+@pytest.mark.parametrize("architecture", ["topk", "standard", "jumprelu", "gated"])
+def test_the_random_dictionary_has_the_sparsity_but_other_directions(architecture: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    residuals = torch.randn(300, 16, generator=generator) + 3
+    k = {"k": 5} if architecture == "topk" else {}
+    model = new_sae(architecture, d_in=16, d_sae=64, normalize_activations="layer_norm", **k)
+    with torch.no_grad():
+        model.sae.W_dec.mul_(4)
+    everywhere = torch.ones(1, len(residuals), dtype=torch.bool)
+    random = random_model(model, residuals[None], everywhere, generator)
+    assert random.normalization == "layer_norm"
+    dense = [m.effective_latents(m.encode(residuals).latents) for m in (model, random)]
+    l0 = [float((x != 0).sum(1).float().mean()) for x in dense]
+    assert l0[1] == pytest.approx(l0[0], abs=1.0)
+    rows = model.sae.W_dec.detach(), random.sae.W_dec
+    assert float(torch.cosine_similarity(*rows, dim=1).abs().mean()) < 0.5
+
+
+def test_case_1_leaves_tables_tensors_and_figures(tmp_path: Path) -> None:
+    save_isometric_sae(tmp_path / "sae")
+    module = StratificationModule(
+        SAESource(path=str(tmp_path / "sae")),
+        noise_levels=(0.0, 1.0),
+        noise_scales=("absolute",),
+        n_draws=2,
+        rules=(0.01,),
+        name="a/b c",
+    )
+    writer = StratificationArtifacts(str(tmp_path / "out"))
+    result = run_test(module, writer, folder=tmp_path)
+    rows = read_rows(tmp_path / "out" / "rank_by_noise.csv")
+    assert len(rows) == 3 * 3 * (1 + 2) == len(result.rows)
+    assert {r["n_points"] for r in rows} == {str(int(planted_concept().is_real.sum()))}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    for space in ("residuals", "latents", "random"):
+        assert f"rank_by_noise_a_b_c_{space}_0.01.png" in names
+        assert f"rank_by_noise_a_b_c_{space}_0.01.svg" in names
+    batch = planted_concept()
+    stored = load_file(tmp_path / "out" / "latents_a_b_c_planted.safetensors")
+    tensor = torch.zeros(stored["shape"].tolist())
+    tensor[tuple(stored["indices"])] = stored["values"]
+    torch.testing.assert_close(tensor[batch.is_real][:, :32], batch.residuals[batch.is_real])
+    assert not tensor[~batch.is_real].any()
+    spectra = load_file(tmp_path / "out" / "spectra_a_b_c_planted.safetensors")
+    assert spectra["latents/feature/absolute/1.0"].shape[0] == 2
+
+
+def test_bad_levels_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    save_isometric_sae(tmp_path)
+    with pytest.raises(ValueError, match="at least one level ≥ 0"):
+        StratificationModule(SAESource(path=str(tmp_path)), noise_levels=(-1.0,))
+
+
+def test_a_local_folder_is_named_by_its_last_part() -> None:
+    assert model_name("/models/pythia-1.4b", "blocks.3.hook_resid_post") == "pythia-1.4b Layer 3"
+    assert model_name("x/m.Q4_1.gguf", "blocks.3.hook_resid_post") == "m.Q4_1 Layer 3"

