@@ -41,7 +41,6 @@ from saerepgeo.geometry.rank import (
 )
 from saerepgeo.geometry.separation import (
     ClassMoments,
-    as_loss,
     average_pairwise_distance,
     centroids,
     class_moments,
@@ -73,7 +72,6 @@ __all__ = [
     "ScaleCurve",
     "Sketch",
     "SpanningTree",
-    "as_loss",
     "average_geodesic_distance",
     "average_pairwise_distance",
     "betti_0",

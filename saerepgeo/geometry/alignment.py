@@ -9,11 +9,11 @@ from saerepgeo.types import Estimate, Float
 __all__ = ["debiased_cka", "procrustes_disparity"]
 
 
-def procrustes_disparity(a: Float[Tensor, "point d_a"], b: Float[Tensor, "point d_b"]) -> Estimate:
+def procrustes_disparity(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -> Estimate:
     """Return what rotation, translation and scaling cannot make equal in two paired point sets.
 
-    1 − (Σ_i σ_i(AᵀB))², A and B centered, of unit Frobenius norm, the narrower padded with zeros: 0
-    for the same shape, at most 1. Symmetric in a and b; differentiable.
+    1 − (Σ_i σ_i(XᵀY))², X and Y centered, of unit Frobenius norm, the narrower padded with zeros: 0
+    for the same shape, at most 1. Symmetric in x and y; differentiable.
 
     Few points in many dimensions are always nearly aligned: two points give 0 whatever they are,
     and random Gaussian centers in 50 dimensions .016 (3 points), .040 (5), .095 (10). Show it next
@@ -32,15 +32,15 @@ def procrustes_disparity(a: Float[Tensor, "point d_a"], b: Float[Tensor, "point 
     >>> abs(procrustes_disparity(square, turned).value.item()) < 1e-12
     True
     """
-    a, b = _checked_pair(a, b, ("a", "b"))
-    n = len(a)
+    x, y = _checked_pair(x, y)
+    n = len(x)
     if n < 2:
         return Estimate.undefined(f"a shape needs two or more points, got {n}", n_used=n)
-    a, b = _centered(a), _centered(b)
-    size_a, size_b = a.norm(), b.norm()
-    if not (bool(size_a > 0) and bool(size_b > 0)):
+    x, y = _centered(x), _centered(y)
+    size_x, size_y = x.norm(), y.norm()
+    if not (bool(size_x > 0) and bool(size_y > 0)):
         return Estimate.undefined("all points of one side are equal: no shape", n_used=n)
-    spectrum = torch.linalg.svdvals(_narrowed(a / size_a).T @ _narrowed(b / size_b))
+    spectrum = torch.linalg.svdvals(_narrowed(x / size_x).T @ _narrowed(y / size_y))
     return Estimate((1 - spectrum.sum().square()).clamp(min=0.0), n_used=n, n_dropped=0)
 
 
@@ -68,7 +68,7 @@ def debiased_cka(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -
     >>> round(debiased_cka(x, 2 * x.flip(1) - 1).value.item(), 12)
     1.0
     """
-    x, y = _checked_pair(x, y, ("x", "y"))
+    x, y = _checked_pair(x, y)
     n = len(x)
     if n < 4:
         return Estimate.undefined(f"debiased CKA needs four or more points, got {n}", n_used=n)
@@ -107,7 +107,7 @@ def _unbiased_hsic(product: Tensor, squares_x: Tensor, squares_y: Tensor) -> Ten
 def _narrowed(points: Tensor) -> Tensor:
     """Return the points in a basis of their span, at most as wide as they are many.
 
-    The singular values of AᵀB stay, the d×d product is never formed and the narrower side needs no
+    The singular values of XᵀY stay, the d×d product is never formed and the narrower side needs no
     zeros. The basis is held fixed under differentiation: turning the span moves no singular value
     in first order, while the derivative of the QR decomposition does not exist at centered points.
     """
@@ -123,10 +123,8 @@ def _centered(points: Tensor) -> Tensor:
     return torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)
 
 
-def _checked_pair(a: Tensor, b: Tensor, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
-    a, b = as_float64(a, names[0]), as_float64(b, names[1])
-    if len(a) != len(b):
-        raise ValueError(
-            f"`{names[0]}` and `{names[1]}` must have paired rows, got {len(a)} and {len(b)}."
-        )
-    return a, b
+def _checked_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    x, y = as_float64(x, "x"), as_float64(y, "y")
+    if len(x) != len(y):
+        raise ValueError(f"`x` and `y` must have paired rows, got {len(x)} and {len(y)}.")
+    return x, y

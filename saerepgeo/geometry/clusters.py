@@ -11,7 +11,7 @@ from torch import Tensor
 from saerepgeo.geometry.checks import as_float64
 from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
 from saerepgeo.geometry.clouds.linkage import Linkage, single_linkage
-from saerepgeo.geometry.clouds.neighbors import search
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = ["Matching", "cluster", "match_clusters"]
@@ -74,16 +74,16 @@ def cluster(
         return torch.full((cloud.n_points,), -1, device=cloud.device)
     # scikit-learn counts the point itself among its neighbors
     n_others = (min_samples or min_cluster_size) - 1
-    core = search(cloud, n_others).distances[:, -1] if n_others else None
+    core = nearest_neighbors(cloud, n_others).distances[:, -1] if n_others else None
     return _labels(single_linkage(cloud, core), min_cluster_size).to(cloud.device)
 
 
-def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching:
+def match_clusters(x: Int[Tensor, "point"], y: Int[Tensor, "point"]) -> Matching:
     """Return the one-to-one matching of clusters that share the most points (Hungarian).
 
-    Maximizes Σ_(i,j) #{p: a_p = i, b_p = j} over matchings; pairs that share no point are left
+    Maximizes Σ_(i,j) #{p: x_p = i, y_p = j} over matchings; pairs that share no point are left
     out. Negative labels are noise, which is no cluster. The unmatched mass is
-    1 − Σ overlaps / #{p: a_p ≥ 0 or b_p ≥ 0}: 0 for the same clusters under other names.
+    1 − Σ overlaps / #{p: x_p ≥ 0 or y_p ≥ 0}: 0 for the same clusters under other names.
 
     Without a cluster in either clustering there are no pairs, and the mass is NaN with a reason.
     Raises ValueError where the lengths differ, and for labels that are not integers.
@@ -93,27 +93,27 @@ def match_clusters(a: Int[Tensor, "point"], b: Int[Tensor, "point"]) -> Matching
     >>> match_clusters(torch.tensor([0, 0, 1, 1]), torch.tensor([7, 7, 3, 7])).pairs.tolist()
     [[0, 7], [1, 3]]
     """
-    if a.shape != b.shape or a.ndim != 1:
-        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise ValueError(f"`a` and `b` must label the same points, got shapes {shapes}")
-    if a.is_floating_point() or b.is_floating_point():
-        raise ValueError(f"labels must be integers, got {a.dtype} and {b.dtype}")
-    is_shared, is_any = (a >= 0) & (b >= 0), (a >= 0) | (b >= 0)
-    names_a, rows = a[is_shared].unique(return_inverse=True)
-    names_b, columns = b[is_shared].unique(return_inverse=True)
-    shape = (len(names_a), len(names_b))
+    if x.shape != y.shape or x.ndim != 1:
+        shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
+        raise ValueError(f"`x` and `y` must label the same points, got shapes {shapes}")
+    if x.is_floating_point() or y.is_floating_point():
+        raise ValueError(f"labels must be integers, got {x.dtype} and {y.dtype}")
+    is_shared, is_any = (x >= 0) & (y >= 0), (x >= 0) | (y >= 0)
+    names_x, rows = x[is_shared].unique(return_inverse=True)
+    names_y, columns = y[is_shared].unique(return_inverse=True)
+    shape = (len(names_x), len(names_y))
     table = torch.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).view(shape)
     assigned = linear_sum_assignment(table.cpu().numpy(), maximize=True)
-    i, j = (torch.from_numpy(part).to(a.device) for part in assigned)
+    i, j = (torch.from_numpy(part).to(x.device) for part in assigned)
     overlaps = table[i, j]
     i, j, overlaps = i[overlaps > 0], j[overlaps > 0], overlaps[overlaps > 0]
     n_points = int(is_any.sum())
-    n_noise = len(a) - n_points
+    n_noise = len(x) - n_points
     if n_points == 0:
         mass = Estimate.undefined("no point belongs to a cluster", 0, n_noise)
     else:
         mass = Estimate(1 - overlaps.sum().double() / n_points, n_points, n_noise)
-    return Matching(torch.stack([names_a[i], names_b[j]], 1), overlaps, mass)
+    return Matching(torch.stack([names_x[i], names_y[j]], 1), overlaps, mass)
 
 
 def _cluster_dense(points: Tensor, min_cluster_size: int, min_samples: int | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from saerepgeo.geometry.checks import as_float64
 from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
 from saerepgeo.geometry.clouds.linkage import single_linkage
-from saerepgeo.geometry.clouds.neighbors import search
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = [
@@ -140,23 +140,25 @@ def betti_0(
 
 def average_geodesic_distance(
     points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
-    k: int = 10,
+    n_neighbors: int = 10,
     sources: Int[Tensor, "source"] | None = None,
 ) -> GeodesicEstimate:
     """Return the mean shortest path over pairs of points on the neighbor graph (AGD).
 
-    The graph joins i and j where one is among the `k` nearest neighbors of the other, by an edge
-    of their distance; the mean runs over the pairs i < j that a path connects. It differs from the
-    mean distance as far as the set bends: a half circle of N points gives (π/3)(N+1)/(N−1).
+    The graph joins i and j where one is among the `n_neighbors` nearest neighbors of the other, by
+    an edge of their distance; the mean runs over the pairs i < j that a path connects. It differs
+    from the mean distance as far as the set bends: a half circle of N points gives
+    (π/3)(N+1)/(N−1).
 
     With several components the mean is one within components, and falls as the graph falls apart:
-    read it with `n_components`. `k` is capped at N − 1. NaN with a reason for fewer than two
-    points, and where no source has a path. O(N² k log N) time, memory O(N k). Not differentiable.
+    read it with `n_components`. `n_neighbors` = k is capped at N − 1. NaN with a reason for fewer
+    than two points, and where no source has a path. O(N² k log N) time, memory O(N k). Not
+    differentiable.
 
     With `sources`, indices of points, the mean runs over the paths from these to all others only,
     and `n_used` counts them: of S points drawn at random an unbiased estimate, in S/N of the time.
 
-    Raises ValueError for `k` below 1, and for integer or non-finite points.
+    Raises ValueError for `n_neighbors` below 1, and for integer or non-finite points.
 
     Source: Tenenbaum, de Silva & Langford 2000 (Isomap), steps 1 and 2.
 
@@ -164,14 +166,14 @@ def average_geodesic_distance(
     >>> round(float(average_geodesic_distance(line, 2)), 4)  # 11/3
     3.6667
     """
-    if k < 1:
-        raise ValueError(f"`k` must be at least 1, got {k}")
+    if n_neighbors < 1:
+        raise ValueError(f"`n_neighbors` must be at least 1, got {n_neighbors}")
     cloud = as_cloud(points)
     n_points = cloud.n_points
     if n_points < 2:
         undefined = Estimate.undefined(f"{n_points} points have no pairs")
         return GeodesicEstimate(undefined.value, n_points, 0, 0, undefined.reason)
-    found = search(cloud, min(k, n_points - 1))
+    found = nearest_neighbors(cloud, min(n_neighbors, n_points - 1))
     graph = _symmetric_graph(found.distances.cpu().numpy(), found.indices.cpu().numpy())
     n_components = int(connected_components(graph, directed=False)[0])
     starts = np.arange(n_points) if sources is None else sources.cpu().numpy()

@@ -26,8 +26,8 @@ class PermutationTest(NamedTuple):
 
     statistic: float
     p_value: float
-    """(1 + #{null ≥ statistic})/(1 + n); NaN exactly where `reason` says why."""
-    n: int
+    """(1 + #{null ≥ statistic})/(1 + n_draws); NaN exactly where `reason` says why."""
+    n_draws: int
     """Draws of the null in which the statistic was defined."""
     n_dropped: int
     null_mean: float
@@ -40,15 +40,14 @@ def permutation_test(
     statistic: Callable[[Tensor, Tensor], Estimate | Tensor | float],
     points: Float[Tensor, "point dim"],
     labels: Int[Tensor, "point"],
-    n: int = 999,
+    n_draws: int = 999,
     generator: torch.Generator | None = None,
     *,
-    blocks: Int[Tensor, "point"] | None = None,
     alternative: Alternative = "greater",
 ) -> PermutationTest:
     """Return how often labels dealt out at random give a statistic as large as the labels given.
 
-    p = (1 + #{draws: s(points, permuted) ≥ s(points, labels)})/(1 + n): never 0, and exact at any n
+    p = (1 + #{draws: s(points, permuted) ≥ s(points, labels)})/(1 + n_draws): never 0, and exact
     for exchangeable labels. Values that differ by rounding only count as equal.
 
     Any pairing can be tested: with `labels = arange(n)` and a statistic that indexes a second set
@@ -59,36 +58,46 @@ def permutation_test(
         statistic: function of points and labels; NaN, or an undefined `Estimate`, where it has no
         value.
         points: passed on unchanged.
-        labels: permuted; a label of −1 is permuted like any other, so drop such points before.
-        n: number of draws, at least 1.
+        labels: permuted; labels of −1 stay where they are.
+        n_draws: number of draws, at least 1.
         generator: source of randomness, on the CPU; by default one seeded with 0.
-        blocks: permute within blocks of points only (restricted permutation), e.g. within prompts.
         alternative: "greater", "less", or "two-sided" (twice the smaller p, at most 1).
 
     A statistic undefined on the given labels gives p NaN with the reason. Draws in which it is
     undefined leave the null and are counted in `n_dropped`. No points: as the statistic says.
 
     Raises:
-        ValueError: unequal lengths, n < 1, or an unknown `alternative`.
+        ValueError: unequal lengths, n_draws < 1, or an unknown `alternative`.
 
     Source: Phipson & Smyth (2010), *Permutation p-values should never be zero*.
 
     >>> points = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
     >>> gap = lambda x, y: x[y == 1].mean() - x[y == 0].mean()
-    >>> test = permutation_test(gap, points, torch.tensor([0, 0, 0, 1, 1, 1]), n=99)
-    >>> test.p_value < 0.15, test.n
+    >>> test = permutation_test(gap, points, torch.tensor([0, 0, 0, 1, 1, 1]), n_draws=99)
+    >>> test.p_value < 0.15, test.n_draws
     (True, 99)
     """
-    _check_test(points, labels, n, blocks, alternative)
+    if labels.shape != points.shape[:1]:
+        raise ValueError(
+            f"`labels` must have one entry a point, got {tuple(labels.shape)} for "
+            f"{points.shape[0]} points."
+        )
+    if n_draws < 1:
+        raise ValueError(f"`n_draws` must be at least 1, got {n_draws}.")
+    if alternative not in ("greater", "less", "two-sided"):
+        raise ValueError(
+            f'`alternative` must be "greater", "less" or "two-sided", got {alternative!r}.'
+        )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     observed, reason = _value(statistic(points, labels))
     if reason is not None:
         nan = float("nan")
         return PermutationTest(nan, nan, 0, 0, nan, (nan,) * len(QUANTILE_LEVELS), reason)
-    null = []
-    for _ in range(n):
-        order = _permutation(len(labels), blocks, generator).to(labels.device)
-        null.append(_value(statistic(points, labels[order]))[0])
+    null, named = [], (labels >= 0).nonzero()[:, 0]
+    for _ in range(n_draws):
+        permuted = labels.clone()
+        permuted[named] = labels[named[torch.randperm(len(named), generator=generator)]]
+        null.append(_value(statistic(points, permuted))[0])
     return null_test(observed, null, alternative)
 
 
@@ -118,38 +127,11 @@ def null_test(
     return PermutationTest(observed, p_value, len(kept), n_dropped, float(kept.mean()), quantiles)
 
 
-def _check_test(
-    points: Tensor, labels: Tensor, n: int, blocks: Tensor | None, alternative: str
-) -> None:
-    for name, aligned in (("labels", labels), ("blocks", blocks)):
-        if aligned is not None and aligned.shape != points.shape[:1]:
-            raise ValueError(
-                f"`{name}` must have one entry a point, got {tuple(aligned.shape)} for "
-                f"{points.shape[0]} points."
-            )
-    if n < 1:
-        raise ValueError(f"`n` must be at least 1, got {n}.")
-    if alternative not in ("greater", "less", "two-sided"):
-        raise ValueError(
-            f'`alternative` must be "greater", "less" or "two-sided", got {alternative!r}.'
-        )
-
-
 def _value(result: Estimate | Tensor | float) -> tuple[float, str | None]:
     if isinstance(result, Estimate):
         return float(result.value), result.reason
     value = float(result)
     return value, "the statistic is NaN on the given labels" if value != value else None
-
-
-def _permutation(n: int, blocks: Tensor | None, generator: torch.Generator) -> Tensor:
-    if blocks is None:
-        return torch.randperm(n, generator=generator)
-    order = torch.arange(n)
-    for block in blocks.unique():
-        members = torch.nonzero(blocks.cpu() == block.cpu()).flatten()
-        order[members] = members[torch.randperm(len(members), generator=generator)]
-    return order
 
 
 def _p_value(observed: float, draws: Tensor, alternative: Alternative) -> float:
@@ -167,7 +149,7 @@ def subsample_interval(
     points: Float[Tensor, "point dim"],
     *aligned: Tensor,
     fraction: float = 0.5,
-    n: int = 200,
+    n_draws: int = 200,
     level: float = 0.95,
     rate: float = 0.5,
     generator: torch.Generator | None = None,
@@ -193,7 +175,7 @@ def subsample_interval(
         statistic: function of (points, *aligned); NaN or an undefined `Estimate` where it has no
         value. points, aligned: subsampled by the same rows, e.g. points and labels.
         fraction: share of the points in a subsample, between 0 and 1.
-        n: number of subsamples.
+        n_draws: number of subsamples.
         level: nominal coverage.
         rate: exponent of convergence; 1/2 for means and what is smooth in them.
         generator: source of randomness, on the CPU; by default one seeded with 0.
@@ -202,7 +184,7 @@ def subsample_interval(
     no interval: NaN bounds and `n_draws` 0. Other undefined subsamples are left out of `n_draws`.
 
     Raises:
-        ValueError: fraction or level outside (0, 1), n < 1, or unequal lengths.
+        ValueError: fraction or level outside (0, 1), n_draws < 1, or unequal lengths.
 
     Source: Politis & Romano (1994); Shao & Wu (1989) for the correction.
 
@@ -212,10 +194,10 @@ def subsample_interval(
     True
     """
     n_points = len(points)
-    if not (0 < fraction < 1 and 0 < level < 1 and n >= 1):
+    if not (0 < fraction < 1 and 0 < level < 1 and n_draws >= 1):
         raise ValueError(
-            "`fraction` and `level` must lie between 0 and 1 and `n` be at least 1, got "
-            f"{fraction}, {level}, {n}."
+            "`fraction` and `level` must lie between 0 and 1 and `n_draws` be at least 1, got "
+            f"{fraction}, {level}, {n_draws}."
         )
     if any(len(other) != n_points for other in aligned):
         raise ValueError(
@@ -227,7 +209,7 @@ def subsample_interval(
     if reason is not None or size == 0:
         return Interval(float("nan"), float("nan"), level, 0)
     values = []
-    for _ in range(n):
+    for _ in range(n_draws):
         rows = torch.randperm(n_points, generator=generator)[:size].to(points.device)
         values.append(_value(statistic(points[rows], *(other[rows] for other in aligned)))[0])
     return interval_of_draws(whole, values, size / n_points, level=level, rate=rate)

@@ -86,7 +86,7 @@ def singular_values(matrix: Float[Tensor, "row column"]) -> Float[Tensor, "value
 def numerical_rank(
     sv: Float[Tensor, "value"],
     shape: tuple[int, int],
-    tol: Tolerance = "eps",
+    tolerance: Tolerance = "eps",
     *,
     dtype: torch.dtype = torch.float64,
     noise: float | None = None,
@@ -107,7 +107,7 @@ def numerical_rank(
     Args:
         sv: singular values in any order; fewer than m of them means that the others are 0.
         shape: shape of the matrix they belong to.
-        tol: the rule above.
+        tolerance: the rule above.
         dtype: precision of the data.
         noise: standard deviation of an entry's noise, for `"gavish-donoho"`.
 
@@ -126,14 +126,16 @@ def numerical_rank(
     values = sv.detach().double()
     top = float(values.max()) if values.numel() else 0.0
     floor = top * large * torch.finfo(dtype).eps
-    if tol == "eps":
+    if tolerance == "eps":
         threshold = floor
-    elif tol == "gavish-donoho":
+    elif tolerance == "gavish-donoho":
         threshold = max(_gavish_donoho(values, small, large, noise), floor)
-    elif isinstance(tol, (int, float)) and tol >= 0:
-        threshold = float(tol)
+    elif isinstance(tolerance, (int, float)) and tolerance >= 0:
+        threshold = float(tolerance)
     else:
-        raise ValueError(f"`tol` must be 'eps', 'gavish-donoho' or a number ≥ 0, got {tol!r}")
+        raise ValueError(
+            f"`tolerance` must be 'eps', 'gavish-donoho' or a number ≥ 0, got {tolerance!r}"
+        )
     return NumericalRankResult(int((values > threshold).sum()), threshold, dtype)
 
 
@@ -190,14 +192,14 @@ def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
 
 def multilinear_rank(
     tensor: Float[Tensor, "..."],
-    tol: Tolerance = "eps",
+    tolerance: Tolerance = "eps",
     *,
     dtype: torch.dtype | None = None,
     noise: float | None = None,
 ) -> tuple[NumericalRankResult, ...]:
     """Return the numerical rank of the unfolding of every mode (Tucker rank).
 
-    `dtype` is the precision of the data, by default that of `tensor`; `tol` and `noise` as in
+    `dtype` is the precision of the data, by default that of `tensor`; `tolerance` and `noise` as in
     `numerical_rank`. An empty tensor has rank 0 in every mode.
 
     Source: De Lathauwer, De Moor & Vandewalle 2000, *A Multilinear SVD*, definition 2.
@@ -208,7 +210,11 @@ def multilinear_rank(
     matrices = [unfold(tensor, mode) for mode in range(tensor.ndim)]
     return tuple(
         numerical_rank(
-            singular_values(m), (m.shape[0], m.shape[1]), tol, dtype=dtype or m.dtype, noise=noise
+            singular_values(m),
+            (m.shape[0], m.shape[1]),
+            tolerance,
+            dtype=dtype or m.dtype,
+            noise=noise,
         )
         for m in matrices
     )

@@ -16,7 +16,6 @@ from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = [
     "ClassMoments",
-    "as_loss",
     "average_pairwise_distance",
     "centroids",
     "class_moments",
@@ -29,7 +28,7 @@ __all__ = [
 
 
 class ClassMoments(NamedTuple):
-    """Zeroth, first and second moments of every class, about one fixed `shift` of the origin."""
+    """Zeroth, first and second moments of every class."""
 
     counts: Int[Tensor, "cluster"]
     sums: Float[Tensor, "cluster dim"]
@@ -37,7 +36,7 @@ class ClassMoments(NamedTuple):
     """Σ‖x‖² of each class."""
 
     def __add__(self, other: "ClassMoments") -> "ClassMoments":  # type: ignore[override]
-        """Return the moments of both batches together; both must share one `shift`."""
+        """Return the moments of both batches together."""
         return ClassMoments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     def select(self, classes: Sequence[int] | Int[Tensor, "chosen"]) -> "ClassMoments":
@@ -51,22 +50,18 @@ def class_moments(
     labels: Int[Tensor, "point"],
     n_classes: int,
     *,
-    shift: Float[Tensor, "dim"] | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> ClassMoments:
     """Return counts, sums and square sums of every class; they add up over batches.
 
-    n_k = #{i: y_i = k},  s_k = Σ_{y_i=k} (x_i − shift),  q_k = Σ_{y_i=k} ‖x_i − shift‖².
+    n_k = #{i: y_i = k},  s_k = Σ_{y_i=k} x_i,  q_k = Σ_{y_i=k} ‖x_i‖².
 
-    The figures of this module do not depend on `shift`; their rounding does. The within-class
-    scatter is q_k − ‖s_k‖²/n_k, so points far from the origin lose digits unless `shift` (any
-    point near them, the same for all batches that are to be added) takes the offset off first.
+    The within-class scatter is q_k − ‖s_k‖²/n_k: points far from the origin lose digits.
 
     Args:
         points: coordinates, or sparse latents (each index at most once a row), which stay sparse.
         labels: class of each point; −1 leaves a point out.
         n_classes: number of classes; classes without a point get zeros.
-        shift: origin of the moments; default 0. Not with sparse latents.
         dtype: type of the accumulation, float32 or float64. Differentiable with respect to
         `points`.
 
@@ -87,13 +82,10 @@ def class_moments(
     values = values.to(dtype)
     counts = torch.bincount(labels, minlength=n_classes)
     if isinstance(points, SparseLatents):
-        if shift is not None:
-            raise ValueError("`shift` must be None for sparse latents; shifted, they are dense.")
         cells = labels[:, None] * points.d_sae + points.indices[keep]
         sums = values.new_zeros(n_classes * points.d_sae)
         sums = sums.index_add(0, cells.flatten(), values.flatten()).view(n_classes, points.d_sae)
     else:
-        values = values if shift is None else values - shift.to(values)
         sums = values.new_zeros(n_classes, values.shape[1]).index_add(0, labels, values)
     square_sums = values.new_zeros(n_classes).index_add(0, labels, values.square().sum(1))
     return ClassMoments(counts, sums, square_sums)
@@ -114,16 +106,13 @@ def _check_labeled(points: Tensor, labels: Tensor, n_classes: int) -> None:
         )
 
 
-def centroids(
-    moments: ClassMoments, *, shift: Float[Tensor, "dim"] | None = None
-) -> Float[Tensor, "present dim"]:
-    """Return the means c_k = s_k/n_k (+ `shift`) of the classes that have points, in class order.
+def centroids(moments: ClassMoments) -> Float[Tensor, "present dim"]:
+    """Return the means c_k = s_k/n_k of the classes that have points, in class order.
 
     No class with points gives an empty [0, dim] tensor.
     """
     present = moments.counts > 0
-    means = moments.sums[present] / moments.counts[present, None].to(moments.sums)
-    return means if shift is None else means + shift.to(means)
+    return moments.sums[present] / moments.counts[present, None].to(moments.sums)
 
 
 def within_scatter(moments: ClassMoments) -> Float[Tensor, ""]:
@@ -229,18 +218,6 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     if not bool(aedp.value.detach() > 0):
         return Estimate.undefined("all centroids are equal", n_used=n)
     return Estimate(mst_weight(centers) / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
-
-
-def as_loss(estimate: Estimate, anchor: Tensor) -> Float[Tensor, ""]:
-    """Return the differentiable value of a figure for use in a loss.
-
-    Where the figure is undefined (a batch with fewer than two classes, say) this is a zero
-    attached to the graph of `anchor`: its gradients are zeros rather than missing, so that every
-    process still takes part in the gradient reduction.
-    """
-    if estimate.reason is None:
-        return estimate.value
-    return anchor.double().sum() * 0.0
 
 
 def _class_counts(moments: ClassMoments) -> tuple[int, int]:

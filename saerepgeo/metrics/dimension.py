@@ -56,11 +56,11 @@ class IntrinsicDimension(PointReservoir):
         return curve._replace(n_dropped=curve.n_dropped + self.n_left_out)
 
     def interval(
-        self, fraction: float = 0.5, n: int = 30, generator: torch.Generator | None = None
+        self, fraction: float = 0.5, n_draws: int = 30, generator: torch.Generator | None = None
     ) -> Interval:
         """Return the subsampling interval over the points this process has sampled."""
         return subsample_interval(
-            self._two_nn, self.points, fraction=fraction, n=n, generator=generator
+            self._two_nn, self.points, fraction=fraction, n_draws=n_draws, generator=generator
         )
 
     def _two_nn(self, points: torch.Tensor) -> Estimate:

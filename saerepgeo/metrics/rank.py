@@ -133,7 +133,7 @@ class NumericalRank(SpectrumMetric):
     After `compute` the attribute `threshold` holds what decided. No points: undefined.
 
     Args:
-        tol: `"eps"`, `"gavish-donoho"` or a number.
+        tolerance: `"eps"`, `"gavish-donoho"` or a number.
         dtype: precision of the data; None takes the coarsest dtype of the points seen.
         noise: standard deviation of an entry's noise, for `"gavish-donoho"`.
         sketch_size: directions kept.
@@ -149,17 +149,17 @@ class NumericalRank(SpectrumMetric):
 
     def __init__(
         self,
-        tol: Tolerance = "eps",
+        tolerance: Tolerance = "eps",
         *,
         dtype: torch.dtype | None = None,
         noise: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.tol = tol
+        self.tolerance = tolerance
         self.data_dtype = dtype
         self.noise = noise
-        numerical_rank(torch.ones(1), (1, 1), tol, noise=noise)  # bad arguments fail now
+        numerical_rank(torch.ones(1), (1, 1), tolerance, noise=noise)  # bad arguments fail now
 
     def estimate(self) -> Estimate:
         """Return the rank with the number of points."""
@@ -167,13 +167,13 @@ class NumericalRank(SpectrumMetric):
             return Estimate.undefined("no points")
         spectrum = self.spectrum
         is_exact = float(self.shrinkage) <= 1e-20 * float(self.rows.square().sum())
-        if self.tol == "gavish-donoho" and self.noise is None and not is_exact:
+        if self.tolerance == "gavish-donoho" and self.noise is None and not is_exact:
             return self._counted(
                 Estimate.undefined("the median singular value is not in the sketch: give `noise`")
             )
         shape = (int(self.n_points), self.n_columns)
         dtype = self.data_dtype or PRECISIONS[int(self.coarsest)]
-        found = numerical_rank(spectrum, shape, self.tol, dtype=dtype, noise=self.noise)
+        found = numerical_rank(spectrum, shape, self.tolerance, dtype=dtype, noise=self.noise)
         self.threshold = found.threshold
         return self._counted(Estimate(self.rows.new_tensor(found.rank), 0, 0))
 

@@ -68,9 +68,9 @@ def test_permutation_null_tells_a_match_from_chance():
         return procrustes_disparity(x[order], b)
 
     b = a + 0.3 * _points(1, 8, 50)
-    assert permutation_test(disparity, a, pairing, n=99, alternative="less").p_value == 0.01
+    assert permutation_test(disparity, a, pairing, n_draws=99, alternative="less").p_value == 0.01
     b = _points(2, 8, 50)
-    assert permutation_test(disparity, a, pairing, n=99, alternative="less").p_value > 0.05
+    assert permutation_test(disparity, a, pairing, n_draws=99, alternative="less").p_value > 0.05
 
 
 def _unbiased_hsic(k, m):

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from saerepgeo.geometry import dimension_from_ratios, gride, nearest_neighbors, two_nn
 from saerepgeo.geometry.clouds.dense import DenseCloud, SparseCloud, as_cloud
-from saerepgeo.geometry.clouds.neighbors import search
 from saerepgeo.types import SparseLatents
 
 with warnings.catch_warnings():
@@ -94,7 +93,7 @@ def test_duplicates_are_neighbors_at_distance_zero() -> None:
 def test_sparse_neighbors_are_the_dense_ones(n: int) -> None:
     points = latents(n)
     k = min(3, n - 1)
-    expected = search(DenseCloud(points.to_dense().double()), k).distances
+    expected = nearest_neighbors(DenseCloud(points.to_dense().double()), k).distances
     forms = [
         points,
         points.to_dense(),
@@ -104,7 +103,7 @@ def test_sparse_neighbors_are_the_dense_ones(n: int) -> None:
     for form in forms:
         assert isinstance(as_cloud(form), SparseCloud)
         torch.testing.assert_close(
-            search(as_cloud(form), k).distances, expected, rtol=1e-12, atol=0
+            nearest_neighbors(as_cloud(form), k).distances, expected, rtol=1e-12, atol=0
         )
 
 
@@ -137,7 +136,7 @@ def test_an_index_given_twice_adds_up() -> None:
 
 def test_neighbors_refuse() -> None:
     for k in (0, 3):
-        with pytest.raises(ValueError, match="`k`"):
+        with pytest.raises(ValueError, match="`n_neighbors`"):
             nearest_neighbors(torch.zeros(3, 2), k)
 
 
@@ -274,7 +273,9 @@ def test_low_precision_input_is_measured_in_float64() -> None:
     assert float(two_nn(points.float())) == pytest.approx(float(two_nn(points)), rel=1e-4)
 
 
-@pytest.mark.parametrize("function", [two_nn, gride, partial(unwrap(nearest_neighbors), k=1)])
+@pytest.mark.parametrize(
+    "function", [two_nn, gride, partial(unwrap(nearest_neighbors), n_neighbors=1)]
+)
 @pytest.mark.parametrize(
     ("points", "message"),
     [

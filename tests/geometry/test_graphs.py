@@ -184,5 +184,5 @@ def test_bad_points_are_refused(function, points: Tensor, message: str) -> None:
 
 
 def test_k_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="`k`"):
+    with pytest.raises(ValueError, match="`n_neighbors`"):
         average_geodesic_distance(torch.ones(5, 2), 0)

@@ -118,10 +118,10 @@ def test_missing_singular_values_count_as_zero() -> None:
 @pytest.mark.parametrize(
     ("sv", "arguments", "message"),
     [
-        (torch.ones(3), {"tol": "best"}, "`tol`"),
-        (torch.ones(3), {"tol": -1.0}, "`tol`"),
-        (torch.ones(3), {"tol": math.nan}, "`tol`"),
-        (torch.ones(3), {"tol": "gavish-donoho", "noise": -1.0}, "`noise`"),
+        (torch.ones(3), {"tolerance": "best"}, "`tolerance`"),
+        (torch.ones(3), {"tolerance": -1.0}, "`tolerance`"),
+        (torch.ones(3), {"tolerance": math.nan}, "`tolerance`"),
+        (torch.ones(3), {"tolerance": "gavish-donoho", "noise": -1.0}, "`noise`"),
         (torch.ones(5), {}, "allows 3"),
         (torch.tensor([math.nan]), {}, "finite"),
         (torch.tensor([1]), {}, "floating"),

@@ -12,7 +12,6 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import calinski_harabasz_score, silhouette_score
 
 from saerepgeo.geometry import (
-    as_loss,
     average_pairwise_distance,
     centroids,
     class_moments,
@@ -35,8 +34,8 @@ def _sample(seed, n=40, dim=6, dtype=torch.float64):
     return centers[labels] + torch.randn(n, dim, generator=generator, dtype=dtype), labels
 
 
-def _figures(points, labels, shift=None):
-    moments = class_moments(points, labels, N_CLASSES, shift=shift)
+def _figures(points, labels):
+    moments = class_moments(points, labels, N_CLASSES)
     return torch.stack(
         [
             average_pairwise_distance(centroids(moments)).value,
@@ -113,16 +112,6 @@ def test_moments_of_two_batches_add_up(seed, cut):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_shift_keeps_digits_far_from_the_origin():
-    points, labels = _sample(0)
-    expected = _figures(points, labels)
-    far = points + 1e6
-    torch.testing.assert_close(_figures(far, labels, far.mean(0)), expected, rtol=1e-8, atol=0)
-    moments = class_moments(far, labels, N_CLASSES, shift=far.mean(0))
-    means = torch.stack([far[labels == k].mean(0) for k in range(N_CLASSES)])
-    torch.testing.assert_close(centroids(moments, shift=far.mean(0)), means)
-
-
 def test_float32_moments_of_centered_points():
     points, labels = _sample(0)
     moments = class_moments(points.float(), labels, N_CLASSES, dtype=torch.float32)
@@ -147,8 +136,6 @@ def test_sparse_latents_equal_dense_ones():
         class_moments(sparse, labels, 4), class_moments(sparse.to_dense(), labels, 4), strict=True
     ):
         torch.testing.assert_close(got, expected)
-    with pytest.raises(ValueError, match="`shift`"):
-        class_moments(sparse, labels, 4, shift=torch.zeros(20))
 
 
 def test_background_is_ignored_and_empty_classes_are_counted():
@@ -251,16 +238,6 @@ def test_constant_columns_change_nothing():
     points, labels = _sample(0)
     padded = torch.cat([points, torch.full((40, 2), 7.0)], dim=1)
     torch.testing.assert_close(_figures(padded, labels), _figures(points, labels))
-
-
-def test_as_loss_of_an_undefined_figure_is_an_attached_zero():
-    points = torch.randn(3, 2, requires_grad=True)
-    moments = class_moments(points, torch.zeros(3, dtype=torch.long), 4)
-    loss = as_loss(fisher_ratio(moments), moments.sums)
-    assert loss.item() == 0.0
-    assert torch.equal(torch.autograd.grad(loss, points)[0], torch.zeros(3, 2))
-    defined = fisher_ratio(class_moments(points, torch.tensor([0, 0, 1]), 2))
-    assert as_loss(defined, points) is defined.value
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ def test_dimension_is_that_of_the_points(method) -> None:
 
 def test_interval_holds_the_figure() -> None:
     metric = updated(IntrinsicDimension(), normal(400, 3))
-    interval = metric.interval(n=20)
+    interval = metric.interval(n_draws=20)
     assert interval.low < float(metric.compute()) < interval.high
-    assert interval == metric.interval(n=20)
+    assert interval == metric.interval(n_draws=20)
 
 
 def test_duplicates_and_points_left_out_are_counted() -> None:

@@ -181,7 +181,8 @@ def test_bad_points_are_refused_and_leave_no_trace(points: Tensor, message: str)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"tol": -1.0}, {"tol": "gavish-donoho", "noise": -1.0}, {"sketch_size": 0}]
+    "arguments",
+    [{"tolerance": -1.0}, {"tolerance": "gavish-donoho", "noise": -1.0}, {"sketch_size": 0}],
 )
 def test_bad_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError, match="`"):

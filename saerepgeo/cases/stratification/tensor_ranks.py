@@ -91,8 +91,8 @@ def rank_by_rule(spectra: ModeSpectra, mode: str, rule: Rule) -> int:
     """
     values = spectra.values[mode]
     top = float(values[0]) if len(values) else 0.0
-    tol = float(rule) * top if isinstance(rule, (int, float)) else rule
-    return int(numerical_rank(values, spectra.shapes[mode], tol, dtype=torch.float32))  # type: ignore[arg-type]
+    tolerance = float(rule) * top if isinstance(rule, (int, float)) else rule
+    return int(numerical_rank(values, spectra.shapes[mode], tolerance, dtype=torch.float32))  # type: ignore[arg-type]
 
 
 class TensorRanks(GeometryMetric):

@@ -16,7 +16,7 @@ from torch import Tensor
 from saerepgeo.cases.structure.radius import connection_radius
 from saerepgeo.geometry.alignment import procrustes_disparity
 from saerepgeo.geometry.clouds.dense import as_cloud
-from saerepgeo.geometry.clouds.neighbors import nearest_neighbors, search
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import dimension_from_ratios
 from saerepgeo.geometry.graphs import average_geodesic_distance, betti_0, mst_weight
@@ -67,7 +67,7 @@ def paper_space(points: Float[Tensor, "point dim"], seed: int = UMAP_SEED) -> Pa
     dimensions = [d for d in map(_two_nn, members) if d == d]
     means = [m.mean(0) for m in members]
     cloud = as_cloud(embedding)
-    search(cloud, min(UMAP_SETTINGS["n_neighbors"], len(embedding) - 1))
+    nearest_neighbors(cloud, min(UMAP_SETTINGS["n_neighbors"], len(embedding) - 1))
     radius = connection_radius(cloud, MIN_CLUSTER_SIZE)
     return PaperSpace(
         embedding,

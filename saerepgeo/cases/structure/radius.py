@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
-from saerepgeo.geometry.clouds.neighbors import search
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.types import Float, SparseLatents
 
 QUANTILE = 0.95
@@ -29,5 +29,5 @@ def connection_radius(
     cloud = as_cloud(points)
     if cloud.n_points < 2:
         return 0.0
-    distances = search(cloud, min(k, cloud.n_points - 1)).distances[:, -1]
+    distances = nearest_neighbors(cloud, min(k, cloud.n_points - 1)).distances[:, -1]
     return float(torch.quantile(distances, QUANTILE)) * (1 + SLACK)

@@ -9,7 +9,7 @@ from torch import Tensor
 from saerepgeo.cases.structure.radius import connection_radius
 from saerepgeo.geometry.clouds.dense import Cloud
 from saerepgeo.geometry.clouds.linkage import components_at
-from saerepgeo.geometry.clouds.neighbors import search
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import dimension_from_ratios, two_nn
 from saerepgeo.geometry.graphs import average_geodesic_distance, mst_weight
@@ -53,7 +53,7 @@ def free_figures(
     """
     n_points = cloud.n_points
     if n_points > 1:
-        search(cloud, min(max(min_cluster_size, n_neighbors, 2), n_points - 1))
+        nearest_neighbors(cloud, min(max(min_cluster_size, n_neighbors, 2), n_points - 1))
     clusters = cluster(cloud, min_cluster_size)
     radius = connection_radius(cloud, min_cluster_size)
     paths = average_geodesic_distance(cloud, n_neighbors, sources)
@@ -75,7 +75,7 @@ def pooled_dimension(cloud: Cloud, labels: Int[Tensor, "point"]) -> Estimate:
     for label in labels[labels >= 0].unique():
         members = (labels == label).nonzero()[:, 0]
         if len(members) >= 3:
-            distances = search(cloud.take(members), 2).distances
+            distances = nearest_neighbors(cloud.take(members), 2).distances
             apart = distances[:, 0] > 0
             ratios.append(distances[apart, 1] / distances[apart, 0])
     n_ratios = sum(map(len, ratios))

@@ -41,7 +41,7 @@ class Cloud(ABC):
     n_points: int
     device: torch.device
     found: Neighbors | None = None
-    """In units of the points as given; filled by `search`."""
+    """In units of the points as given; filled by `nearest_neighbors`."""
 
     @abstractmethod
     def take(self, index: Int[Tensor, "kept"]) -> "Cloud":

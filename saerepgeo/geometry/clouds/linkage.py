@@ -17,7 +17,7 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.dense import Cloud, DenseCloud, RowCloud, SparseCloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
-from saerepgeo.geometry.clouds.neighbors import search
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.types import Float
 
 __all__ = ["Linkage", "components_at", "single_linkage"]
@@ -62,7 +62,7 @@ def components_at(cloud: Cloud, radius: float) -> int:
         return (1 + int((heights > radius).sum())) if cloud.n_points else 0
     assert isinstance(cloud, RowCloud)
     n_points = cloud.n_points
-    found = search(cloud, 1) if cloud.found is None else cloud.found
+    found = nearest_neighbors(cloud, 1) if cloud.found is None else cloud.found
     is_edge = (found.distances <= radius).cpu().numpy()
     ends = [np.stack([is_edge.nonzero()[0], found.indices.cpu().numpy()[is_edge]])]
     labels = _components(ends, n_points)[1]

@@ -16,7 +16,7 @@ from saerepgeo.geometry.clouds.dense import Cloud, DenseCloud, Neighbors, RowClo
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["Neighbors", "distinct_points", "nearest_neighbors", "search"]
+__all__ = ["Neighbors", "distinct_points", "nearest_neighbors"]
 
 SPARE = 6
 """Candidates beyond the k wanted: enough that the error bound holds at once for most rows."""
@@ -25,32 +25,29 @@ TREE_DIM = 10
 
 
 def nearest_neighbors(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, k: int
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, n_neighbors: int
 ) -> Neighbors:
-    """Return the `k` nearest other points of every point, exact to float64.
+    """Return the `n_neighbors` nearest other points of every point, exact to float64.
 
     A duplicate of a point is a neighbor at distance 0. Among equally near points any may come
-    first. Takes a dense tensor, a torch sparse tensor, or `SparseLatents`; not differentiable.
+    first. Takes a dense tensor, a torch sparse tensor, `SparseLatents` or a `Cloud`, which keeps
+    what was found: asking it for as many neighbors again, or for fewer, is free. Not
+    differentiable.
 
-    Raises ValueError for `k` outside 1…N−1, and for integer or non-finite input.
+    Raises ValueError for `n_neighbors` outside 1…N−1, and for integer or non-finite input.
 
     >>> nearest_neighbors(torch.tensor([[0.0], [1.0], [3.0]]), 1).distances.flatten()
     tensor([1., 1., 2.], dtype=torch.float64)
     """
-    return search(as_cloud(points), k)
-
-
-def search(cloud: Cloud, k: int) -> Neighbors:
-    """Return the `k` nearest other points of every point of `cloud`; see `nearest_neighbors`.
-
-    The cloud keeps what was found: asking for as many neighbors again, or for fewer, is free.
-    """
+    cloud = as_cloud(points)
     n_points = cloud.n_points
-    if not 1 <= k < n_points:
-        raise ValueError(f"`k` must lie in 1…{n_points - 1} for {n_points} points, got {k}")
-    if cloud.found is None or cloud.found.distances.shape[1] < k:
-        cloud.found = _search(cloud, k)
-    return Neighbors(cloud.found.distances[:, :k], cloud.found.indices[:, :k])
+    if not 1 <= n_neighbors < n_points:
+        raise ValueError(
+            f"`n_neighbors` must lie in 1…{n_points - 1} for {n_points} points, got {n_neighbors}"
+        )
+    if cloud.found is None or cloud.found.distances.shape[1] < n_neighbors:
+        cloud.found = _search(cloud, n_neighbors)
+    return Neighbors(*(part[:, :n_neighbors] for part in cloud.found))
 
 
 def _search(cloud: Cloud, k: int) -> Neighbors:
@@ -88,7 +85,7 @@ def distinct_points(
     limit = tolerance * cloud.size()
     kept = torch.arange(cloud.n_points, device=cloud.device)
     while len(kept) > k:
-        found = search(cloud, k)
+        found = nearest_neighbors(cloud, k)
         is_near = found.distances <= limit
         if not bool(is_near[:, 0].any()):
             return kept, found

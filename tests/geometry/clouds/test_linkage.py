@@ -15,7 +15,7 @@ from saerepgeo.geometry import (
 from saerepgeo.geometry.clouds.dense import DenseCloud, SparseCloud, as_cloud
 from saerepgeo.geometry.clouds.linkage import components_at, single_linkage
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
-from saerepgeo.geometry.clouds.neighbors import nearest_neighbors, search
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.types import SparseLatents
 
 
@@ -75,11 +75,13 @@ def test_equal_points_are_joined_at_height_0():
 def test_a_part_of_a_matrix_knows_the_neighbors_of_its_points():
     dense = latents().to_dense().double()
     rows = torch.arange(0, 300, 3)
-    part = search(MatrixCloud.of_points(dense).take(rows), 4)
+    part = nearest_neighbors(MatrixCloud.of_points(dense).take(rows), 4)
     expected = nearest_neighbors(dense[rows], 4)
     torch.testing.assert_close(part.distances, expected.distances)
-    fewer = search(MatrixCloud.of_points(dense), 2)
-    assert torch.equal(fewer.distances, search(MatrixCloud.of_points(dense), 9).distances[:, :2])
+    fewer = nearest_neighbors(MatrixCloud.of_points(dense), 2)
+    assert torch.equal(
+        fewer.distances, nearest_neighbors(MatrixCloud.of_points(dense), 9).distances[:, :2]
+    )
 
 
 def test_paths_from_some_points_stand_for_all():
