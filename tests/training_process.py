@@ -70,7 +70,7 @@ def write_config(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> P
 def run_fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m saerepgeo fit` in a process of its own."""
     environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1]))),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
     }

@@ -191,10 +191,9 @@ class Experiment:
             "about": cell.about(),
             "n_contexts": self.n_contexts,
         }
-        own = "saerepgeo.callbacks"
         named = {
-            f"{own}.interruption.Interruption": {"dirpath": checkpoints},
-            f"{own}.cell_result.CellResult": result,
+            "saerepgeo.callbacks.interruption.Interruption": {"dirpath": checkpoints},
+            "saerepgeo.experiment.cell_result.CellResult": result,
             "lightning.pytorch.callbacks.ModelCheckpoint": every,
         }
         return [{"class_path": name, "init_args": options} for name, options in named.items()]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from saerepgeo.sae import load as loading
+from saerepgeo.sae.io import load as loading
 from saerepgeo.sae.io.build import assemble, new_sae
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import load_sae
