@@ -16,14 +16,22 @@ precision decides the answer, and need torch, numpy, scipy and scikit-learn only
 
 from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
 from saerepgeo.geometry.clouds.neighbors import Neighbors, nearest_neighbors
+from saerepgeo.geometry.clouds.pairwise import rotated
 from saerepgeo.geometry.clusters import Matching, cluster, match_clusters
 from saerepgeo.geometry.dictionaries import random_dictionary
-from saerepgeo.geometry.dimension import ScaleCurve, dimension_from_ratios, gride, two_nn
+from saerepgeo.geometry.dimension import (
+    ScaleCurve,
+    dimension_from_ratios,
+    gride,
+    two_nn,
+    two_nn_within,
+)
 from saerepgeo.geometry.graphs import (
     GeodesicEstimate,
     SpanningTree,
     average_geodesic_distance,
     betti_0,
+    connection_radius,
     minimum_spanning_tree,
     mst_weight,
     persistence_0,
@@ -60,12 +68,15 @@ from saerepgeo.geometry.sketch import (
 )
 from saerepgeo.geometry.spsd import bures_wasserstein, spsd_distance
 from saerepgeo.geometry.transport import Coupling, gromov_wasserstein
+from saerepgeo.geometry.unfoldings import MODES, ModeSpectra, mode_spectra, rank_by_rule
 
 __all__ = [
+    "MODES",
     "ClassMoments",
     "Coupling",
     "GeodesicEstimate",
     "Matching",
+    "ModeSpectra",
     "Neighbors",
     "NumericalRankResult",
     "PermutationTest",
@@ -79,6 +90,7 @@ __all__ = [
     "centroids",
     "class_moments",
     "cluster",
+    "connection_radius",
     "debiased_cka",
     "dimension_from_ratios",
     "effective_rank",
@@ -90,6 +102,7 @@ __all__ = [
     "match_clusters",
     "merge_sketches",
     "minimum_spanning_tree",
+    "mode_spectra",
     "mst_weight",
     "multilinear_rank",
     "nearest_neighbors",
@@ -100,7 +113,9 @@ __all__ = [
     "persistence_0",
     "procrustes_disparity",
     "random_dictionary",
+    "rank_by_rule",
     "relative_aedp",
+    "rotated",
     "scale_free_mstw",
     "silhouette",
     "singular_values",
@@ -109,6 +124,7 @@ __all__ = [
     "stable_rank",
     "subsample_interval",
     "two_nn",
+    "two_nn_within",
     "unfold",
     "within_scatter",
 ]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from saerepgeo.geometry.checks import check_finite
 from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
-from saerepgeo.geometry.clouds.neighbors import distinct_points
+from saerepgeo.geometry.clouds.neighbors import distinct_points, nearest_neighbors
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
-__all__ = ["MIN_POINTS", "ScaleCurve", "dimension_from_ratios", "gride", "two_nn"]
+__all__ = ["MIN_POINTS", "ScaleCurve", "dimension_from_ratios", "gride", "two_nn", "two_nn_within"]
 
 MIN_POINTS = 30
 """Fewer distinct points say nothing: the standard error d/√N would be a fifth of the dimension."""
@@ -85,6 +85,41 @@ def two_nn(
         return _too_few(len(kept), n_dropped)
     ratios = neighbors.distances[:, 1] / neighbors.distances[:, 0]
     return dimension_from_ratios(ratios, discard, method=method)._replace(n_dropped=n_dropped)
+
+
+def two_nn_within(
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    labels: Int[Tensor, "point"],
+    discard: float = 0.1,
+) -> Estimate:
+    """Return the intrinsic dimension within classes: neighbors of the same class, ratios pooled.
+
+    One fit of the censored MLE of `two_nn` to the ratios μ = r₂/r₁ of all points, r₁ and r₂ the
+    distances to the nearest two others of the point's class. Classes of fewer than three points
+    and points with a duplicate in their class give no ratio and count in `n_dropped`; labels of −1
+    are left out. NaN with a reason for fewer than 30 ratios, and where all are 1.
+
+    Raises ValueError for integer or non-finite points, and `discard` outside [0, 1).
+
+    >>> square = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
+    >>> round(float(two_nn_within(square, torch.arange(2000) % 4)))
+    2
+    """
+    cloud = as_cloud(points)
+    ratios = []
+    for label in labels[labels >= 0].unique():
+        members = (labels == label).nonzero()[:, 0]
+        if len(members) >= 3:
+            distances = nearest_neighbors(cloud.take(members), 2).distances
+            apart = distances[:, 0] > 0
+            ratios.append(distances[apart, 1] / distances[apart, 0])
+    n_ratios = sum(map(len, ratios))
+    n_dropped = int((labels >= 0).sum()) - n_ratios
+    if n_ratios < MIN_POINTS:
+        reason = f"{n_ratios} points with two neighbors of their class, {MIN_POINTS} needed"
+        return Estimate.undefined(reason, n_ratios, n_dropped)
+    found = dimension_from_ratios(torch.cat(ratios), discard, method="mle")
+    return found._replace(n_dropped=n_dropped)
 
 
 def dimension_from_ratios(

@@ -19,6 +19,7 @@ __all__ = [
     "SpanningTree",
     "average_geodesic_distance",
     "betti_0",
+    "connection_radius",
     "minimum_spanning_tree",
     "mst_weight",
     "persistence_0",
@@ -28,6 +29,9 @@ NO_GRAM = "donot_use_mm_for_euclid_dist"
 TREE_DIM, MATRIX_POINTS = 16, 4096
 """Spanning trees of so few points in more dimensions start from their distance matrix, 128 MiB at
 most; of more points, no matrix is held."""
+RADIUS_QUANTILE = 0.95
+RADIUS_SLACK = 1e-9
+"""Relative: the pair whose distance is the radius itself is connected, whatever the rounding."""
 SOURCES_PER_BLOCK = 256
 """Rows of the path length matrix that exist at once."""
 
@@ -136,6 +140,30 @@ def betti_0(
     if not n_points:
         return torch.zeros_like(radii, dtype=torch.long)
     return 1 + len(deaths) - torch.searchsorted(deaths, radii, right=True)
+
+
+def connection_radius(
+    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, n_neighbors: int = 10
+) -> float:
+    """Return the 95 % quantile over points of the distance to neighbor `n_neighbors`: a scale.
+
+    A radius without units of its own: scaling the points scales it, so Betti-0 stays. A random
+    geometric graph in which points have k neighbors on average is connected once k exceeds about
+    ln N; with k = 10 one cloud of even density is one component up to some 20,000 points, while
+    groups of more than k points that lie further apart than their own neighbors do count
+    separately.
+
+    `n_neighbors` is capped at N − 1; 0 for fewer than two points. Raises ValueError for
+    `n_neighbors` below 1, and for integer or non-finite points.
+
+    >>> round(connection_radius(torch.arange(40.0)[:, None], 2), 6)
+    1.05
+    """
+    cloud = as_cloud(points)
+    if cloud.n_points < 2:
+        return 0.0
+    distances = nearest_neighbors(cloud, min(n_neighbors, cloud.n_points - 1)).distances[:, -1]
+    return float(torch.quantile(distances, RADIUS_QUANTILE)) * (1 + RADIUS_SLACK)
 
 
 def average_geodesic_distance(

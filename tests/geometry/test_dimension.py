@@ -14,7 +14,13 @@ from scipy.stats import chi2, ortho_group
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from saerepgeo.geometry import dimension_from_ratios, gride, nearest_neighbors, two_nn
+from saerepgeo.geometry import (
+    dimension_from_ratios,
+    gride,
+    nearest_neighbors,
+    two_nn,
+    two_nn_within,
+)
 from saerepgeo.geometry.clouds.dense import DenseCloud, SparseCloud, as_cloud
 from saerepgeo.types import SparseLatents
 
@@ -321,3 +327,18 @@ def test_an_unknown_method_is_refused() -> None:
 def test_too_few_ratios_are_undefined() -> None:
     assert "at least 2" in str(dimension_from_ratios(torch.tensor([2.0, 3.0])).reason)
     assert "at least 2" in str(dimension_from_ratios(torch.zeros(0)).reason)
+
+
+def test_dimension_within_classes_does_not_see_how_lie_to_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40).repeat_interleave(25)
+    square = torch.rand(1000, 2, generator=generator)
+    frames = torch.linalg.qr(torch.randn(40, 12, 2, generator=generator)).Q
+    centers = 0.3 * torch.randn(40, 12, generator=generator)  # classes overlap
+    points = torch.einsum("nc,ndc->nd", square, frames[labels]) + centers[labels]
+    found = two_nn_within(points, labels)
+    assert float(found) == pytest.approx(2, abs=0.2)
+    assert found.n_used == 1000
+    few = two_nn_within(points[:29], labels[:29])
+    assert math.isnan(float(few))
+    assert few.reason is not None

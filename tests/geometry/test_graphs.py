@@ -18,6 +18,7 @@ from torch import Tensor
 from saerepgeo.geometry import (
     average_geodesic_distance,
     betti_0,
+    connection_radius,
     minimum_spanning_tree,
     mst_weight,
     persistence_0,
@@ -186,3 +187,14 @@ def test_bad_points_are_refused(function, points: Tensor, message: str) -> None:
 def test_k_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="`n_neighbors`"):
         average_geodesic_distance(torch.ones(5, 2), 0)
+
+
+def test_the_radius_scales_with_the_points_and_counts_groups_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    disc = torch.rand(400, 2, generator=generator)
+    for scale in (1.0, 1000.0):
+        groups = scale * torch.cat([disc, disc + 5, disc + torch.tensor([9.0, 0.0])])
+        assert int(betti_0(groups, connection_radius(groups))) == 3
+        assert int(betti_0(scale * disc, connection_radius(scale * disc))) == 1
+    assert connection_radius(7 * disc) == pytest.approx(7 * connection_radius(disc))
+    assert connection_radius(disc[:1]) == 0

@@ -1,98 +1,17 @@
 """Ranks of a tensor [prompt, position, feature] by mode, of which only some positions are real."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from scipy import sparse
 from torch import Tensor
 
-from saerepgeo.geometry.rank import (
-    effective_rank,
-    numerical_rank,
-    participation_ratio,
-    stable_rank,
-)
+from saerepgeo.geometry.rank import effective_rank, participation_ratio, stable_rank
+from saerepgeo.geometry.unfoldings import MODES, ModeSpectra, Rule, mode_spectra, rank_by_rule
 from saerepgeo.metrics.geometry_metric import GeometryMetric
 from saerepgeo.types import Float, Int
 
 __all__ = ["MODES", "ModeSpectra", "TensorRanks", "mode_spectra", "rank_by_rule"]
-
-MODES = ("prompt", "position", "feature")
-"""Axis that the rows of an unfolding belong to."""
-SPARSE_SHARE = 0.05
-"""On the CPU, rows with at most this share of non-zero entries are multiplied as sparse ones."""
-
-Rule = str | float
-"""`"eps"`, `"gavish-donoho"`, or a share of the largest singular value."""
-
-
-class ModeSpectra(NamedTuple):
-    """Singular values of the three unfoldings, and the sizes that thresholds depend on."""
-
-    values: dict[str, Float[Tensor, "value"]]
-    """By mode, float64, largest first."""
-    shapes: dict[str, tuple[int, int]]
-    """Of the unfoldings, features that are 0 throughout left out."""
-    n_active: int
-    """Features that are not 0 throughout."""
-    n_points: int
-
-
-@torch.no_grad()
-def mode_spectra(
-    points: Float[Tensor, "point feature"],
-    prompts: Int[Tensor, "point"],
-    positions: Int[Tensor, "point"],
-) -> ModeSpectra:
-    """Return the singular values of the unfoldings of X[prompts, positions] = points, else 0.
-
-    A position that is masked is a zero of the tensor: it adds nothing to any inner product, so the
-    symmetric positive semidefinite matrix of a mode, G_k = X_(k) X_(k)ᵀ, is a sum over the points
-    there are, and the feature mode is the matrix of these points alone. Likewise features that are
-    0 throughout are left out: the singular values stay, and they carry neither noise nor rounding.
-
-    All three matrices are read off the Gram matrix of the points, in float64. Squaring costs
-    digits: singular values below about 1e-7·σ₁ are rounding, far under what float32 data resolve.
-
-    Args:
-        points: the real positions of all prompts, float32; (prompt, position) pairs are distinct.
-        prompts: index of each point's prompt.
-        positions: its position within the prompt.
-
-    No points give empty spectra.
-    """
-    active = (points != 0).any(0)
-    n_active, n_points = int(active.sum()), len(points)
-    x = points[:, active].double()
-    axes = {"prompt": prompts, "position": positions}
-    sizes = {name: int(index.max()) + 1 if n_points else 0 for name, index in axes.items()}
-    gram = _gram(x)
-    small = gram if n_points <= n_active else x.T @ x
-    matrices = {
-        "prompt": _contract(gram, prompts, positions, sizes["prompt"]),
-        "position": _contract(gram, positions, prompts, sizes["position"]),
-        "feature": small,
-    }
-    shapes = {
-        "prompt": (sizes["prompt"], sizes["position"] * n_active),
-        "position": (sizes["position"], sizes["prompt"] * n_active),
-        "feature": (n_active, n_points),
-    }
-    values = {name: _roots(matrix)[: min(shapes[name])] for name, matrix in matrices.items()}
-    return ModeSpectra(values, shapes, n_active, n_points)
-
-
-def rank_by_rule(spectra: ModeSpectra, mode: str, rule: Rule) -> int:
-    """Return the rank of one unfolding of float32 data.
-
-    `rule` is `"eps"` or `"gavish-donoho"` (see `numerical_rank`), or a number: the share of the
-    largest singular value above which a value counts.
-    """
-    values = spectra.values[mode]
-    top = float(values[0]) if len(values) else 0.0
-    tolerance = float(rule) * top if isinstance(rule, (int, float)) else rule
-    return int(numerical_rank(values, spectra.shapes[mode], tolerance, dtype=torch.float32))  # type: ignore[arg-type]
 
 
 class TensorRanks(GeometryMetric):
@@ -150,27 +69,3 @@ class TensorRanks(GeometryMetric):
             figures[f"stable_rank/{mode}"] = stable_rank(values).value
             figures[f"participation_ratio/{mode}"] = participation_ratio(values).value
         return figures
-
-
-def _gram(x: Tensor) -> Tensor:
-    is_sparse = x.device.type == "cpu" and int((x != 0).sum()) <= SPARSE_SHARE * x.numel()
-    if not is_sparse:
-        return x @ x.T
-    rows = sparse.csr_matrix(x.numpy())
-    return torch.from_numpy((rows @ rows.T).toarray())
-
-
-def _contract(gram: Tensor, rows: Tensor, shared: Tensor, size: int) -> Tensor:
-    """Return Σ over `shared` of the points' inner products, by `rows`."""
-    matrix = gram.new_zeros(size, size)
-    for value in shared.unique():
-        members = (shared == value).nonzero()[:, 0]
-        at = rows[members]
-        matrix[at[:, None], at] += gram[members[:, None], members]
-    return matrix
-
-
-def _roots(gram: Tensor) -> Tensor:
-    if not len(gram):
-        return gram.new_zeros(0)
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0)

@@ -13,13 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.cases.structure.radius import connection_radius
 from saerepgeo.geometry.alignment import procrustes_disparity
 from saerepgeo.geometry.clouds.dense import as_cloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import dimension_from_ratios
-from saerepgeo.geometry.graphs import average_geodesic_distance, betti_0, mst_weight
+from saerepgeo.geometry.graphs import (
+    average_geodesic_distance,
+    betti_0,
+    connection_radius,
+    mst_weight,
+)
 from saerepgeo.types import Float, Int
 
 __all__ = ["PaperSpace", "label_paired_procrustes", "paper_embedding", "paper_space"]

@@ -6,13 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.cases.structure.radius import connection_radius
 from saerepgeo.geometry.clouds.dense import Cloud
 from saerepgeo.geometry.clouds.linkage import components_at
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
+from saerepgeo.geometry.clouds.pairwise import rotated
 from saerepgeo.geometry.clusters import cluster
-from saerepgeo.geometry.dimension import dimension_from_ratios, two_nn
-from saerepgeo.geometry.graphs import average_geodesic_distance, mst_weight
+from saerepgeo.geometry.dimension import two_nn
+from saerepgeo.geometry.dimension import two_nn_within as pooled_dimension
+from saerepgeo.geometry.graphs import average_geodesic_distance, connection_radius, mst_weight
 from saerepgeo.geometry.separation import centroids, class_moments, relative_aedp
 from saerepgeo.types import Estimate, Int
 
@@ -24,9 +25,6 @@ __all__ = [
     "pooled_dimension",
     "rotated",
 ]
-
-MIN_RATIOS = 30
-"""Fewer neighbor ratios give no dimension (their standard error would be a fifth of it)."""
 
 
 class FreeFigures(NamedTuple):
@@ -66,27 +64,6 @@ def free_figures(
     return FreeFigures(figures, clusters)
 
 
-def pooled_dimension(cloud: Cloud, labels: Int[Tensor, "point"]) -> Estimate:
-    """Return the dimension within items: TwoNN, neighbors of the same item, all ratios in one fit.
-
-    Points with a label of −1 belong to no item. Undefined for fewer than 30 ratios.
-    """
-    ratios = []
-    for label in labels[labels >= 0].unique():
-        members = (labels == label).nonzero()[:, 0]
-        if len(members) >= 3:
-            distances = nearest_neighbors(cloud.take(members), 2).distances
-            apart = distances[:, 0] > 0
-            ratios.append(distances[apart, 1] / distances[apart, 0])
-    n_ratios = sum(map(len, ratios))
-    n_dropped = int((labels >= 0).sum()) - n_ratios
-    if n_ratios < MIN_RATIOS:
-        reason = f"{n_ratios} points with two neighbors of their item, {MIN_RATIOS} needed"
-        return Estimate.undefined(reason, n_ratios, n_dropped)
-    found = dimension_from_ratios(torch.cat(ratios), 0.1, method="mle")
-    return found._replace(n_dropped=n_dropped)
-
-
 def _tree_of_items(x: Tensor, labels: Tensor) -> Estimate:
     means = item_means(x, labels)
     if len(means) < 2:
@@ -111,14 +88,3 @@ def item_means(x: Tensor, labels: Tensor) -> Tensor:
     """Return the centroids of the items that have points, in order."""
     n_items = int(labels.max()) + 1 if len(labels) else 1
     return centroids(class_moments(x, labels, max(n_items, 1)))
-
-
-def rotated(points: Tensor) -> Tensor:
-    """Return centered points, in no more dimensions than there are points: distances stay."""
-    x = points.detach().cpu().double()
-    x = x - x.mean(0)
-    if x.shape[1] <= x.shape[0]:
-        return x
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    kept = values > 1e-13 * values[-1]
-    return vectors[:, kept] * values[kept].sqrt()

@@ -23,10 +23,6 @@ from saerepgeo.cases.structure.paper_structure import (
     paper_embedding,
     paper_space,
 )
-from saerepgeo.cases.structure.radius import connection_radius
-from saerepgeo.cases.structure.structure_statistics import pooled_dimension, rotated
-from saerepgeo.geometry import betti_0
-from saerepgeo.geometry.clouds.dense import as_cloud
 from saerepgeo.report.files import read_rows
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import ConceptActivations
@@ -50,39 +46,6 @@ def test_a_causal_prefix_is_one_point_and_knows_its_item_from_the_mention_on() -
     assert cloud.labels.tolist() == [-1, 0, 0, 0, 1, 1]
     assert cloud.is_mention.tolist() == [False, True, False, False, True, False]
     assert cloud.n_merged == 2
-
-
-def test_the_radius_scales_with_the_points_and_counts_groups_apart() -> None:
-    generator = torch.Generator().manual_seed(0)
-    disc = torch.rand(400, 2, generator=generator)
-    for scale in (1.0, 1000.0):
-        groups = scale * torch.cat([disc, disc + 5, disc + torch.tensor([9.0, 0.0])])
-        assert int(betti_0(groups, connection_radius(groups))) == 3
-        assert int(betti_0(scale * disc, connection_radius(scale * disc))) == 1
-    assert connection_radius(7 * disc) == pytest.approx(7 * connection_radius(disc))
-    assert connection_radius(disc[:1]) == 0
-
-
-def test_rotation_into_as_many_dimensions_as_points_keeps_distances() -> None:
-    points = torch.randn(20, 300, generator=torch.Generator().manual_seed(0)) + 50
-    turned = rotated(points)
-    assert turned.shape[1] <= 20
-    torch.testing.assert_close(torch.cdist(turned, turned), torch.cdist(*2 * [points.double()]))
-
-
-def test_dimension_within_items_does_not_see_how_items_lie_to_each_other() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(40).repeat_interleave(25)
-    square = torch.rand(1000, 2, generator=generator)
-    frames = torch.linalg.qr(torch.randn(40, 12, 2, generator=generator)).Q
-    centers = 0.3 * torch.randn(40, 12, generator=generator)  # items overlap
-    points = torch.einsum("nc,ndc->nd", square, frames[labels]) + centers[labels]
-    found = pooled_dimension(as_cloud(points), labels)
-    assert float(found) == pytest.approx(2, abs=0.2)
-    assert found.n_used == 1000
-    few = pooled_dimension(as_cloud(points[:29]), labels[:29])
-    assert math.isnan(float(few))
-    assert few.reason is not None
 
 
 @pytest.mark.slow  # numba compiles UMAP

@@ -1,0 +1,32 @@
+"""Spectra of masked tensors: NumPy as oracle."""
+
+import numpy as np
+import pytest
+import torch
+
+from saerepgeo.geometry import MODES, mode_spectra, unfold
+
+
+def masked_tensor(n_features: int, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A tensor of low rank that is 0 where it is masked and, but for a share, where it is not."""
+    generator = torch.Generator().manual_seed(n_features)
+    factors = [torch.randn(n, 3, generator=generator) for n in (9, 5, n_features)]
+    tensor = torch.einsum("ir,jr,kr->ijk", *factors)
+    tensor = tensor * (torch.rand(tensor.shape, generator=generator) < share)
+    tensor[..., ::4] = 0
+    is_real = torch.rand(9, 5, generator=generator) < 0.7
+    return tensor * is_real[..., None], is_real
+
+
+@pytest.mark.parametrize(("n_features", "share"), [(7, 1.0), (40, 0.5), (600, 0.02)])
+def test_spectra_are_those_of_the_unfoldings_of_the_masked_tensor(
+    n_features: int, share: float
+) -> None:
+    tensor, is_real = masked_tensor(n_features, share)
+    found = mode_spectra(tensor[is_real], *is_real.nonzero().T)
+    for axis, mode in enumerate(MODES):
+        expected = np.linalg.svd(unfold(tensor, axis).double().numpy(), compute_uv=False)
+        values = found.values[mode].numpy()
+        np.testing.assert_allclose(values, expected[: len(values)], atol=1e-6 * expected[0])
+        np.testing.assert_allclose(expected[len(values) :], 0, atol=1e-12 * expected[0])
+    assert found.n_active == int((tensor != 0).any((0, 1)).sum())
