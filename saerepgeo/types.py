@@ -36,6 +36,7 @@ __all__ = [
     "SAEOutput",
     "SparseLatents",
     "generator_for",
+    "to_dense",
 ]
 
 BACKGROUND = -1
@@ -97,13 +98,20 @@ class SparseLatents(NamedTuple):
         return dense.scatter_add(1, self.indices, self.values)
 
 
+def to_dense(
+    latents: "Float[Tensor, 'point d_sae'] | SparseLatents",
+) -> Float[Tensor, "point d_sae"]:
+    """Return latents as a dense tensor, however they come; differentiable."""
+    return latents.to_dense() if isinstance(latents, SparseLatents) else latents
+
+
 class SAEOutput(NamedTuple):
     """What one pass through an SAE gives."""
 
     recons: Float[Tensor, "point d_model"]
     """In the units of the residuals, input normalization undone."""
     latents: "Float[Tensor, 'point d_sae'] | SparseLatents"
-    """As the architecture defines them (raw gauge)."""
+    """As the architecture defines them (raw: decoder norms not multiplied in)."""
     losses: dict[str, Tensor]
     """The architecture's own sparsity and auxiliary terms, scaled; only in training."""
 

@@ -49,9 +49,9 @@ class LMLoss(Callback):
         tokens = data.heldout_contexts()[: self.n_contexts]
         own = tokens[trainer.global_rank :: trainer.world_size]
         most = -(-len(tokens) // trainer.world_size)
-        n_calls = -(-most // CONTEXTS_PER_CALL)  # all processes take part in a split SAE's passes
+        n_calls = -(-most // CONTEXTS_PER_CALL)  # all processes take part in a sharded SAE's passes
         model: Any = pl_module.sae
-        # a split SAE's passes are of all processes together: none may find its own in the cache
+        # a sharded SAE's passes are of all processes together: none may find its own in the cache
         known = sae_fingerprint(model) if trainer.world_size == 1 else None
         figures = recovery_figures(
             lambda: data.lm, data.lm_settings, own, model, pl_module.device, n_calls, known

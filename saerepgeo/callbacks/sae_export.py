@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.sae.parallel.sharding import whole
+from saerepgeo.sae.parallel.sharding import unshard
 
 
 class SAEExport(Callback):
@@ -34,7 +34,7 @@ class SAEExport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.interrupted or trainer.global_step < trainer.max_steps:
             return
-        model = whole(cast(Any, pl_module.sae))  # every process gives its part
+        model = unshard(cast(Any, pl_module.sae))  # every process gives its part
         if trainer.is_global_zero:
             assert model is not None
             self._write(model, trainer, pl_module)

@@ -12,7 +12,7 @@ from saerepgeo.geometry.dictionaries import random_dictionary
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.sae_source import SAESource
-from saerepgeo.types import Bool, Float, generator_for
+from saerepgeo.types import Bool, Float, generator_for, to_dense
 
 __all__ = ["AnalysisModule", "Stage", "model_name", "random_model"]
 
@@ -71,8 +71,9 @@ class AnalysisModule(LightningModule):
         residuals: Float[Tensor, "prompt position d_model"],
         chosen: Bool[Tensor, "prompt position"],
     ) -> Float[Tensor, "point d_sae"]:
-        """Return the latents of the chosen positions in the gauge of unit decoder rows."""
-        return sae.effective_latents(sae.encode_prompts(residuals, chosen).latents).float()
+        """Return the latents of the chosen positions times their decoder norms."""
+        latents = sae.encode_prompts(residuals, chosen).latents
+        return to_dense(sae.effective_latents(latents)).float()
 
     def random_sae(
         self,
@@ -137,12 +138,13 @@ def random_model(
 
     The chosen positions set the threshold of architectures without k (see `random_dictionary`).
     """
-    seen, _ = model._normalize(residuals[chosen])
+    sae_in, _ = model._normalize(residuals[chosen])
     l0 = None
     if model.reads_context:  # nothing for points alone
-        latents = model.effective_latents(model.encode_prompts(residuals, chosen).latents)
+        found = model.encode_prompts(residuals, chosen).latents
+        latents = to_dense(model.effective_latents(found))
         l0 = float((latents != 0).sum()) / len(latents)
-    random = random_dictionary(model.sae, seen, generator, l0)
+    random = random_dictionary(model.sae, sae_in, generator, l0)
     is_scaled = model.normalization == "expected_average_only_in"
     made = type(model)(random, float(model.input_scale) if is_scaled else 1.0)
     return made.eval().requires_grad_(False)

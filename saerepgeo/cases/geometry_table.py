@@ -16,6 +16,7 @@ from saerepgeo.geometry.separation import class_moments, fisher_ratio, relative_
 from saerepgeo.metrics import L0, FractionVarianceUnexplained
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.types import to_dense
 
 __all__ = ["GeometryTable", "geometry_table"]
 
@@ -88,7 +89,7 @@ def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str
     fvu.update(sae.decode(found, normalization).float(), targets)
     l0.update(found)
     about = {"points": len(labels), "items": int(labels.unique().numel())}
-    latents = sae.effective_latents(found).float()
+    latents = to_dense(sae.effective_latents(found)).float()
     return [
         {"concept": concept.concept, "space": space, **about, **figures}
         for space, figures in (

@@ -25,7 +25,7 @@ from saerepgeo.metrics import (
     RelativeReconstructionBias,
 )
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.types import ActivationBatch, Estimate, SparseLatents
+from saerepgeo.types import ActivationBatch, Estimate, SparseLatents, to_dense
 
 __all__ = ["concept_rows", "text_row"]
 
@@ -85,8 +85,8 @@ def _figures(
 ) -> tuple[dict[str, Any], ClassMoments]:
     out = sae(residuals)
     latents = _on_cpu(out.latents)
-    raw = latents.to_dense() if isinstance(latents, SparseLatents) else latents
-    effective = sae.effective_latents(out.latents).cpu()
+    raw = to_dense(latents)
+    effective = to_dense(sae.effective_latents(out.latents)).cpu()
     moments = class_moments(effective, labels, n_items)
     recons, targets = out.recons.float().cpu(), residuals.cpu()
     reconstruction = {

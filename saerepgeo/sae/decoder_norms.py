@@ -1,4 +1,4 @@
-"""The decoder's norms: the gauge of the latents, and rows that keep their length."""
+"""The decoder's norms: the scale of the latents, and rows that keep their length."""
 
 from typing import Any
 
@@ -35,12 +35,16 @@ class DecoderNorms(nn.Module):
         norms: Tensor = self.sae.W_dec.norm(dim=-1)
         return norms
 
-    def in_gauge(
+    def effective_latents(
         self,
         latents: Float[Tensor, "point d_sae"] | SparseLatents,
         rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
     ) -> Float[Tensor, "row d_sae"] | SparseLatents:
         """Return z_i·‖W_dec,i‖ of all points or of the selected `rows`; sparse latents stay so.
+
+        Every separability figure is taken of them: scaling a latent up and its decoder row down
+        leaves them unchanged. SAEs with `rescale_acts_by_decoder_norm` hold such latents already.
+        `saerepgeo.types.to_dense` gives them densely.
 
         Differentiable in the latents, and in the decoder unless its rows keep their norm: that
         gradient lies along the rows, where `remove_parallel_gradient_` takes it out again.
@@ -59,20 +63,6 @@ class DecoderNorms(nn.Module):
             return SparseLatents(values, indices, latents.d_sae)
         selected = latents if rows is None else latents[rows]
         return selected if norms is None else selected * norms
-
-    def effective_latents(
-        self,
-        latents: Float[Tensor, "point d_sae"] | SparseLatents,
-        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
-    ) -> Float[Tensor, "row d_sae"]:
-        """Return z_i·‖W_dec,i‖ densely, of all points or of the selected `rows`.
-
-        The gauge in which every separability figure is taken: scaling a latent up and its decoder
-        row down leaves it unchanged. SAEs with `rescale_acts_by_decoder_norm` hold latents in this
-        gauge already. Differentiable as `in_gauge` is.
-        """
-        effective = self.in_gauge(latents, rows)
-        return effective.to_dense() if isinstance(effective, SparseLatents) else effective
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:

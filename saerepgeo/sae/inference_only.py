@@ -12,9 +12,9 @@ from torch import Tensor
 
 from saerepgeo.sae.model import Encoded, SAEModel
 from saerepgeo.sae.normalization import CONSTANT, InputNormalization
-from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents
+from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents, to_dense
 
-__all__ = ["FIXED", "InferenceOnlySAE", "TemporalSAE", "Transcoder"]
+__all__ = ["INFERENCE_ONLY", "InferenceOnlySAE", "TemporalSAE", "Transcoder"]
 
 
 class InferenceOnlySAE(SAEModel):
@@ -108,9 +108,8 @@ class TemporalSAE(InferenceOnlySAE):
 
     def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
         sae = self.sae
-        dense = latents.to_dense() if isinstance(latents, SparseLatents) else latents
         has_bias = not sae.cfg.tied_weights or sae.cfg.apply_b_dec_to_input
-        recons: Tensor = dense @ sae.W_dec  # SAELens' decode warns at every call
+        recons: Tensor = to_dense(latents) @ sae.W_dec  # SAELens' decode warns at every call
         return recons + sae.b_dec if has_bias else recons
 
 
@@ -133,17 +132,17 @@ class Transcoder(InferenceOnlySAE):
 
     def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
         """Return the latents of activations at the hook that is read, and what `decode` adds."""
-        seen, _ = self._normalize(residuals)
-        zeros = seen.new_zeros(len(seen), 1)
+        sae_in, _ = self._normalize(residuals)
+        zeros = sae_in.new_zeros(len(sae_in), 1)
         shift = zeros
         if hasattr(self.sae, "W_skip"):
-            shift = residuals.to(seen.dtype) @ self.sae.W_skip.T
+            shift = residuals.to(sae_in.dtype) @ self.sae.W_skip.T
         # input normalization is not undone at the other hook, but for a folded constant
         scale = zeros + (1 / self.input_scale if self.normalization in CONSTANT else 1)
-        return Encoded(self.sae.encode(seen), InputNormalization(shift, scale))
+        return Encoded(self.sae.encode(sae_in), InputNormalization(shift, scale))
 
 
-FIXED: dict[str, type[InferenceOnlySAE]] = {
+INFERENCE_ONLY: dict[str, type[InferenceOnlySAE]] = {
     "temporal": TemporalSAE,
     "transcoder": Transcoder,
     "skip_transcoder": Transcoder,
@@ -153,7 +152,7 @@ FIXED: dict[str, type[InferenceOnlySAE]] = {
 """By SAELens' name of the architecture."""
 
 
-def check_fixed_use(config: dict[str, Any], stage: str) -> None:
+def check_stage(config: dict[str, Any], stage: str) -> None:
     """Refuse, from an SAE's config alone, a Lightning stage that its architecture cannot serve.
 
     An `InferenceOnlySAE` is not trained. `validate` and `predict` encode points without their
@@ -162,10 +161,10 @@ def check_fixed_use(config: dict[str, Any], stage: str) -> None:
 
     Raises ValueError with one line that says what can be done instead.
 
-    >>> check_fixed_use({"architecture": "temporal"}, "test")
+    >>> check_stage({"architecture": "temporal"}, "test")
     """
     architecture = config.get("architecture", "standard")
-    kind = FIXED.get(architecture)
+    kind = INFERENCE_ONLY.get(architecture)
     out = (config.get("metadata") or {}).get("hook_name_out")
     is_known = kind is TemporalSAE or bool(out)
     if kind is None or (stage == "test" and is_known):

@@ -100,8 +100,8 @@ class SAEModel(DecoderNorms):
         part of it, as in SAELens); in evaluation it applies its learned threshold (as its exported
         form does), once there is one.
         """
-        seen, normalization = self._normalize(residuals)
-        return Encoded(self._encode(seen)[0], normalization)
+        sae_in, normalization = self._normalize(residuals)
+        return Encoded(self._encode(sae_in)[0], normalization)
 
     def encode_prompts(
         self,
@@ -159,8 +159,8 @@ class SAEModel(DecoderNorms):
         """
         if self.training:
             self._project_threshold()
-        seen, normalization = self._normalize(residuals)
-        latents, hidden_pre = self._encode(seen)
+        sae_in, normalization = self._normalize(residuals)
+        latents, hidden_pre = self._encode(sae_in)
         recons = self._decode(latents)
         if self.normalization != "none":  # the identity would cost as much as the loss itself
             recons = normalization.undo(recons)
@@ -168,12 +168,12 @@ class SAEModel(DecoderNorms):
             return SAEOutput(recons, latents, {})
         dense = None if isinstance(latents, SparseLatents) else latents
         active = as_active(latents) if isinstance(latents, SparseLatents) else None
-        run = ForwardOutput(
-            residuals, seen, recons, dense, hidden_pre, normalization, dead_mask, active
+        output = ForwardOutput(
+            residuals, sae_in, recons, dense, hidden_pre, normalization, dead_mask, active
         )
-        losses = self._own_terms(run, step, coefficient_scale)
+        losses = self._own_terms(output, step, coefficient_scale)
         if hasattr(self.sae, "topk_threshold"):
-            self._update_batchtopk_threshold(run)
+            self._update_batchtopk_threshold(output)
         return SAEOutput(recons, latents, losses)
 
     @torch.no_grad()
@@ -193,12 +193,12 @@ class SAEModel(DecoderNorms):
             )
         return normalize(residuals.to(self.sae.W_dec.dtype), self.normalization, self.input_scale)
 
-    def _encode(self, seen: Tensor) -> tuple[Tensor | SparseLatents, Tensor | None]:
+    def _encode(self, sae_in: Tensor) -> tuple[Tensor | SparseLatents, Tensor | None]:
         sae = self.sae
-        sparse = encode_sparse(sae, seen, self.training)
+        sparse = encode_sparse(sae, sae_in, self.training)
         if sparse is not None:
             return sparse, None
-        latents, hidden_pre = sae.encode_with_hidden_pre(seen)
+        latents, hidden_pre = sae.encode_with_hidden_pre(sae_in)
         if not self.training and hasattr(sae, "topk_threshold") and sae.topk_threshold > 0:
             latents = hidden_pre * (hidden_pre > sae.topk_threshold)
         return latents, hidden_pre
@@ -214,8 +214,8 @@ class SAEModel(DecoderNorms):
             values = values / gather_scalars(safe, pairs.columns, pairs)
         return decode_pairs(values, pairs, sae.W_dec) + sae.b_dec
 
-    def _own_terms(self, run: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
-        return sparsity_terms(self.sae, run, step, scale)
+    def _own_terms(self, output: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
+        return sparsity_terms(self.sae, output, step, scale)
 
     @torch.no_grad()
     def _project_threshold(self) -> None:
@@ -224,9 +224,9 @@ class SAEModel(DecoderNorms):
             self.sae.threshold.clamp_(min=0.0)
 
     @torch.no_grad()
-    def _update_batchtopk_threshold(self, run: ForwardOutput) -> None:
+    def _update_batchtopk_threshold(self, output: ForwardOutput) -> None:
         """Follow the smallest active latent of the global batch by an exponential average."""
-        latents = cast(Tensor, run.latents) if run.active is None else run.active.values
+        latents = cast(Tensor, output.latents) if output.active is None else output.active.values
         values = latents.detach().flatten()
         # infinite where nothing is active, so that other processes' minimum counts
         positive = torch.cat([values[values > 0], values.new_tensor([torch.inf])]).min().double()

@@ -32,7 +32,7 @@ class InputNormalization(NamedTuple):
     """Per point: normalized recons × `scale` + `shift` are recons in residual units."""
 
     shift: Float[Tensor, "point _"]
-    """One number a point, or a vector where more than a mean was taken off (`sae.fixed`)."""
+    """One number a point, or a vector where more than a mean was taken off (`inference_only`)."""
     scale: Float[Tensor, "point 1"]
 
     def undo(self, recons: Float[Tensor, "point d_model"]) -> Float[Tensor, "point d_model"]:
@@ -54,8 +54,8 @@ def normalize(
 
     Raises ValueError on an unknown `mode`.
 
-    >>> seen, undo = normalize(torch.tensor([[3.0, 4.0]]), "constant_norm_rescale")
-    >>> undo.undo(seen)
+    >>> sae_in, undo = normalize(torch.tensor([[3.0, 4.0]]), "constant_norm_rescale")
+    >>> undo.undo(sae_in)
     tensor([[3., 4.]])
     """
     zeros = residuals.new_zeros(residuals.shape[0], 1)

@@ -55,11 +55,9 @@ class SAESource:
         Raises:
             ValueError: the SAE cannot be trained here, or reconstructs nothing that is given there.
         """
-        from saerepgeo.sae.inference_only import check_fixed_use
+        from saerepgeo.sae.inference_only import check_stage
 
-        check_fixed_use(
-            self.read_config(), getattr(stage, "value", stage)
-        )  # Lightning's is an enum
+        check_stage(self.read_config(), getattr(stage, "value", stage))  # Lightning's is an enum
 
     def read_config(self) -> dict[str, Any]:
         """Return the SAE's config (d_in, d_sae, metadata, …) without reading any weights."""

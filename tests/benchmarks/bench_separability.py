@@ -42,7 +42,8 @@ class Step:
         self.concepts = [range(i * size, (i + 1) * size) for i in range(N_CONCEPTS)]
         self.plans: dict[tuple[int, ...], Tensor] = {}
         with torch.no_grad():
-            effective = self.sae.in_gauge(self.sae.encode(self.residuals[:N_LABELED]).latents)
+            latents = self.sae.encode(self.residuals[:N_LABELED]).latents
+            effective = self.sae.effective_latents(latents)
             moments = reduced_moments(effective, self.labels, N_ITEMS)
             self.target = 1.2 * pairwise_distances(centroids(moments))
 
@@ -54,7 +55,8 @@ class Step:
             loss = squared_error(out.recons, self.residuals) / D_IN + sum(out.losses.values())
         if kind is not None:
             rows = torch.arange(N_POINTS) < N_LABELED
-            moments = reduced_moments(self.sae.in_gauge(out.latents, rows), self.labels, N_ITEMS)
+            effective = self.sae.effective_latents(out.latents, rows)
+            moments = reduced_moments(effective, self.labels, N_ITEMS)
             term = separability_term(
                 moments, self.concepts, kind, "increase", self.target, self.plans
             )

@@ -6,15 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fixed_releases import write_fixed_releases
 from hub_server import HubServer
+from inference_only_releases import write_inference_only_releases
 from small_releases import D_IN, D_SAE, write_releases
 
 
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("hub")
-    return write_releases(root) | write_fixed_releases(root, D_IN, D_SAE)
+    return write_releases(root) | write_inference_only_releases(root, D_IN, D_SAE)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fixed_releases import FIXED_RELEASES
 from hub_server import HubServer
+from inference_only_releases import INFERENCE_ONLY_RELEASES
 from small_releases import RELEASES
 
 from saerepgeo.sae.io.load import load_sae
@@ -161,7 +161,7 @@ def test_cases_on_a_temporal_release(
     table: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    release, sae_id = FIXED_RELEASES["temporal"]
+    release, sae_id = INFERENCE_ONLY_RELEASES["temporal"]
     draws = {"case1": SHORT_CASE_1, "case2": SHORT_CASE_2}[case]
     run_case(
         monkeypatch,
@@ -183,7 +183,7 @@ def test_fit_refuses_what_has_no_training_form_before_it_fetches_weights(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text_file: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    release, sae_id = FIXED_RELEASES["temporal"]
+    release, sae_id = INFERENCE_ONLY_RELEASES["temporal"]
     with pytest.raises(
         ValueError, match=r"temporal SAE, which.*has no training form: `fit` cannot"
     ):

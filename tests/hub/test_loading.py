@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from fixed_releases import FIXED_RELEASES
 from hub_server import HubServer
+from inference_only_releases import INFERENCE_ONLY_RELEASES
 from small_releases import D_IN, GEMMA, GPT2, PYTHIA, RELEASES, K
 
 from saerepgeo.lm.frozen import FrozenLM
@@ -69,13 +69,13 @@ def test_releases_equal_saelens_own_loading(online: HubServer, model: str) -> No
 
 
 @pytest.mark.filterwarnings("ignore:\\s*This SAE has non-empty model_from_pretrained_kwargs")
-@pytest.mark.parametrize("name", FIXED_RELEASES)
+@pytest.mark.parametrize("name", INFERENCE_ONLY_RELEASES)
 @torch.no_grad()
 def test_releases_that_are_not_trained_equal_saelens_own_loading(
     online: HubServer, name: str
 ) -> None:
-    theirs = sae_lens().SAE.from_pretrained(*FIXED_RELEASES[name])
-    ours = load_sae(*FIXED_RELEASES[name])
+    theirs = sae_lens().SAE.from_pretrained(*INFERENCE_ONLY_RELEASES[name])
+    ours = load_sae(*INFERENCE_ONLY_RELEASES[name])
     assert (ours.architecture, ours.is_trainable) == (name, False)
     prompts = 30 * torch.randn(4, 6, D_IN, generator=torch.Generator().manual_seed(0)) + 5
     latents, normalization = ours.encode_prompts(prompts, torch.ones(4, 6, dtype=torch.bool))

@@ -12,7 +12,7 @@ from saerepgeo.cases.analysis import random_model
 from saerepgeo.cases.geometry_table import geometry_table
 from saerepgeo.cases.intervention.interventions import intervene, item_points
 from saerepgeo.data.module import ActivationDataModule
-from saerepgeo.sae.inference_only import FIXED
+from saerepgeo.sae.inference_only import INFERENCE_ONLY
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import load_sae
 from saerepgeo.sae.io.sae_lens import sae_lens
@@ -72,8 +72,8 @@ def test_every_architecture_of_the_installed_saelens_loads() -> None:
 
     from saerepgeo.sae.io.build import TRAINABLE
 
-    assert {*SAE_CLASS_REGISTRY, *SAE_TRAINING_CLASS_REGISTRY} == {*TRAINABLE, *FIXED}
-    assert {name.split(",")[0] for name in SETTINGS} == set(FIXED)
+    assert {*SAE_CLASS_REGISTRY, *SAE_TRAINING_CLASS_REGISTRY} == {*TRAINABLE, *INFERENCE_ONLY}
+    assert {name.split(",")[0] for name in SETTINGS} == set(INFERENCE_ONLY)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -1,4 +1,4 @@
-"""What `SAEModel` adds to SAELens: no state between calls, one gauge, decoder rows kept at norm."""
+"""What `SAEModel` adds to SAELens: no state between calls, rows kept at norm."""
 
 import copy
 import io
@@ -15,13 +15,9 @@ from torch.testing import assert_close
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.normalization import normalize
-from saerepgeo.types import SparseLatents
+from saerepgeo.types import SparseLatents, to_dense
 
 MODES = ("none", "expected_average_only_in", "constant_norm_rescale", "layer_norm")
-
-
-def dense(latents: Tensor | SparseLatents) -> Tensor:
-    return latents.to_dense() if isinstance(latents, SparseLatents) else latents
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -45,7 +41,7 @@ def test_calls_do_not_disturb_each_other(
         again = model.encode(residuals)
         decoded = [model.decode(*first), model.decode(*first), model.decode(*second)]
 
-    assert torch.equal(dense(first.latents), dense(again.latents))
+    assert torch.equal(to_dense(first.latents), to_dense(again.latents))
     for found, expected in zip(decoded, [alone[0], alone[0], alone[1]], strict=True):
         assert found.dtype == torch.float32
         assert_close(found, expected)
@@ -81,26 +77,26 @@ def test_zero_and_constant_points_stay_finite_with_finite_gradients(mode: str) -
 
 
 def test_layer_norm_takes_mean_and_deviation_off(residuals: Tensor) -> None:
-    seen, normalization = normalize(residuals, "layer_norm")
+    sae_in, normalization = normalize(residuals, "layer_norm")
 
-    assert_close(seen.mean(dim=1), torch.zeros(24), atol=1e-5, rtol=0.0)
-    assert_close(seen.std(dim=1), torch.ones(24), atol=1e-4, rtol=0.0)
-    assert_close(normalization.undo(seen), residuals, atol=1e-4, rtol=1e-4)
+    assert_close(sae_in.mean(dim=1), torch.zeros(24), atol=1e-5, rtol=0.0)
+    assert_close(sae_in.std(dim=1), torch.ones(24), atol=1e-4, rtol=0.0)
+    assert_close(normalization.undo(sae_in), residuals, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["topk", "topk_rescaled", "standard", "jumprelu", "gated"])
 @torch.no_grad()
-def test_effective_latents_ignore_the_gauge(
+def test_effective_latents_ignore_the_decoder_norms(
     make_lens: Callable[..., Any], residuals: Tensor, name: str
 ) -> None:
     """z_i → a·z_i with W_dec,i → W_dec,i / a changes nothing that is measured."""
     model = SAEModel(make_lens(name)).eval()
     moved = copy.deepcopy(model)
     scale = torch.rand(40, generator=torch.Generator().manual_seed(4)) + 0.5
-    latents = dense(model.encode(residuals).latents)
+    latents = to_dense(model.encode(residuals).latents)
     moved.sae.W_dec.div_(scale[:, None])
 
-    expected = model.effective_latents(model.encode(residuals).latents)
+    expected = to_dense(model.effective_latents(model.encode(residuals).latents))
     if name == "topk_rescaled":  # latents carry the norm; folding it in changes no latent
         assert torch.equal(expected, latents)
         return
@@ -118,10 +114,11 @@ def test_effective_latents_of_selected_rows(
     latents = model.encode(residuals).latents
     mask = torch.arange(24) % 3 == 0
 
-    chosen = model.effective_latents(latents, rows=mask)
+    chosen = to_dense(model.effective_latents(latents, rows=mask))
 
-    assert_close(chosen, model.effective_latents(latents)[mask])
-    assert_close(model.effective_latents(latents, rows=mask.nonzero().squeeze(1)), chosen)
+    assert_close(chosen, to_dense(model.effective_latents(latents))[mask])
+    by_number = model.effective_latents(latents, rows=mask.nonzero().squeeze(1))
+    assert_close(to_dense(by_number), chosen)
 
 
 def test_effective_latents_carry_gradients_to_encoder_and_decoder(
@@ -129,7 +126,7 @@ def test_effective_latents_carry_gradients_to_encoder_and_decoder(
 ) -> None:
     sparse, lens = SAEModel(make_lens("topk")), make_lens("topk")
 
-    sparse.effective_latents(sparse.encode(residuals).latents).square().sum().backward()
+    to_dense(sparse.effective_latents(sparse.encode(residuals).latents)).square().sum().backward()
     (lens.encode(residuals) * lens.W_dec.norm(dim=1)).square().sum().backward()
 
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
@@ -145,7 +142,7 @@ def test_held_norms_leave_out_only_a_gradient_that_is_projected_out(residuals: T
     assert held.has_constant_decoder_norm
     assert not free.has_constant_decoder_norm
     for model in (held, free):
-        effective = model.in_gauge(model.encode(residuals).latents)
+        effective = model.effective_latents(model.encode(residuals).latents)
         (effective.values.square().sum() + model(residuals).recons.sum()).backward()
     before = free.sae.W_dec.grad.clone()
     assert not torch.allclose(held.sae.W_dec.grad, before)
@@ -189,7 +186,7 @@ def test_a_common_norm_other_than_one_is_kept(make_lens: Callable[..., Any]) -> 
 
 
 def test_zero_decoder_rows_survive(residuals: Tensor) -> None:
-    """A dead row of norm 0 gives no NaN, in either gauge."""
+    """A dead row of norm 0 gives no NaN, in either kind of latents."""
     for is_rescaled in (False, True):
         model = new_sae("topk", d_in=12, d_sae=40, k=40, rescale_acts_by_decoder_norm=is_rescaled)
         with torch.no_grad():

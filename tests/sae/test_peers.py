@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.io.load import load_sae
-from saerepgeo.types import SparseLatents
+from saerepgeo.types import to_dense
 
 # sparsify takes Triton where it is installed, and then needs a GPU
 os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
@@ -50,10 +50,6 @@ def batches() -> list[Tensor]:
     mixing = torch.randn(30, D_IN, generator=generator)
     strengths = [torch.rand(128, 30, generator=generator) for _ in range(STEPS)]
     return [(s * (s > 0.8)) @ mixing + 0.5 for s in strengths]
-
-
-def dense(latents: Tensor | SparseLatents) -> Tensor:
-    return latents.to_dense() if isinstance(latents, SparseLatents) else latents
 
 
 def assert_equal_to_1e6(found: Tensor, expected: Tensor) -> None:
@@ -108,7 +104,7 @@ def test_dictionary_learning_trained_and_written_by_itself(
         expected = theirs.encode(points)
         found, normalization = ours.encode(points)
         assert 0 < int((expected != 0).sum()) < expected.numel()
-        assert_equal_to_1e6(dense(found), expected)
+        assert_equal_to_1e6(to_dense(found), expected)
         assert_equal_to_1e6(ours.decode(found, normalization), theirs.decode(expected))
         assert_equal_to_1e6(ours(points).recons, theirs(points))
     assert ours.metadata["hook_name"] == "blocks.3.hook_resid_post"
@@ -125,7 +121,7 @@ def test_batches_are_selected_from_as_they_train(
     points = batches()[1]
     with torch.no_grad():
         expected = theirs.encode(points, use_threshold=False)
-        assert_equal_to_1e6(dense(ours.encode(points).latents), expected)
+        assert_equal_to_1e6(to_dense(ours.encode(points).latents), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_latents": D_SAE}, {"multi_topk": True}])
@@ -152,7 +148,7 @@ def test_sparsify_written_by_itself(tmp_path: Path, options: dict[str, Any]) -> 
         expected = torch.zeros(len(points), ours.d_sae)
         expected.scatter_(1, top.top_indices, top.top_acts)
         found, normalization = ours.encode(points)
-        assert_equal_to_1e6(dense(found), expected)
+        assert_equal_to_1e6(to_dense(found), expected)
         recons = ours.decode(found, normalization)
         assert_equal_to_1e6(recons, own.decode(top.top_acts, top.top_indices))
         if not config.multi_topk:  # its forward then returns what 4·k latents give

@@ -33,7 +33,7 @@ LEARNING_RATE = 0.02
 
 
 class ItemPoints(NamedTuple):
-    """Points that have seen their item, in the gauge of unit decoder rows."""
+    """Points that have seen their item, as effective latents."""
 
     residuals: Float[Tensor, "point d_model"]
     effective: SparseLatents

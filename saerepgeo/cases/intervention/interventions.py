@@ -172,7 +172,7 @@ def item_points(
     raw = encoded.latents
     if not isinstance(raw, SparseLatents):
         raw = SparseLatents.from_dense(raw)
-    effective = sae.in_gauge(raw)
+    effective = sae.effective_latents(raw)
     assert isinstance(effective, SparseLatents)
 
     def recons_under(gains: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from saerepgeo.geometry.separation import ClassMoments, centroids, pairwise_dist
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
-from saerepgeo.sae.parallel.sharding import check_run, split
+from saerepgeo.sae.parallel.sharding import check_run, shard
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import (
     ActivationBatch,
@@ -109,7 +109,7 @@ class SeparabilityModule(LightningModule):
         self.sae = self.source.build(self.hparams["seed"])
         if self.device_mesh is not None:
             check_run(self.trainer)
-            self.sae = split(self.sae, self.device_mesh)
+            self.sae = shard(self.sae, self.device_mesh)
         n_items = self._data.prompts.n_items
         self.register_buffer("variance", torch.zeros(()))
         self.register_buffer("bias_scale", torch.ones(()))
@@ -155,7 +155,7 @@ class SeparabilityModule(LightningModule):
         if dataloader_idx == 0:
             self.figures.add_text(batch.residuals, out)
         else:
-            self.figures.add_points(dataloader_idx, self.sae.in_gauge(out.latents), batch)
+            self.figures.add_points(dataloader_idx, self.sae.effective_latents(out.latents), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log every figure of the validation and forget its points."""
@@ -257,7 +257,7 @@ class SeparabilityModule(LightningModule):
     def _regularizer(self, out: SAEOutput, batch: ActivationBatch) -> Tensor:
         labeled = batch.labels >= 0
         with torch.autocast(self.device.type, enabled=False):
-            effective = self.sae.in_gauge(out.latents, rows=labeled)
+            effective = self.sae.effective_latents(out.latents, rows=labeled)
             labels = batch.labels[labeled]
             if self.hparams["shuffle_labels"]:
                 generator = generator_for(self.hparams["seed"], "shuffle", self.global_step)
@@ -293,7 +293,7 @@ class SeparabilityModule(LightningModule):
         if not len(points.labels):
             return distances
         latents = self.sae.encode(points.residuals.to(self.device)).latents
-        effective = self.sae.in_gauge(latents)
+        effective = self.sae.effective_latents(latents)
         moments: ClassMoments = reduced_moments(effective, points.labels.to(self.device), n_items)
         present = (moments.counts > 0).nonzero()[:, 0]
         block = pairwise_distances(centroids(moments))

@@ -57,4 +57,4 @@ def clip_gradients_(sae: SAEModel, limit: float | None, algorithm: str | None) -
         torch.nn.utils.clip_grad_value_(parameters, limit)
         return None
     norm: Any = torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a split SAE
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of a sharded SAE

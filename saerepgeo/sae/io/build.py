@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.inference_only import FIXED
+from saerepgeo.sae.inference_only import INFERENCE_ONLY
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
@@ -31,7 +31,7 @@ def check_architecture(cfg: dict[str, Any], training: dict[str, Any] | None = No
     Raises ValueError on an unknown architecture, and on `training` settings that it has not got.
     """
     architecture = cfg.get("architecture", "standard")
-    if architecture not in FIXED:
+    if architecture not in INFERENCE_ONLY:
         training_config(cfg | {"device": "cpu"}, training)
     elif training:
         raise ValueError(
@@ -58,7 +58,7 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
     if architecture not in TRAINABLE:
         raise ValueError(
             f"`architecture` must be one of {', '.join(TRAINABLE)} (or, to be analysed and not "
-            f"trained, {', '.join(FIXED)}), got {architecture!r}"
+            f"trained, {', '.join(INFERENCE_ONLY)}), got {architecture!r}"
         )
     config_class = get_sae_training_class(architecture)[1]
     known = set(config_class.__dataclass_fields__) - {"metadata", "d_in", "d_sae"}
@@ -93,7 +93,7 @@ def assemble(
     """
     check_architecture(cfg, training)
     factor = _required_scale(cfg, input_scale)
-    kind = FIXED.get(cfg.get("architecture", "standard"), SAEModel)
+    kind = INFERENCE_ONLY.get(cfg.get("architecture", "standard"), SAEModel)
     placement = {"dtype": "float32", "device": "meta"}
     if kind is SAEModel:
         sae = _quiet_sae(training_config(cfg | placement, training))
@@ -173,7 +173,7 @@ def _quiet_sae(config: Any) -> Any:
     from sae_lens.registry import get_sae_class, get_sae_training_class
 
     architecture = config.architecture()
-    find = get_sae_class if architecture in FIXED else get_sae_training_class
+    find = get_sae_class if architecture in INFERENCE_ONLY else get_sae_training_class
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pre")
         return find(architecture)[0](config)

@@ -1,4 +1,4 @@
-"""From a whole SAE to one that is split between devices, and back."""
+"""From a whole SAE to one that is divided among devices, and back."""
 
 import copy
 from typing import Any
@@ -9,16 +9,16 @@ from torch import nn
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.tensor_parallel import TensorParallelSAE
 
-__all__ = ["check_run", "split", "whole"]
+__all__ = ["check_run", "shard", "unshard"]
 
 
-def split(model: SAEModel, mesh: Any) -> TensorParallelSAE:
+def shard(model: SAEModel, mesh: Any) -> TensorParallelSAE:
     """Divide the latents of a model among the processes of a mesh (see `TensorParallelSAE`)."""
     return TensorParallelSAE(model.sae, float(model.input_scale), mesh)
 
 
 def check_run(trainer: Any) -> None:
-    """Raise ValueError where a run cannot be split: it analyses, or would write pickles."""
+    """Raise ValueError where a run cannot be divided: it analyses, or would write pickles."""
     if trainer.testing or trainer.predicting:
         raise ValueError(
             "only `fit` and `validate` divide an SAE between devices; run the analyses on one, "
@@ -32,10 +32,10 @@ def check_run(trainer: Any) -> None:
 
 
 @torch.no_grad()
-def whole(model: SAEModel) -> SAEModel | None:
-    """Return a split SAE as one model on the CPU of the first process, None on the others.
+def unshard(model: SAEModel) -> SAEModel | None:
+    """Return a sharded SAE as one model on the CPU of the first process, None on the others.
 
-    Collective; a device holds one whole parameter at a time. A model that is not split is returned
+    Collective; a device holds one whole parameter at a time. A model that is not sharded comes back
     as it is, on every process.
     """
     if not isinstance(model, TensorParallelSAE):

@@ -36,13 +36,13 @@ from saerepgeo.sae.sparse.topk import dense_topk
 from saerepgeo.sae.sparsity import ForwardOutput
 from saerepgeo.types import Float, SparseLatents
 
-__all__ = ["SplitLatents", "TensorParallelSAE"]
+__all__ = ["ShardedLatents", "TensorParallelSAE"]
 
 LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 """Which dimension of a parameter counts latents; b_dec has none and is held by all."""
 
 
-class SplitLatents(SparseLatents):
+class ShardedLatents(SparseLatents):
     """Latents of this process's points that remember which of all points' it holds itself."""
 
     kept: ActiveLatents
@@ -72,7 +72,7 @@ class TensorParallelSAE(SAEModel):
         self.n_own = self.d_sae // self.n_processes
         self.first = self.rank * self.n_own
         # Lightning takes the optimizer's order (weights, then biases) for the module's: in this
-        # order a checkpoint of one process is resumed split, and the other way round
+        # order a checkpoint of one process is resumed sharded, and the other way round
         is_bias = {name: name.startswith("b_") for name, _ in self.sae.named_parameters()}
         for name in sorted(is_bias, key=is_bias.__getitem__):
             parameter = getattr(self.sae, name)
@@ -107,8 +107,8 @@ class TensorParallelSAE(SAEModel):
         parameter = getattr(self.sae, name).to_local()
         return mean_gradient(parameter, self.group, is_shared=name not in LATENT_DIMENSION)
 
-    def _encode(self, seen: Tensor) -> tuple[SparseLatents, None]:
-        n, points = len(seen), self._all_points(seen)
+    def _encode(self, sae_in: Tensor) -> tuple[SparseLatents, None]:
+        n, points = len(sae_in), self._all_points(sae_in)
         sae, decoder = self.sae, self._own("W_dec")
         offer: dict[str, Tensor] = {}
 
@@ -136,14 +136,14 @@ class TensorParallelSAE(SAEModel):
         is_kept, chosen = offer["is_kept"], offer["chosen"]
         slots = pre.new_zeros(is_kept.shape).masked_scatter(is_kept, kept.values)
         values = self._to_owner(slots).gather(1, chosen)[:n]
-        latents = SplitLatents(values, offer["names"].gather(1, chosen)[:n].long(), self.d_sae)
+        latents = ShardedLatents(values, offer["names"].gather(1, chosen)[:n].long(), self.d_sae)
         latents.kept = kept
         return latents, None
 
     def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
         if not isinstance(latents, SparseLatents):
             raise ValueError(
-                "`latents` of a split SAE must be `SparseLatents`, got a dense tensor: it would "
+                "`latents` of a sharded SAE must be `SparseLatents`, got a dense tensor: it would "
                 "be gathered whole on every device; export the SAE and decode on one device"
             )
         values, _, pairs = self._kept(latents)
@@ -157,7 +157,7 @@ class TensorParallelSAE(SAEModel):
 
     def _kept(self, latents: SparseLatents) -> ActiveLatents:
         """Return those of all processes' active latents that this process holds."""
-        if isinstance(latents, SplitLatents) and hasattr(latents, "kept"):
+        if isinstance(latents, ShardedLatents) and hasattr(latents, "kept"):
             return latents.kept
         values = self._all_points(latents.values)
         indices = self._all_points(latents.indices.int()).long() - self.first
@@ -165,17 +165,17 @@ class TensorParallelSAE(SAEModel):
         own = values[is_kept]
         return ActiveLatents(own, own, _pairs(indices, is_kept, self.n_own))
 
-    def _own_terms(self, run: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
-        return {"auxiliary_reconstruction_loss": scale * self._dead_latents_term(run)}
+    def _own_terms(self, output: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
+        return {"auxiliary_reconstruction_loss": scale * self._dead_latents_term(output)}
 
-    def _dead_latents_term(self, run: ForwardOutput) -> Tensor:
+    def _dead_latents_term(self, output: ForwardOutput) -> Tensor:
         """As `sparsity._dead_latents_term`: every process sums over its own dead latents."""
-        n_dead = 0 if run.dead_mask is None else int(run.dead_mask.sum())
-        if run.dead_mask is None or n_dead == 0:
-            return run.recons.new_zeros(())
-        k_aux, cfg = run.residuals.shape[1] // 2, self.sae.cfg
-        dead = run.dead_mask[self.first : self.first + self.n_own].nonzero().squeeze(1)
-        points, decoder = self._all_points(run.seen), self._own("W_dec")[dead]
+        n_dead = 0 if output.dead_mask is None else int(output.dead_mask.sum())
+        if output.dead_mask is None or n_dead == 0:
+            return output.recons.new_zeros(())
+        k_aux, cfg = output.residuals.shape[1] // 2, self.sae.cfg
+        dead = output.dead_mask[self.first : self.first + self.n_own].nonzero().squeeze(1)
+        points, decoder = self._all_points(output.sae_in), self._own("W_dec")[dead]
         hidden = (points - self._own("b_dec") * cfg.apply_b_dec_to_input) @ self._own("W_enc")[
             :, dead
         ]
@@ -185,9 +185,9 @@ class TensorParallelSAE(SAEModel):
             decoder, hidden = decoder / norms[:, None], hidden * norms
         if k_aux < n_dead:
             hidden = hidden * (hidden >= self._kth_largest(hidden.detach(), k_aux))
-        predicted = scatter_sums(hidden @ decoder, self.group)[: len(run.residuals)]
-        left_over = (run.residuals - run.recons).detach()
-        error = predicted * run.normalization.scale - left_over
+        predicted = scatter_sums(hidden @ decoder, self.group)[: len(output.residuals)]
+        left_over = (output.residuals - output.recons).detach()
+        error = predicted * output.normalization.scale - left_over
         share = min(n_dead / k_aux, 1.0)
         return cast(Tensor, cfg.aux_loss_coefficient * share * error.pow(2).sum(dim=1).mean())
 

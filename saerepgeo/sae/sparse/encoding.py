@@ -34,7 +34,7 @@ def max_share(weight: Tensor) -> float:
     return MAX_SHARE["autocast" if torch.is_autocast_enabled(device) else "float32"]
 
 
-def encode_sparse(sae: Any, seen: Tensor, is_training: bool) -> PairedLatents | None:
+def encode_sparse(sae: Any, sae_in: Tensor, is_training: bool) -> PairedLatents | None:
     """Return the active latents of normalized points, or None where the dense route is faster.
 
     TopK always has them; BatchTopK, JumpReLU and ReLU where at most `max_share` are active. Other
@@ -43,43 +43,43 @@ def encode_sparse(sae: Any, seen: Tensor, is_training: bool) -> PairedLatents | 
     architecture = sae.cfg.architecture()
     gain = sae.W_dec.norm(dim=-1) if _rescales_by_norm(sae) else None
     if architecture == "topk":
-        return encode_topk(seen, sae.W_enc, sae.b_enc, sae.cfg.k, _input_bias(sae), gain)
+        return encode_topk(sae_in, sae.W_enc, sae.b_enc, sae.cfg.k, _input_bias(sae), gain)
     if architecture == "jumprelu":
-        return _jumprelu(sae, seen)
+        return _jumprelu(sae, sae_in)
     if architecture == "standard":
-        return _above(sae, seen, torch.zeros((), device=seen.device), None)
+        return _above(sae, sae_in, torch.zeros((), device=sae_in.device), None)
     if architecture in ("batchtopk", "matryoshka_batchtopk"):
         if not is_training and sae.topk_threshold > 0:
-            return _above(sae, seen, sae.topk_threshold, gain)
+            return _above(sae, sae_in, sae.topk_threshold, gain)
         if architecture == "batchtopk":
-            return _batch_topk(sae, seen, gain)
+            return _batch_topk(sae, sae_in, gain)
     return None
 
 
-def _above(sae: Any, seen: Tensor, low: Tensor, gain: Tensor | None) -> PairedLatents | None:
+def _above(sae: Any, sae_in: Tensor, low: Tensor, gain: Tensor | None) -> PairedLatents | None:
     def select(*scored: Tensor) -> tuple[Tensor, Pairs] | None:
         centered, weight, bias = scored
         return select_above(centered, weight, bias, low, max_share(weight))
 
-    found = _preactivations(sae, seen, gain, select)
+    found = _preactivations(sae, sae_in, gain, select)
     if found is None:
         return None
     pre, pairs = found
     return padded(ActiveLatents(pre * (pre > low), pre, pairs))
 
 
-def _batch_topk(sae: Any, seen: Tensor, gain: Tensor | None) -> PairedLatents | None:
-    n_kept = int(sae.cfg.k * len(seen))
+def _batch_topk(sae: Any, sae_in: Tensor, gain: Tensor | None) -> PairedLatents | None:
+    n_kept = int(sae.cfg.k * len(sae_in))
 
     def select(*scored: Tensor) -> tuple[Tensor, Pairs] | None:
         centered, weight, bias = scored
         return select_batch_topk(centered, weight, bias, n_kept, max_share(weight))
 
-    found = _preactivations(sae, seen, gain, select)
+    found = _preactivations(sae, sae_in, gain, select)
     return None if found is None else padded(ActiveLatents(found[0], *found))
 
 
-def _jumprelu(sae: Any, seen: Tensor) -> PairedLatents | None:
+def _jumprelu(sae: Any, sae_in: Tensor) -> PairedLatents | None:
     """z = pre·[pre > θ]; where gradients are wanted the window around θ is kept as well.
 
     The straight-through estimators live within half a bandwidth of the threshold. They are
@@ -94,7 +94,7 @@ def _jumprelu(sae: Any, seen: Tensor) -> PairedLatents | None:
         centered, weight, bias = scored
         return select_above(centered, weight, bias, low, max_share(weight))
 
-    found = _preactivations(sae, seen, None, select)
+    found = _preactivations(sae, sae_in, None, select)
     if found is None:
         return None
     pre, pairs = found
@@ -104,8 +104,8 @@ def _jumprelu(sae: Any, seen: Tensor) -> PairedLatents | None:
     return padded(ActiveLatents(cast(Tensor, row)[0], pre, pairs))
 
 
-def _preactivations(sae: Any, seen: Tensor, gain: Tensor | None, select: Select) -> Any:
-    return preactivations(seen, sae.W_enc, sae.b_enc, _input_bias(sae), gain, select)
+def _preactivations(sae: Any, sae_in: Tensor, gain: Tensor | None, select: Select) -> Any:
+    return preactivations(sae_in, sae.W_enc, sae.b_enc, _input_bias(sae), gain, select)
 
 
 def _input_bias(sae: Any) -> Tensor | None:

@@ -15,7 +15,7 @@ __all__ = ["jumprelu_terms", "standard_terms"]
 def jumprelu_terms(
     sae: Any,
     active: ActiveLatents,
-    seen: Float[Tensor, "point d_model"],
+    sae_in: Float[Tensor, "point d_model"],
     l0_coefficient: float,
     dead_mask: Bool[Tensor, "d_sae"] | None,
 ) -> dict[str, Tensor]:
@@ -45,16 +45,16 @@ def jumprelu_terms(
         else:
             terms = {"l0_loss": l0_coefficient * is_active.sum() / n_points}
     if cfg.pre_act_loss_coefficient is not None:
-        terms["pre_act_loss"] = _pre_act_loss(sae, seen, dead_mask)
+        terms["pre_act_loss"] = _pre_act_loss(sae, sae_in, dead_mask)
     return terms
 
 
-def _pre_act_loss(sae: Any, seen: Tensor, dead_mask: Tensor | None) -> Tensor:
+def _pre_act_loss(sae: Any, sae_in: Tensor, dead_mask: Tensor | None) -> Tensor:
     """c · mean_p Σ_{dead j} relu(θ_j − pre)·‖W_dec,j‖, from the dead latents' columns alone."""
     dead = torch.empty(0) if dead_mask is None else dead_mask.nonzero().squeeze(1)
     if dead.numel() == 0:
-        return seen.new_zeros(())
-    hidden = (seen - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc[:, dead]
+        return sae_in.new_zeros(())
+    hidden = (sae_in - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc[:, dead]
     missing = (sae.threshold[dead] - (hidden + sae.b_enc[dead])).relu()
     per_point = (missing * sae.W_dec[dead].norm(dim=1)).sum(dim=-1)
     loss: Tensor = sae.cfg.pre_act_loss_coefficient * per_point.mean()

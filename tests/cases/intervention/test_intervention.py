@@ -115,15 +115,15 @@ def test_the_control_goes_as_far_in_another_direction(points):
     assert float(cosines.mean()) < 0.8
 
 
-def test_the_gauge_changes_nothing(sae, points, concept):
+def test_the_decoder_norms_change_nothing(sae, points, concept):
     """Latents scaled up and decoder rows down give the same displacements and errors."""
     scaled = new_sae(d_in=32, d_sae=96, k=8, seed=1).eval().requires_grad_(False)
     scaled.load_state_dict(sae.state_dict())
-    gauge = 2.0
+    factor = 2.0
     with torch.no_grad():
-        scaled.sae.W_enc.mul_(gauge)
-        scaled.sae.b_enc.mul_(gauge)
-        scaled.sae.W_dec.div_(gauge)
+        scaled.sae.W_enc.mul_(factor)
+        scaled.sae.b_enc.mul_(factor)
+        scaled.sae.W_dec.div_(factor)
     other = item_points(scaled, concept)
     torch.testing.assert_close(other.effective.to_dense(), points.effective.to_dense())
     a, b = (displace(p, "d_GW", 1.2, n_steps=10) for p in (points, other))

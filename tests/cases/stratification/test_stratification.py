@@ -15,6 +15,7 @@ from saerepgeo.geometry.rank import multilinear_rank
 from saerepgeo.report.files import read_rows
 from saerepgeo.sae.io.load import new_sae
 from saerepgeo.sae.sae_source import SAESource
+from saerepgeo.types import to_dense
 from tests.planted import planted_concept, run_test, save_isometric_sae
 
 
@@ -70,7 +71,7 @@ def test_the_random_dictionary_has_the_sparsity_but_other_directions(architectur
     everywhere = torch.ones(1, len(residuals), dtype=torch.bool)
     random = random_model(model, residuals[None], everywhere, generator)
     assert random.normalization == "layer_norm"
-    dense = [m.effective_latents(m.encode(residuals).latents) for m in (model, random)]
+    dense = [to_dense(m.effective_latents(m.encode(residuals).latents)) for m in (model, random)]
     l0 = [float((x != 0).sum(1).float().mean()) for x in dense]
     assert l0[1] == pytest.approx(l0[0], abs=1.0)
     rows = model.sae.W_dec.detach(), random.sae.W_dec

@@ -11,13 +11,9 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from saerepgeo.sae.io.load import load_sae
-from saerepgeo.types import SparseLatents
+from saerepgeo.types import to_dense
 
 D_IN, D_SAE, K = 12, 40, 5
-
-
-def dense(latents: Tensor | SparseLatents) -> Tensor:
-    return latents.to_dense() if isinstance(latents, SparseLatents) else latents
 
 
 def draw(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
@@ -133,7 +129,7 @@ def test_dictionary_learning_equals_its_own_formula(
     model = load_sae(path=tmp_path / "sae").eval()
 
     found, normalization = model.encode(residuals)
-    assert_close(dense(found), latents, rtol=0.0, atol=1e-6 * float(latents.max()))
+    assert_close(to_dense(found), latents, rtol=0.0, atol=1e-6 * float(latents.max()))
     expected = {"rtol": 0.0, "atol": 1e-6 * float(recons.abs().max())}
     assert_close(model.decode(found, normalization), recons, **expected)
     assert model.metadata["hook_name"] == "blocks.3.hook_resid_post"
@@ -182,7 +178,7 @@ def test_sparsify_equals_its_own_formula(tmp_path: Path, residuals: Tensor) -> N
 
     found = model.encode(residuals).latents
     recons = latents @ w["W_dec"] + w["b_dec"]
-    assert_close(dense(found), latents, rtol=0.0, atol=1e-6 * float(latents.max()))
+    assert_close(to_dense(found), latents, rtol=0.0, atol=1e-6 * float(latents.max()))
     assert_close(model.decode(found), recons, rtol=0.0, atol=1e-6 * float(recons.abs().max()))
     assert model.metadata["hook_name"] == "blocks.4.hook_resid_post"
     assert model.metadata["model_name"] == "pythia-160m"

@@ -15,7 +15,7 @@ from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import load_sae
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.types import SparseLatents
+from saerepgeo.types import to_dense
 
 METADATA = {
     "model_name": "gpt2-small",
@@ -25,10 +25,6 @@ METADATA = {
     "exclude_special_tokens": True,
     "training": {"tokens": 1000, "regularizer": "aedp"},
 }
-
-
-def dense(latents: Tensor | SparseLatents) -> Tensor:
-    return latents.to_dense() if isinstance(latents, SparseLatents) else latents
 
 
 def assert_same_state(found: SAEModel, expected: SAEModel) -> None:
@@ -72,7 +68,7 @@ def test_saelens_reads_both_forms(
     trainable = sae_lens().TrainingSAE.load_from_disk(folder / "training")
 
     is_tied = architecture == "matching_pursuit"  # a constant can only go into its latents
-    expected = dense(latents) / scale if is_tied else dense(latents)
+    expected = to_dense(latents) / scale if is_tied else to_dense(latents)
     assert_close(portable.encode(residuals), expected, rtol=1e-5, atol=1e-5)
     recons = portable.decode(portable.encode(residuals))
     assert_close(recons, model.decode(latents, normalization), rtol=1e-4, atol=1e-4)
@@ -97,7 +93,7 @@ def test_inference_form_alone_loads_as_trainable(
     loaded = load_sae(path=folder).eval()
 
     found, expected = loaded.encode(residuals).latents, model.encode(residuals).latents
-    assert_close(dense(found), dense(expected), rtol=1e-5, atol=1e-5)
+    assert_close(to_dense(found), to_dense(expected), rtol=1e-5, atol=1e-5)
     assert loaded.train()(residuals, step=100).recons.isfinite().all()
     if "batchtopk" in architecture:
         assert loaded.architecture == "jumprelu"
@@ -155,7 +151,8 @@ def test_absent_rescaling_means_none(tmp_path: Path, residuals: Tensor) -> None:
     loaded = load_sae(path=folder)
 
     assert not loaded.sae.cfg.rescale_acts_by_decoder_norm
-    assert_close(dense(loaded.encode(residuals).latents), dense(model.encode(residuals).latents))
+    found, expected = (to_dense(m.encode(residuals).latents) for m in (loaded, model))
+    assert_close(found, expected)
 
 
 def test_saelens_own_files_load(
@@ -168,7 +165,7 @@ def test_saelens_own_files_load(
 
     expected = lens.encode(residuals)
     latents, normalization = model.encode(residuals)
-    assert_close(dense(latents), expected, rtol=1e-5, atol=1e-5)
+    assert_close(to_dense(latents), expected, rtol=1e-5, atol=1e-5)
     assert_close(model.decode(latents, normalization), lens.decode(expected), rtol=1e-4, atol=1e-4)
 
 

@@ -85,7 +85,7 @@ def test_split_moves_points_and_no_weights(traffic: Traffic, batch_size: int) ->
     found = traffic[f"split {batch_size} 96"]
     expected = point_payload(batch_size, D_MODEL, K)
     assert found["all_to_all"] == expected["all_to_all"]
-    decoder_norms = 4 * 96 // 2  # for the gauge; of a gathered tensor each process's part counts
+    decoder_norms = 4 * 96 // 2  # of a gathered tensor each process's part counts
     assert found["all_gather"] == expected["all_gather"] // 2 + decoder_norms
     # gloo makes a reduce-scatter out of an all-reduce
     bias_gradients = 2 * D_MODEL * 4

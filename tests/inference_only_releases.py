@@ -8,14 +8,14 @@ from safetensors.torch import save_file
 
 TEMPORAL = "canrager/temporalSAEs"
 TRANSCODER = "mwhanna/qwen3-4b-transcoders"
-FIXED_RELEASES = {
+INFERENCE_ONLY_RELEASES = {
     "temporal": ("temporal-sae-gemma-2-2b", "blocks.12.hook_resid_post"),
     "transcoder": ("mwhanna-qwen3-4b-transcoders", "layer_3"),
 }
 """By architecture: release and id in SAELens' registry."""
 
 
-def write_fixed_releases(root: Path, d_in: int, d_sae: int) -> dict[str, Path]:
+def write_inference_only_releases(root: Path, d_in: int, d_sae: int) -> dict[str, Path]:
     """Write both repositories; return each one's folder by its name."""
     folders = {TEMPORAL: root / TEMPORAL, TRANSCODER: root / TRANSCODER}
     write_temporal(folders[TEMPORAL], d_in, d_sae)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from split_process import CASES, dense, gradients_of, loss_of, make, points_of
+from tensor_parallel_process import CASES, dense, gradients_of, loss_of, make, points_of
 from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.io.build import new_sae
-from saerepgeo.sae.parallel.sharding import check_run, split, whole
+from saerepgeo.sae.parallel.sharding import check_run, shard, unshard
 
 WORLD = 2
 Found = list[dict[str, Tensor]]
@@ -27,7 +27,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("split")
     paths = [str(Path(__file__).parents[2]), str(Path(__file__).parents[3])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "split_process"]
+    command = [sys.executable, "-m", "tensor_parallel_process"]
     processes = [
         subprocess.Popen(
             [*command, str(rank), str(WORLD), str(folder)],
@@ -101,9 +101,9 @@ def mesh_of(data_parallel: int, tensor_parallel: int) -> Any:
         ({"k": 2}, mesh_of(1, 3), "must divide d_sae = 16, got 3"),
     ],
 )
-def test_what_cannot_be_split_is_refused(sae: Any, mesh: Any, message: str) -> None:
+def test_what_cannot_be_sharded_is_refused(sae: Any, mesh: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        split(new_sae(d_in=4, d_sae=16, **sae), mesh)
+        shard(new_sae(d_in=4, d_sae=16, **sae), mesh)
 
 
 def run_of(**settings: Any) -> Any:
@@ -122,7 +122,7 @@ def test_checkpoints_with_a_pickled_index_and_analyses_are_refused() -> None:
         check_run(run_of(save_distributed_checkpoint=False, is_testing=True))
 
 
-def test_a_model_that_is_not_split_is_whole() -> None:
+def test_a_model_that_is_not_sharded_is_whole() -> None:
     model = new_sae("topk", d_in=4, d_sae=16, k=2)
-    assert whole(model) is model
+    assert unshard(model) is model
     assert torch.is_grad_enabled()

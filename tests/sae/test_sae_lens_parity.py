@@ -10,13 +10,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.types import SparseLatents
+from saerepgeo.types import to_dense
 
 MODES = ("none", "constant_norm_rescale", "layer_norm")
-
-
-def dense(latents: Tensor | SparseLatents) -> Tensor:
-    return latents.to_dense() if isinstance(latents, SparseLatents) else latents
 
 
 def assert_equal_to_1e6(found: Tensor, expected: Tensor) -> None:
@@ -48,7 +44,7 @@ def test_encode_and_decode_equal_saelens(
     latents, normalization = model.encode(residuals)
     expected = lens.encode(residuals)
 
-    assert_equal_to_1e6(dense(latents), expected)
+    assert_equal_to_1e6(to_dense(latents), expected)
     assert_equal_to_1e6(model.decode(latents, normalization), lens.decode(expected))
 
 

@@ -1,6 +1,7 @@
-"""One process of a split SAE: `python -m split_process RANK WORLD FOLDER`; rank 0 saves what came.
+"""One process of a sharded SAE: `python -m tensor_parallel_process RANK WORLD FOLDER`.
 
-Each case runs forward and backward on points of its own, and the test does the same in one process.
+Rank 0 saves what came. Each case runs forward and backward on points of its own, and the test
+does the same in one process.
 """
 
 import sys
@@ -67,9 +68,9 @@ def loss_of(model: SAEModel, points: Tensor, case: dict[str, Any]) -> tuple[Tens
         latents, normalization = model.encode(points)
         plain = SparseLatents(latents.values, latents.indices, D_SAE)  # as if made by the caller
         out = out._replace(recons=model.decode(plain, normalization))
-    gauge = model.in_gauge(out.latents)
-    weights = torch.linspace(1, 2, D_SAE, dtype=torch.float64)[gauge.indices]
-    loss = (out.recons - points).square().sum() + (gauge.values * weights).square().sum()
+    effective = model.effective_latents(out.latents)
+    weights = torch.linspace(1, 2, D_SAE, dtype=torch.float64)[effective.indices]
+    loss = (out.recons - points).square().sum() + (effective.values * weights).square().sum()
     return loss + sum(out.losses.values(), loss.new_zeros(())), out
 
 
@@ -87,10 +88,10 @@ def dense(latents: SparseLatents) -> Tensor:
 
 def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
     """Return loss, outputs of rank 0, gradients, and the decoder after its constraint."""
-    from saerepgeo.sae.parallel.sharding import split, whole
+    from saerepgeo.sae.parallel.sharding import shard, unshard
 
     case = CASES[name]
-    model = split(make(case), mesh)
+    model = shard(make(case), mesh)
     for parameter in (model.sae.W_enc, model.sae.W_dec, model.sae.b_enc):
         held = parameter.to_local().untyped_storage().nbytes()  # no view of the whole
         assert held == parameter.numel() * parameter.itemsize // len(SIZES)
@@ -106,7 +107,7 @@ def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
     model.normalize_decoder_()
     with pytest.raises(ValueError, match="must be `SparseLatents`"):
         model._decode(torch.zeros(2, D_SAE))
-    exported = whole(model)
+    exported = unshard(model)
     assert (exported is None) == (rank != 0)
     if exported is not None:
         found["normalized"] = exported.sae.W_dec.detach()
