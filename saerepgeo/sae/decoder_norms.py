@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saerepgeo.sae.sparse.autograd import gather_scalars
+from saerepgeo.sae.sparse.pair_products import gather_scalars
 from saerepgeo.types import Bool, Float, Int, SparseLatents
 
 __all__ = ["DecoderNorms", "constant_norm"]

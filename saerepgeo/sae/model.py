@@ -14,8 +14,8 @@ from saerepgeo.sae.normalization import (
     normalize,
 )
 from saerepgeo.sae.sparse.active_pairs import as_active
-from saerepgeo.sae.sparse.autograd import decode_pairs, gather_scalars
 from saerepgeo.sae.sparse.encoding import encode_sparse
+from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
 from saerepgeo.sae.sparsity import ForwardOutput, sparsity_terms
 from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents
 

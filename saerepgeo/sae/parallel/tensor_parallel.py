@@ -31,8 +31,8 @@ from saerepgeo.sae.parallel.collectives import (
     scatter_sums,
 )
 from saerepgeo.sae.sparse.active_pairs import ActiveLatents, Pairs
-from saerepgeo.sae.sparse.autograd import decode_pairs, gather_scalars, preactivations
-from saerepgeo.sae.sparse.topk import dense_topk
+from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars, preactivations
+from saerepgeo.sae.sparse.selection import dense_topk
 from saerepgeo.sae.sparsity import ForwardOutput
 from saerepgeo.types import Float, SparseLatents
 

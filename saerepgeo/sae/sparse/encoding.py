@@ -5,17 +5,18 @@ dense latents; the sparse one reads a row of weights for each pair. Which is fas
 many latents are active.
 """
 
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from saerepgeo.sae.sparse.active_pairs import ActiveLatents, PairedLatents, Pairs, padded
-from saerepgeo.sae.sparse.autograd import Select, gather_scalars, preactivations
-from saerepgeo.sae.sparse.selection import select_above, select_batch_topk
-from saerepgeo.sae.sparse.topk import encode_topk
+from saerepgeo.sae.sparse.pair_products import gather_scalars, preactivations
+from saerepgeo.sae.sparse.selection import dense_topk, select_above, select_batch_topk
+from saerepgeo.types import Float
 
-__all__ = ["encode_sparse", "max_share"]
+__all__ = ["encode_sparse", "encode_topk", "max_share"]
 
 MAX_SHARE = {"float32": 0.1, "autocast": 0.06, "cuda": 0.004}
 """Share of active latents up to which the sparse route is taken.
@@ -41,60 +42,53 @@ def encode_sparse(sae: Any, sae_in: Tensor, is_training: bool) -> PairedLatents 
     architectures have no sparse route.
     """
     architecture = sae.cfg.architecture()
-    gain = sae.W_dec.norm(dim=-1) if _rescales_by_norm(sae) else None
+    rescales = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
+    gain = sae.W_dec.norm(dim=-1) if rescales else None
+    input_bias = sae.b_dec if sae.cfg.apply_b_dec_to_input else None
     if architecture == "topk":
-        return encode_topk(sae_in, sae.W_enc, sae.b_enc, sae.cfg.k, _input_bias(sae), gain)
+        return encode_topk(sae_in, sae.W_enc, sae.b_enc, sae.cfg.k, input_bias, gain)
+
+    def above(low: Tensor, gain: Tensor | None = None) -> tuple[Tensor, Pairs] | None:
+        select = partial(select_above, low=low, max_share=max_share(sae.W_enc))
+        return preactivations(sae_in, sae.W_enc, sae.b_enc, input_bias, gain, select)
+
     if architecture == "jumprelu":
-        return _jumprelu(sae, sae_in)
+        return _jumprelu(sae, above(_lowest_read(sae)))
     if architecture == "standard":
-        return _above(sae, sae_in, torch.zeros((), device=sae_in.device), None)
+        low = torch.zeros((), device=sae_in.device)
+        return _cut(above(low), low)
     if architecture in ("batchtopk", "matryoshka_batchtopk"):
         if not is_training and sae.topk_threshold > 0:
-            return _above(sae, sae_in, sae.topk_threshold, gain)
+            return _cut(above(sae.topk_threshold, gain), sae.topk_threshold)
         if architecture == "batchtopk":
-            return _batch_topk(sae, sae_in, gain)
+            n_kept, limit = int(sae.cfg.k * len(sae_in)), max_share(sae.W_enc)
+            select = partial(select_batch_topk, n_kept=n_kept, max_share=limit)
+            found = preactivations(sae_in, sae.W_enc, sae.b_enc, input_bias, gain, select)
+            return None if found is None else padded(ActiveLatents(found[0], *found))
     return None
 
 
-def _above(sae: Any, sae_in: Tensor, low: Tensor, gain: Tensor | None) -> PairedLatents | None:
-    def select(*scored: Tensor) -> tuple[Tensor, Pairs] | None:
-        centered, weight, bias = scored
-        return select_above(centered, weight, bias, low, max_share(weight))
-
-    found = _preactivations(sae, sae_in, gain, select)
+def _cut(found: tuple[Tensor, Pairs] | None, low: Tensor) -> PairedLatents | None:
+    """z = pre·[pre > low]: a selection in lower precision may have let others pass."""
     if found is None:
         return None
     pre, pairs = found
     return padded(ActiveLatents(pre * (pre > low), pre, pairs))
 
 
-def _batch_topk(sae: Any, sae_in: Tensor, gain: Tensor | None) -> PairedLatents | None:
-    n_kept = int(sae.cfg.k * len(sae_in))
+def _lowest_read(sae: Any) -> Tensor:
+    """Return the pre-activations from which a JumpReLU reads: where gradients are wanted, lower.
 
-    def select(*scored: Tensor) -> tuple[Tensor, Pairs] | None:
-        centered, weight, bias = scored
-        return select_batch_topk(centered, weight, bias, n_kept, max_share(weight))
-
-    found = _preactivations(sae, sae_in, gain, select)
-    return None if found is None else padded(ActiveLatents(found[0], *found))
-
-
-def _jumprelu(sae: Any, sae_in: Tensor) -> PairedLatents | None:
-    """z = pre·[pre > θ]; where gradients are wanted the window around θ is kept as well.
-
-    The straight-through estimators live within half a bandwidth of the threshold. They are
-    SAELens' own functions, applied to the pairs.
+    The straight-through estimators live within half a bandwidth of the threshold.
     """
+    reach = sae.bandwidth / 2 if torch.is_grad_enabled() else 0.0
+    return cast(Tensor, sae.threshold.detach() - reach)
+
+
+def _jumprelu(sae: Any, found: tuple[Tensor, Pairs] | None) -> PairedLatents | None:
+    """z = pre·[pre > θ] by SAELens' own function, applied to the pairs."""
     from sae_lens.saes.jumprelu_sae import JumpReLU
 
-    reach = sae.bandwidth / 2 if torch.is_grad_enabled() else 0.0
-    low = sae.threshold.detach() - reach
-
-    def select(*scored: Tensor) -> tuple[Tensor, Pairs] | None:
-        centered, weight, bias = scored
-        return select_above(centered, weight, bias, low, max_share(weight))
-
-    found = _preactivations(sae, sae_in, None, select)
     if found is None:
         return None
     pre, pairs = found
@@ -104,13 +98,37 @@ def _jumprelu(sae: Any, sae_in: Tensor) -> PairedLatents | None:
     return padded(ActiveLatents(cast(Tensor, row)[0], pre, pairs))
 
 
-def _preactivations(sae: Any, sae_in: Tensor, gain: Tensor | None, select: Select) -> Any:
-    return preactivations(sae_in, sae.W_enc, sae.b_enc, _input_bias(sae), gain, select)
+def encode_topk(
+    inputs: Float[Tensor, "point d_model"],
+    weight: Float[Tensor, "d_model d_sae"],
+    bias: Float[Tensor, "d_sae"],
+    k: int,
+    input_bias: Float[Tensor, "d_model"] | None = None,
+    gain: Float[Tensor, "d_sae"] | None = None,
+) -> PairedLatents:
+    """Return the k largest pre-activations of every point, negative ones set to zero.
 
+    z = relu(top-k(((x − b_in) W + b) · gain)); under autocast the product runs in the autocast
+    dtype and the values come back in the dtype of `weight`. `k = d_sae` keeps all.
 
-def _input_bias(sae: Any) -> Tensor | None:
-    return cast(Tensor, sae.b_dec) if sae.cfg.apply_b_dec_to_input else None
+    Raises ValueError where `k` is not within 1..d_sae.
 
+    Source: Gao et al. 2024 (arXiv 2406.04093), section 2.3.
 
-def _rescales_by_norm(sae: Any) -> bool:
-    return bool(getattr(sae.cfg, "rescale_acts_by_decoder_norm", False))
+    >>> weight = torch.eye(3)
+    >>> latents = encode_topk(torch.tensor([[1.0, 3.0, 2.0]]), weight, torch.zeros(3), k=2)
+    >>> latents.to_dense()
+    tensor([[0., 3., 2.]])
+    """
+    d_sae = weight.shape[1]
+    if not 1 <= k <= d_sae:
+        raise ValueError(f"`k` must lie within 1..d_sae = {d_sae}, got {k}")
+
+    def select(centered: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Pairs]:
+        scores, indices = dense_topk(centered, weight, bias, k)
+        return scores.reshape(-1), Pairs.of_rows(indices, d_sae)
+
+    found = preactivations(inputs, weight, bias, input_bias, gain, select)
+    assert found is not None  # TopK's selection never gives up
+    pre, pairs = found
+    return padded(ActiveLatents(pre.relu(), pre, pairs))

@@ -1,4 +1,7 @@
-"""Which (point, latent) pairs pass a threshold, found without keeping the dense pre-activations."""
+"""Which (point, latent) pairs are active: the largest scores, or those above a threshold.
+
+Found a few points at a time, so that the dense pre-activations are never kept.
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,14 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from saerepgeo.sae.sparse.active_pairs import Pairs
-from saerepgeo.types import Float
+from saerepgeo.types import Float, Int
 
-__all__ = ["score_chunks", "select_above", "select_batch_topk"]
+__all__ = ["dense_topk", "score_chunks", "select_above", "select_batch_topk", "select_topk"]
 
 _ROWS = 512  # points whose scores are held at once on the CPU, where they stay in cache
 _PROBED_ROWS = 128  # points from which the threshold of a batch is guessed
 _GUESSES = (1.3, 3.0, 1e9)  # how many times the pairs needed a guessed threshold aims at
 _SLACK = 8  # and how many more of the sample
+_GROUP = 8  # columns per group of the selection by row; a power of two
 
 
 def score_chunks(
@@ -37,6 +41,72 @@ def score_chunks(
         with torch.autocast(device, enabled=False):
             scores = functional.linear(rows, columns, bias)
         yield scores
+
+
+def select_topk(
+    scores: Float[Tensor, "point d_sae"], k: int
+) -> tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]:
+    """Return the k largest scores of every point and where they are, in no order.
+
+    On the CPU wide rows are first reduced to the maxima of groups of eight columns: at least k
+    scores reach the k-th largest maximum, and few more do; the slow selection sees those alone.
+    Exact; among equal scores either may be taken.
+
+    >>> values, indices = select_topk(torch.tensor([[1.0, 5.0, 3.0]]), 2)
+    >>> sorted(values[0].tolist()), sorted(indices[0].tolist())
+    ([3.0, 5.0], [1, 2])
+    """
+    d_sae = scores.shape[1]
+    if scores.device.type == "cpu" and d_sae % _GROUP == 0 and d_sae // _GROUP >= 4 * k:
+        found = _select_by_groups(scores, k)
+        if found is not None:
+            return found
+    values, indices = scores.topk(k, dim=1, sorted=False)
+    return values, indices
+
+
+def _select_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """Return the k largest of every row, or None where the maxima of groups tell too little."""
+    n_points, d_sae = scores.shape
+    # NumPy's partition and comparisons are vectorised, torch's are not. The bits of 16-bit floats
+    # are ordered as the floats are, except below zero.
+    keys = (scores.view(torch.int16) if scores.element_size() == 2 else scores).detach().numpy()
+    n_groups = d_sae // _GROUP
+    maxima = keys.reshape(n_points, _GROUP, n_groups).max(axis=1)
+    kth = n_groups - k
+    least = np.partition(maxima, kth, axis=1)[:, kth, None]
+    if not (least >= 0).all():  # too few positive scores, or not a number
+        return None
+    rows, groups = np.divmod(np.flatnonzero(~(maxima < least)), n_groups)
+    members = (rows * d_sae + groups)[:, None] + np.arange(0, d_sae, n_groups)
+    reaches = ~(keys.reshape(-1)[members] < least[rows])  # true of what is not a number
+    flat = members[reaches]
+    offsets = np.searchsorted(flat // d_sae, np.arange(n_points + 1))
+    width = int(np.diff(offsets).max(initial=k))
+    if width > 4 * k:  # many equal scores
+        return None
+    # k to `width` candidates a row; what is read past a row's end does not count
+    places = torch.from_numpy(np.minimum(offsets[:-1, None] + np.arange(width), len(flat) - 1))
+    candidates = torch.from_numpy(flat)[places] if len(flat) else places
+    kept = torch.from_numpy(np.arange(width) < np.diff(offsets)[:, None])
+    values = scores.reshape(-1)[candidates].where(kept, -torch.inf)
+    values, picked = values.topk(k, dim=1, sorted=False)
+    return values, candidates.gather(1, picked) % d_sae
+
+
+def dense_topk(
+    inputs: Float[Tensor, "point d_model"],
+    weight: Float[Tensor, "d_model d_sae"],
+    bias: Float[Tensor, "d_sae"],
+    k: int,
+) -> tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]:
+    """Return the k largest of inputs @ weight + bias, in the autocast dtype where there is one.
+
+    On the CPU a few points at a time, so that their scores are selected from while still in cache.
+    """
+    parts = [select_topk(scores, k) for scores in score_chunks(inputs, weight, bias)]
+    values, indices = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(indices)
 
 
 def select_above(

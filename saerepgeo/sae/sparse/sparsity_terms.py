@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.sae.sparse.active_pairs import ActiveLatents, padded
-from saerepgeo.sae.sparse.autograd import gather_scalars
+from saerepgeo.sae.sparse.pair_products import gather_scalars
 from saerepgeo.types import Bool, Float
 
 __all__ = ["jumprelu_terms", "standard_terms"]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from saerepgeo.sae.sparse import row_products as products
+from saerepgeo.sae.sparse import pair_products as products
 from saerepgeo.sae.sparse.active_pairs import Pairs
-from saerepgeo.sae.sparse.autograd import decode_pairs
-from saerepgeo.sae.sparse.topk import encode_topk, sparse_decode
+from saerepgeo.sae.sparse.encoding import encode_topk
+from saerepgeo.sae.sparse.pair_products import decode_pairs
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -63,7 +63,7 @@ def step_equals_float64_autograd(k: int, device: str, dtype: torch.dtype) -> Non
 
     on_device = points.to(device, dtype)
     found = encode_topk(on_device, ours["weight"], ours["bias"], k, ours["input_bias"])
-    recons = sparse_decode(found.values, found.indices, ours["decoder"])
+    recons = decode_pairs(found.active.values, found.active.pairs, ours["decoder"])
     (recons - on_device).square().sum(dim=1).mean().backward()
 
     scores = (points - plain["input_bias"]) @ plain["weight"] + plain["bias"]

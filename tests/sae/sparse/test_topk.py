@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.io.build import new_sae
-from saerepgeo.sae.sparse.topk import encode_topk, gather_scalars, select_topk, sparse_decode
+from saerepgeo.sae.sparse.active_pairs import as_active
+from saerepgeo.sae.sparse.encoding import encode_topk
+from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
+from saerepgeo.sae.sparse.selection import select_topk
 
 D_IN, D_SAE, K, N = 10, 48, 6, 21
 
@@ -48,10 +51,10 @@ def fused(t: dict[str, Tensor], k: int, has_gain: bool, has_input_bias: bool) ->
         t["input_bias"] if has_input_bias else None,
         t["gain"] if has_gain else None,
     )
-    values = latents.values
+    values, _, pairs = as_active(latents)
     if has_gain:
-        values = values * gather_scalars(t["gain"], latents.indices)
-    return sparse_decode(values, latents.indices, t["decoder"])
+        values = values * gather_scalars(t["gain"], pairs.columns)
+    return decode_pairs(values, pairs, t["decoder"])
 
 
 @pytest.mark.parametrize("has_gain", [False, True])
@@ -161,10 +164,11 @@ def test_all_negative_and_no_points() -> None:
     decoder = torch.ones(8, 4, requires_grad=True)
 
     latents = encode_topk(torch.randn(3, 4), weight, bias, 2)
-    sparse_decode(latents.values, latents.indices, decoder).sum().backward()
+    values, _, pairs = as_active(latents)
+    decode_pairs(values, pairs, decoder).sum().backward()
     empty = encode_topk(torch.zeros(0, 4), weight, bias, 2)
 
     assert torch.equal(latents.to_dense(), torch.zeros(3, 8))
     assert decoder.grad is not None
     assert torch.equal(decoder.grad, torch.zeros(8, 4))
-    assert sparse_decode(empty.values, empty.indices, decoder).shape == (0, 4)
+    assert decode_pairs(empty.active.values, empty.active.pairs, decoder).shape == (0, 4)

@@ -1,26 +1,114 @@
-"""Encoder and decoder of an SAE on (point, latent) pairs: only the encoder's forward is dense.
+"""Products of active pairs with dense rows, and the encoder and decoder made of them.
 
 A training step costs six products of size point × d_model × d_sae when written with dense tensors.
 Five of them touch the active latents alone. Here the pre-activations are computed densely, those
 that can matter are kept as pairs, and decoder, decoder gradient, encoder gradient and the gradient
 of the values read just those pairs.
+
+On CUDA the products run in Triton where it is installed. Elsewhere they are the two halves of
+torch's `embedding_bag`, a weighted sum of rows, which needs no compiler at run time. Sums over the
+points of a latent follow the order of the points and use no atomic adds: the same input gives the
+same bits.
 """
 
+import os
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from saerepgeo.sae.sparse.active_pairs import Pairs
-from saerepgeo.sae.sparse.row_products import dot_rows, scatter_outer, sum_by_latent, sum_rows
 from saerepgeo.types import Float, Int
 
-__all__ = ["Select", "decode_pairs", "gather_scalars", "preactivations"]
+__all__ = [
+    "Select",
+    "decode_pairs",
+    "dot_rows",
+    "gather_scalars",
+    "preactivations",
+    "scatter_outer",
+    "sum_by_latent",
+    "sum_rows",
+    "triton_kernels",
+]
 
 Select = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Pairs] | None"]
 """From centered points [point, d_model], weight [d_model, d_sae] and bias [d_sae] to the scores of
 the pairs that are kept, and the pairs; None where they are too many."""
+
+
+@cache
+def _load_kernels() -> ModuleType | None:
+    try:
+        from saerepgeo.sae.sparse import kernels
+    except ImportError:
+        return None
+    return kernels
+
+
+def triton_kernels(tensor: Tensor) -> ModuleType | None:
+    """Return the Triton kernels where they can run on `tensor`, else None.
+
+    They can on CUDA with Triton installed, and on the CPU under TRITON_INTERPRET=1, which is how
+    they are tested. Triton is not imported otherwise.
+    """
+    if not tensor.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return None
+    return _load_kernels()
+
+
+def sum_rows(
+    values: Float[Tensor, "pair"], pairs: Pairs, rows: Float[Tensor, "d_sae d_model"]
+) -> Float[Tensor, "point d_model"]:
+    """Return Σ_{(p, j)} values · rows[j] for every point p; zero for a point without pairs."""
+    return _bag_sum(values, pairs.columns, pairs.offsets, rows)
+
+
+def scatter_outer(
+    values: Float[Tensor, "pair"], pairs: Pairs, dense: Float[Tensor, "point d_model"]
+) -> Float[Tensor, "d_sae d_model"]:
+    """Return Σ_{(p, j)} values · dense[p] for every latent j; zero for a latent without pairs."""
+    order, points, offsets = pairs.by_latent
+    return _bag_sum(values.index_select(0, order), points, offsets, dense)
+
+
+def dot_rows(
+    dense: Float[Tensor, "point d_model"], pairs: Pairs, rows: Float[Tensor, "d_sae d_model"]
+) -> Float[Tensor, "pair"]:
+    """Return ⟨dense[p], rows[j]⟩ for every pair (p, j)."""
+    kernels = triton_kernels(dense)
+    if kernels is not None:
+        dots: Tensor = kernels.bag_dots(dense, pairs.columns, pairs.offsets, rows)
+        return dots
+    mode = 0  # a sum; the public `embedding_bag` gives this half in its backward pass alone
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        dense.contiguous(), rows, pairs.columns, pairs.offsets[:-1], pairs.points, mode
+    )
+
+
+def sum_by_latent(values: Float[Tensor, "pair"], pairs: Pairs) -> Float[Tensor, "d_sae"]:
+    """Return Σ_{(p, j)} values for every latent j."""
+    if not values.is_cuda:
+        return torch.bincount(pairs.columns, values, minlength=pairs.d_sae).to(values)
+    # bincount adds atomically on CUDA
+    order, _, offsets = pairs.by_latent
+    sorted_values = values.index_select(0, order)
+    return torch.segment_reduce(sorted_values, "sum", offsets=offsets.long())
+
+
+def _bag_sum(values: Tensor, columns: Tensor, offsets: Tensor, rows: Tensor) -> Tensor:
+    """Return Σ_{e in bag b} values[e] · rows[columns[e]] for every bag b."""
+    kernels = triton_kernels(rows)
+    if kernels is not None:
+        sums: Tensor = kernels.bag_sum(values, columns, offsets, rows)
+        return sums
+    return functional.embedding_bag(
+        columns, rows, offsets, per_sample_weights=values, mode="sum", include_last_offset=True
+    )
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:
