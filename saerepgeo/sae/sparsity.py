@@ -6,17 +6,19 @@ residuals, so that they stay comparable with the MSE under any input normalizati
 normalization they equal SAELens' (tested).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saerepgeo.sae.normalization import InputNormalization
-from saerepgeo.sae.sparse.active_pairs import ActiveLatents
-from saerepgeo.sae.sparse.sparsity_terms import jumprelu_terms, standard_terms
-from saerepgeo.types import Bool, Float
+from saerepgeo.sae.sparse.active_pairs import ActiveLatents, padded
+from saerepgeo.sae.sparse.pair_products import gather_scalars
+from saerepgeo.types import Bool, Float, Int
 
-__all__ = ["ForwardOutput", "coefficients", "sparsity_terms"]
+__all__ = ["ForwardOutput", "coefficients", "dead_latents_term", "decode_dead", "sparsity_terms"]
 
 
 class ForwardOutput(NamedTuple):
@@ -65,9 +67,9 @@ def sparsity_terms(sae: Any, output: ForwardOutput, step: int, scale: float) -> 
             sae_out=output.recons,
         )
     elif architecture == "jumprelu":
-        terms = jumprelu_terms(sae, output.active, output.sae_in, weights["l0"], output.dead_mask)
+        terms = _jumprelu_terms(sae, output.active, output.sae_in, weights["l0"], output.dead_mask)
     else:
-        terms = standard_terms(sae, output.active, weights["l1"])
+        terms = _standard_terms(sae, output.active, weights["l1"])
     if "pre_act_loss" in terms:  # its coefficient is no entry of `coefficients`
         terms["pre_act_loss"] = scale * terms["pre_act_loss"]
     return terms
@@ -85,32 +87,59 @@ def _step_input(output: ForwardOutput, weights: dict[str, float], step: int) -> 
     )
 
 
-def _dead_latents_term(sae: Any, output: ForwardOutput) -> Tensor:
+def dead_latents_term(
+    cfg: Any, output: ForwardOutput, predict: Callable[[Tensor, int], Tensor]
+) -> Tensor:
     """Let the strongest dead latents predict what the living ones left over.
 
-    α · min(n_dead/k_aux, 1) · mean_p ‖ê_p − (x_p − x̂_p)‖², k_aux = d_model/2.
+    α · min(n_dead/k_aux, 1) · mean_p ‖ê_p − (x_p − x̂_p)‖², k_aux = d_model/2. `predict` gives ê, in
+    the normalized space, from the mask of the dead latents and k_aux (see `decode_dead`).
     Source: Gao et al. 2024 (arXiv 2406.04093), appendix A.2. Zero without dead latents.
     """
-    dead = torch.empty(0) if output.dead_mask is None else output.dead_mask.nonzero().squeeze(1)
-    if dead.numel() == 0:
+    n_dead = 0 if output.dead_mask is None else int(output.dead_mask.sum())
+    if output.dead_mask is None or n_dead == 0:
         return output.recons.new_zeros(())
     k_aux = output.residuals.shape[1] // 2
-    share = min(dead.numel() / k_aux, 1.0)
-    decoder = sae.W_dec[dead]
-    # only the dead columns are computed: a full pre-activation would undo the fused route's gain
-    hidden = (output.sae_in - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc[:, dead]
-    hidden = hidden.to(decoder.dtype) + sae.b_enc[dead]
-    if sae.cfg.rescale_acts_by_decoder_norm:
-        decoder = decoder / decoder.norm(dim=1, keepdim=True)
-        hidden = hidden * sae.W_dec[dead].norm(dim=1)
-    if k_aux < dead.numel():
-        strength = hidden.abs() if sae.cfg.architecture() == "abstopk" else hidden
-        kept = strength.topk(k_aux, dim=1, sorted=False).indices
-        hidden = torch.zeros_like(hidden).scatter(1, kept, hidden.gather(1, kept))
     left_over = (output.residuals - output.recons).detach()
-    predicted = (hidden @ decoder) * output.normalization.scale
-    term = (predicted - left_over).pow(2).sum(dim=1).mean()
-    return sae.cfg.aux_loss_coefficient * share * term
+    error = predict(output.dead_mask, k_aux) * output.normalization.scale - left_over
+    share = min(n_dead / k_aux, 1.0)
+    term: Tensor = cfg.aux_loss_coefficient * share * error.pow(2).sum(dim=1).mean()
+    return term
+
+
+def decode_dead(
+    cfg: Any,
+    sae_in: Float[Tensor, "point d_model"],
+    dead: Int[Tensor, "dead"],
+    parameter: Callable[[str], Tensor],
+    keep: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "point d_model"]:
+    """Return what those pre-activations of the latents `dead` decode to that `keep` leaves.
+
+    Only the dead columns are computed: all of them would undo the gain of the sparse route.
+    """
+    decoder = parameter("W_dec")[dead]
+    centered = sae_in - parameter("b_dec") * cfg.apply_b_dec_to_input
+    hidden = (centered @ parameter("W_enc")[:, dead]).to(decoder.dtype) + parameter("b_enc")[dead]
+    if cfg.rescale_acts_by_decoder_norm:
+        norms = decoder.norm(dim=1)
+        decoder, hidden = decoder / norms[:, None], hidden * norms
+    return keep(hidden) @ decoder
+
+
+def _dead_latents_term(sae: Any, output: ForwardOutput) -> Tensor:
+    def predict(dead_mask: Tensor, k_aux: int) -> Tensor:
+        def keep(hidden: Tensor) -> Tensor:
+            if k_aux >= hidden.shape[1]:
+                return hidden
+            strength = hidden.abs() if sae.cfg.architecture() == "abstopk" else hidden
+            kept = strength.topk(k_aux, dim=1, sorted=False).indices
+            return torch.zeros_like(hidden).scatter(1, kept, hidden.gather(1, kept))
+
+        dead = dead_mask.nonzero().squeeze(1)
+        return decode_dead(sae.cfg, output.sae_in, dead, partial(getattr, sae), keep)
+
+    return dead_latents_term(sae.cfg, output, predict)
 
 
 def _gated_terms(sae: Any, output: ForwardOutput, l1: float, scale: float) -> dict[str, Tensor]:
@@ -146,3 +175,60 @@ def _matryoshka_terms(
         sae_out=output.recons,
     )
     return terms | {name: scale * term for name, term in own.items()}
+
+
+def _jumprelu_terms(
+    sae: Any,
+    active: ActiveLatents,
+    sae_in: Float[Tensor, "point d_model"],
+    l0_coefficient: float,
+    dead_mask: Bool[Tensor, "d_sae"] | None,
+) -> dict[str, Tensor]:
+    """Return the l0 term in the mode of the config, and the pre-activation term where it is on.
+
+    step: mean_p Σ_j H(pre − θ_j); quadratic: mean_p 2/L·(Σ_j H(pre − θ_j) − L)²; tanh:
+    mean_p Σ_j tanh(c·z·‖W_dec,j‖). H has SAELens' straight-through gradient, which is zero for all
+    pairs that are not in `active`.
+    """
+    from sae_lens.saes.jumprelu_sae import Step
+
+    cfg, pairs = sae.cfg, active.pairs
+    n_points = max(pairs.n_points, 1)
+    if cfg.jumprelu_sparsity_loss_mode == "tanh":
+        norms = gather_scalars(sae.W_dec.norm(dim=1), pairs.columns, pairs)
+        total = torch.tanh(cfg.jumprelu_tanh_scale * active.values * norms).sum()
+        terms = {"l0_loss": l0_coefficient * total / n_points}
+    else:
+        threshold = gather_scalars(sae.threshold, pairs.columns, pairs)
+        row = (active.pre[None], threshold, sae.bandwidth, cfg.jumprelu_ste_to_input)
+        is_active: Tensor = Step.apply(*row)[0]
+        if cfg.jumprelu_sparsity_loss_mode == "quadratic":
+            l0 = padded(ActiveLatents(is_active, is_active, pairs)).values.sum(dim=1)
+            terms = {
+                "l0_loss": l0_coefficient * (2 / cfg.target_l0 * (l0 - cfg.target_l0) ** 2).mean()
+            }
+        else:
+            terms = {"l0_loss": l0_coefficient * is_active.sum() / n_points}
+    if cfg.pre_act_loss_coefficient is not None:
+        terms["pre_act_loss"] = _pre_act_loss(sae, sae_in, dead_mask)
+    return terms
+
+
+def _pre_act_loss(sae: Any, sae_in: Tensor, dead_mask: Tensor | None) -> Tensor:
+    """c · mean_p Σ_{dead j} relu(θ_j − pre)·‖W_dec,j‖, from the dead latents' columns alone."""
+    dead = torch.empty(0) if dead_mask is None else dead_mask.nonzero().squeeze(1)
+    if dead.numel() == 0:
+        return sae_in.new_zeros(())
+    hidden = (sae_in - sae.b_dec * sae.cfg.apply_b_dec_to_input) @ sae.W_enc[:, dead]
+    missing = (sae.threshold[dead] - (hidden + sae.b_enc[dead])).relu()
+    per_point = (missing * sae.W_dec[dead].norm(dim=1)).sum(dim=-1)
+    loss: Tensor = sae.cfg.pre_act_loss_coefficient * per_point.mean()
+    return loss
+
+
+def _standard_terms(sae: Any, active: ActiveLatents, l1_coefficient: float) -> dict[str, Tensor]:
+    """Return mean_p ‖z_j·‖W_dec,j‖‖_p with the norm of the config (1 is the usual L1)."""
+    pairs = active.pairs
+    weighted = active.values * gather_scalars(sae.W_dec.norm(dim=1), pairs.columns, pairs)
+    rows = padded(ActiveLatents(weighted, weighted, pairs)).values
+    return {"l1_loss": (l1_coefficient * rows.norm(p=sae.cfg.lp_norm, dim=-1)).mean()}

@@ -6,6 +6,7 @@ function here is its exact adjoint for the sum of the losses; the mean is taken 
 by DistributedDataParallel or by `mean_gradient`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
 
 Group = Any
 """A `torch.distributed.ProcessGroup`; None means all processes."""
+Collective = Callable[[Tensor, Group], Tensor]
 
 
 def is_distributed() -> bool:
@@ -36,16 +38,35 @@ def is_distributed() -> bool:
     )
 
 
+class _Collective(torch.autograd.Function):
+    """Any collective whose backward pass is another, its adjoint."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tensor: Tensor, group: Group, collective: Collective, adjoint: Collective
+    ) -> Tensor:
+        ctx.group, ctx.adjoint = group, adjoint
+        return collective(tensor, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return ctx.adjoint(grads[0], ctx.group), None, None, None
+
+
+def _differentiable(
+    tensor: Tensor, group: Group, collective: Collective, adjoint: Collective
+) -> Tensor:
+    result: Tensor = _Collective.apply(tensor, group, collective, adjoint)
+    return result
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Return Σ over processes of `tensor`, differentiable; the tensor itself on one process.
 
     A loss made of the sum is computed on every process, so the backward pass sums as many equal
     gradients; the mean over processes takes the factor out again.
     """
-    if not is_distributed():
-        return tensor
-    reduced: Tensor = _AllReduceSum.apply(tensor)
-    return reduced
+    return _differentiable(tensor, None, _summed, _summed) if is_distributed() else tensor
 
 
 def gather_points(own: Float[Tensor, "own ..."], group: Group = None) -> Float[Tensor, "all ..."]:
@@ -53,14 +74,12 @@ def gather_points(own: Float[Tensor, "own ..."], group: Group = None) -> Float[T
 
     Every process must have equally many.
     """
-    gathered: Tensor = _GatherPoints.apply(own, group)
-    return gathered
+    return _differentiable(own, group, _gathered, _scattered)
 
 
 def scatter_sums(partial: Float[Tensor, "all ..."], group: Group = None) -> Tensor:
     """Return this process's rows of Σ over processes of `partial`: adjoint to `gather_points`."""
-    own: Tensor = _ScatterSums.apply(partial, group)
-    return own
+    return _differentiable(partial, group, _scattered, _gathered)
 
 
 def exchange(blocks: Tensor, group: Group = None) -> Tensor:
@@ -68,8 +87,7 @@ def exchange(blocks: Tensor, group: Group = None) -> Tensor:
 
     `blocks` is `[process, …]`. The exchange is its own adjoint.
     """
-    received: Tensor = _Exchange.apply(blocks, group)
-    return received
+    return _differentiable(blocks, group, _exchanged, _exchanged)
 
 
 def mean_gradient(tensor: Tensor, group: Group = None, is_shared: bool = False) -> Tensor:
@@ -78,8 +96,7 @@ def mean_gradient(tensor: Tensor, group: Group = None, is_shared: bool = False) 
     Of a tensor that each process holds a part of, the gradient is divided by the number of
     processes. A tensor that all hold (`is_shared`) has its gradients averaged over them.
     """
-    marked: Tensor = _MeanGradient.apply(tensor, group, is_shared)
-    return marked
+    return _differentiable(tensor, group, _same, _mean if is_shared else _divided)
 
 
 def largest(number: int, device: torch.device, group: Group = None) -> int:
@@ -89,65 +106,22 @@ def largest(number: int, device: torch.device, group: Group = None) -> int:
     return int(value)
 
 
-class _AllReduceSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].clone()
-        distributed.all_reduce(total)
-        return total
+def _same(tensor: Tensor, group: Group) -> Tensor:
+    return tensor.view_as(tensor)
 
 
-class _GatherPoints(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return _gathered(rows, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _scattered(grads[0], ctx.group), None
+def _summed(tensor: Tensor, group: Group) -> Tensor:
+    total = tensor.clone()
+    distributed.all_reduce(total, group=group)
+    return total
 
 
-class _ScatterSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, partial: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return _scattered(partial, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _gathered(grads[0], ctx.group), None
+def _divided(tensor: Tensor, group: Group) -> Tensor:
+    return tensor / distributed.get_world_size(group)
 
 
-class _Exchange(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, blocks: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return _exchanged(blocks, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return _exchanged(grads[0], ctx.group), None
-
-
-class _MeanGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: Group, is_shared: bool) -> Tensor:
-        ctx.group, ctx.is_shared = group, is_shared
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        mean = grads[0] / distributed.get_world_size(ctx.group)
-        if ctx.is_shared:
-            distributed.all_reduce(mean, group=ctx.group)
-        return mean, None, None
+def _mean(tensor: Tensor, group: Group) -> Tensor:
+    return _summed(_divided(tensor, group), group)
 
 
 def _gathered(rows: Tensor, group: Group) -> Tensor:

@@ -17,7 +17,7 @@ Parameters are DTensors on the "tensor_parallel" dimension of the mesh that Ligh
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from saerepgeo.sae.parallel.collectives import (
 from saerepgeo.sae.sparse.active_pairs import ActiveLatents, Pairs
 from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars, preactivations
 from saerepgeo.sae.sparse.selection import dense_topk
-from saerepgeo.sae.sparsity import ForwardOutput
+from saerepgeo.sae.sparsity import ForwardOutput, dead_latents_term, decode_dead
 from saerepgeo.types import Float, SparseLatents
 
 __all__ = ["ShardedLatents", "TensorParallelSAE"]
@@ -166,30 +166,19 @@ class TensorParallelSAE(SAEModel):
         return ActiveLatents(own, own, _pairs(indices, is_kept, self.n_own))
 
     def _own_terms(self, output: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
-        return {"auxiliary_reconstruction_loss": scale * self._dead_latents_term(output)}
+        def predict(dead_mask: Tensor, k_aux: int) -> Tensor:
+            def keep(hidden: Tensor) -> Tensor:
+                if k_aux >= int(dead_mask.sum()):
+                    return hidden
+                return hidden * (hidden >= self._kth_largest(hidden.detach(), k_aux))
 
-    def _dead_latents_term(self, output: ForwardOutput) -> Tensor:
-        """As `sparsity._dead_latents_term`: every process sums over its own dead latents."""
-        n_dead = 0 if output.dead_mask is None else int(output.dead_mask.sum())
-        if output.dead_mask is None or n_dead == 0:
-            return output.recons.new_zeros(())
-        k_aux, cfg = output.residuals.shape[1] // 2, self.sae.cfg
-        dead = output.dead_mask[self.first : self.first + self.n_own].nonzero().squeeze(1)
-        points, decoder = self._all_points(output.sae_in), self._own("W_dec")[dead]
-        hidden = (points - self._own("b_dec") * cfg.apply_b_dec_to_input) @ self._own("W_enc")[
-            :, dead
-        ]
-        hidden = hidden.to(decoder.dtype) + self._own("b_enc")[dead]
-        if cfg.rescale_acts_by_decoder_norm:
-            norms = decoder.norm(dim=1)
-            decoder, hidden = decoder / norms[:, None], hidden * norms
-        if k_aux < n_dead:
-            hidden = hidden * (hidden >= self._kth_largest(hidden.detach(), k_aux))
-        predicted = scatter_sums(hidden @ decoder, self.group)[: len(output.residuals)]
-        left_over = (output.residuals - output.recons).detach()
-        error = predicted * output.normalization.scale - left_over
-        share = min(n_dead / k_aux, 1.0)
-        return cast(Tensor, cfg.aux_loss_coefficient * share * error.pow(2).sum(dim=1).mean())
+            dead = dead_mask[self.first : self.first + self.n_own].nonzero().squeeze(1)
+            points = self._all_points(output.sae_in)
+            partial = decode_dead(self.sae.cfg, points, dead, self._own, keep)
+            return scatter_sums(partial, self.group)[: len(output.residuals)]
+
+        term = dead_latents_term(self.sae.cfg, output, predict)
+        return {"auxiliary_reconstruction_loss": scale * term}
 
     def _kth_largest(self, scores: Tensor, k: int) -> Tensor:
         """Return, for each point `[all, 1]`, the k-th largest of the processes' scores."""
