@@ -27,13 +27,13 @@ from saerepgeo.geometry.dimension import (
     two_nn_within,
 )
 from saerepgeo.geometry.graphs import (
-    GeodesicEstimate,
     SpanningTree,
     average_geodesic_distance,
     betti_0,
     connection_radius,
     minimum_spanning_tree,
     mst_weight,
+    neighbor_graph_components,
     persistence_0,
 )
 from saerepgeo.geometry.nulls import PermutationTest, permutation_test, subsample_interval
@@ -74,7 +74,6 @@ __all__ = [
     "MODES",
     "ClassMoments",
     "Coupling",
-    "GeodesicEstimate",
     "Matching",
     "ModeSpectra",
     "Neighbors",
@@ -106,6 +105,7 @@ __all__ = [
     "mst_weight",
     "multilinear_rank",
     "nearest_neighbors",
+    "neighbor_graph_components",
     "numerical_rank",
     "pairwise_distances",
     "participation_ratio",

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
 from saerepgeo.types import Float, SparseLatents
 
-__all__ = ["as_float64", "check_finite"]
+__all__ = ["as_float64", "check_finite", "count_points"]
 
 
 def check_finite(x: Tensor, name: str = "points") -> None:
@@ -19,13 +20,29 @@ def check_finite(x: Tensor, name: str = "points") -> None:
         raise ValueError(f"`{name}` must be finite, got {n_bad} NaN or infinite entries: drop them")
 
 
-def as_float64(points: Tensor | SparseLatents, name: str = "points") -> Float[Tensor, "point dim"]:
+def as_float64(
+    points: Tensor | SparseLatents | Cloud, name: str = "points"
+) -> Float[Tensor, "point dim"]:
     """Return `points` as a dense float64 matrix on its own device; differentiable.
+
+    Takes what the cloud functions take: dense and torch sparse tensors, `SparseLatents`, and clouds
+    that know their coordinates, which come up to a shift of all points.
 
     Raises ValueError for integers, non-finite entries and anything that is not a matrix.
     """
+    if isinstance(points, Cloud):
+        if not isinstance(points, RowCloud):
+            raise ValueError(f"`{name}` must have coordinates, got distances only: pass the points")
+        return points.coordinates()
     x = points.to_dense() if isinstance(points, SparseLatents) else points
     if x.ndim != 2:
         raise ValueError(f"`{name}` must be a matrix [point, dim], got shape {tuple(x.shape)}")
     check_finite(x, name)
     return (x if x.layout == torch.strided else x.to_dense()).double()
+
+
+def count_points(points: Tensor | SparseLatents | Cloud) -> int:
+    """Return the number of points, whatever holds them."""
+    if isinstance(points, Cloud):
+        return points.n_points
+    return len(points.values if isinstance(points, SparseLatents) else points)

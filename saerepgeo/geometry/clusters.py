@@ -9,9 +9,12 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from saerepgeo.geometry.checks import as_float64
-from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
+from saerepgeo.geometry.clouds.cloud import Cloud
+from saerepgeo.geometry.clouds.conversion import as_cloud
 from saerepgeo.geometry.clouds.linkage import Linkage, single_linkage
+from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
+from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 __all__ = ["Matching", "cluster", "match_clusters"]
@@ -20,8 +23,6 @@ __all__ = ["Matching", "cluster", "match_clusters"]
 TREE_DIM = 10
 """Up to this dimension scikit-learn's trees save distances; beyond, they compute every one of them
 slowly (4608 dimensions: 11 s against 0.3 s for the matrix of 1165 points)."""
-MATRIX_POINTS = 4096
-"""Points whose distance matrix is held at once: 128 MiB."""
 TINY = 1e-300
 """Stands for a height of 0, which a sparse matrix cannot hold."""
 
@@ -51,9 +52,10 @@ def cluster(
     core is the distance to neighbor `min_samples` (None: `min_cluster_size`), the point included.
 
     All −1 for fewer than `min_cluster_size` (or `min_samples`) points and where all points are
-    equal: neither shows a cluster. Latents, sparse tensors and clouds stay what they are; there
-    scikit-learn reads the clusters off `single_linkage`: the same but for their numbers, and for
-    points that several equal heights join. Raises ValueError for sizes too
+    equal: neither shows a cluster. Dense points are scikit-learn's. Latents, sparse tensors, clouds
+    and many wide points stay what they are; there scikit-learn reads the clusters off
+    `single_linkage`: the same but for their numbers, and for points that several equal heights
+    join. Raises ValueError for sizes too
     small (2 and 1 are the least), and for integer or non-finite points.
 
     Source: Campello, Moulavi & Sander 2013, *Density-Based Clustering Based on Hierarchical
@@ -66,10 +68,14 @@ def cluster(
     if min_cluster_size < 2 or (min_samples is not None and min_samples < 1):
         sizes = f"{min_cluster_size} and {min_samples}"
         raise ValueError(f"`min_cluster_size` must be ≥ 2 and `min_samples` ≥ 1, got {sizes}")
-    if isinstance(points, Tensor) and points.layout == torch.strided:
-        return _cluster_dense(points, min_cluster_size, min_samples)
-    cloud = as_cloud(points)
     least = max(min_cluster_size, min_samples or 0)
+    if isinstance(points, Tensor) and points.layout == torch.strided:
+        x = as_float64(points).detach()
+        if len(x) < least or bool((x == x[:1]).all()):
+            return torch.full((len(x),), -1, device=x.device)
+        if x.shape[1] <= TREE_DIM or len(x) <= MATRIX_POINTS:
+            return _cluster_dense(x - x.mean(0), min_cluster_size, min_samples).to(x.device)
+    cloud = as_cloud(points)
     if cloud.n_points < least or cloud.size() == 0:
         return torch.full((cloud.n_points,), -1, device=cloud.device)
     # scikit-learn counts the point itself among its neighbors
@@ -116,30 +122,19 @@ def match_clusters(x: Int[Tensor, "point"], y: Int[Tensor, "point"]) -> Matching
     return Matching(torch.stack([names_x[i], names_y[j]], 1), overlaps, mass)
 
 
-def _cluster_dense(points: Tensor, min_cluster_size: int, min_samples: int | None) -> Tensor:
+def _cluster_dense(x: Tensor, min_cluster_size: int, min_samples: int | None) -> Tensor:
+    """Let scikit-learn do it all: where equal heights join points, its own order decides."""
     from sklearn.cluster import HDBSCAN  # half a second, which training need not wait for
 
-    x = as_float64(points).detach()
-    noise = torch.full((len(x),), -1, device=x.device)
-    if len(x) < max(min_cluster_size, min_samples or 0) or bool((x == x[:1]).all()):
-        return noise
-    # a shared offset costs the Gram distances their digits
-    centered = x - x.mean(0)
-    is_wide = x.shape[1] > TREE_DIM and len(x) <= MATRIX_POINTS
-    given = _distance_matrix(centered) if is_wide else centered
+    is_wide = x.shape[1] > TREE_DIM
     model = HDBSCAN(
         min_cluster_size=min_cluster_size,
         min_samples=min_samples,
         metric="precomputed" if is_wide else "euclidean",
         copy=True,
     )
-    return torch.from_numpy(model.fit_predict(given.cpu().numpy())).to(noise)
-
-
-def _distance_matrix(x: Float[Tensor, "point dim"]) -> Float[Tensor, "point point"]:
-    distances = torch.cdist(x, x)
-    distances = (distances + distances.T) / 2
-    return distances.fill_diagonal_(0.0)
+    given = gram_distances(x) if is_wide else x
+    return torch.from_numpy(model.fit_predict(given.cpu().numpy())).long()
 
 
 def _labels(tree: Linkage, min_cluster_size: int) -> Tensor:

@@ -14,7 +14,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from saerepgeo.geometry.checks import check_finite
-from saerepgeo.geometry.clouds.dense import Cloud, as_cloud
+from saerepgeo.geometry.clouds.cloud import Cloud
+from saerepgeo.geometry.clouds.conversion import as_cloud
 from saerepgeo.geometry.clouds.neighbors import distinct_points, nearest_neighbors
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 

@@ -217,7 +217,7 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
         return aedp._replace(reason=f"scale-free MSTW needs two or more centroids, got {n}")
     if not bool(aedp.value.detach() > 0):
         return Estimate.undefined("all centroids are equal", n_used=n)
-    return Estimate(mst_weight(centers) / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
+    return Estimate(mst_weight(centers).value / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
 
 
 def _class_counts(moments: ClassMoments) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Estimate, Float, Int
 
 __all__ = ["silhouette"]
@@ -56,7 +57,7 @@ def silhouette(
 
 
 def _silhouette_sum(rows: Tensor, own: Tensor, points: Tensor, members: Tensor) -> Tensor:
-    to_class = _distances(rows, points) @ members
+    to_class = gram_distances(rows, points) @ members
     sizes = members.sum(0)
     index = own[:, None]
     n_others = sizes[own] - 1
@@ -66,14 +67,3 @@ def _silhouette_sum(rows: Tensor, own: Tensor, points: Tensor, members: Tensor) 
     largest = torch.maximum(within, nearest)
     is_defined = (n_others > 0) & (largest > 0)
     return ((nearest - within) / torch.where(is_defined, largest, 1.0))[is_defined].sum()
-
-
-def _distances(rows: Tensor, points: Tensor) -> Tensor:
-    """Return distances by way of scalar products, coincident points at exactly 0 without gradient.
-
-    A square below the rounding of ‖x‖² + ‖y‖² − 2xy is no distance.
-    """
-    scale = rows.square().sum(1)[:, None] + points.square().sum(1)
-    squares = scale - 2 * rows @ points.T
-    is_apart = squares.detach() > 8 * torch.finfo(squares.dtype).eps * scale.detach()
-    return torch.where(is_apart, squares, 1.0).sqrt() * is_apart

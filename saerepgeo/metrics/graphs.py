@@ -3,7 +3,12 @@
 import math
 from typing import Any
 
-from saerepgeo.geometry.graphs import average_geodesic_distance, betti_0, mst_weight
+from saerepgeo.geometry.graphs import (
+    average_geodesic_distance,
+    betti_0,
+    mst_weight,
+    neighbor_graph_components,
+)
 from saerepgeo.metrics.reservoir import PointReservoir
 from saerepgeo.types import Estimate
 
@@ -28,9 +33,7 @@ class MinimumSpanningTreeWeight(PointReservoir):
 
     def estimate(self) -> Estimate:
         """Return the weight of the sample's tree with its counts."""
-        if not len(self.points):
-            return Estimate.undefined("no points")
-        return Estimate(mst_weight(self.points), len(self.points), self.n_left_out)
+        return mst_weight(self.points)._replace(n_dropped=self.n_left_out)
 
 
 class Betti0(PointReservoir):
@@ -61,26 +64,23 @@ class Betti0(PointReservoir):
 
     def estimate(self) -> Estimate:
         """Return the number of components of the sample with its counts."""
-        if not len(self.points):
-            return Estimate.undefined("no points")
-        components = betti_0(self.points, self.radius).double()
-        return Estimate(components, len(self.points), self.n_left_out)
+        return betti_0(self.points, self.radius)._replace(n_dropped=self.n_left_out)
 
 
 class AverageGeodesicDistance(PointReservoir):
-    """Mean shortest path over pairs of points on the graph of `k` nearest neighbors (AGD).
+    """Mean shortest path over pairs of points on the graph of nearest neighbors (AGD).
 
-    Of the sample (see `PointReservoir`); takes O(max_points² · k) time. Pairs that no path joins
-    are left out: after `compute`, the attribute `n_components` says into how many parts the graph
-    falls, and with more than one the figure is a mean within parts. Fewer than two points:
-    undefined.
+    Of the sample (see `PointReservoir`); takes O(max_points² · n_neighbors) time. Pairs that no
+    path joins are left out: after `compute`, the attribute `n_components` says into how many parts
+    the graph falls, and with more than one the figure is a mean within parts. Fewer than two
+    points: undefined.
 
     Args:
-        k: neighbors.
+        n_neighbors: of a point in the graph.
         max_points: size of the sample.
 
     >>> import torch
-    >>> metric = AverageGeodesicDistance(k=2)
+    >>> metric = AverageGeodesicDistance(n_neighbors=2)
     >>> metric.update(torch.arange(10.0)[:, None])
     >>> round(metric.compute().item(), 4)
     3.6667
@@ -89,14 +89,14 @@ class AverageGeodesicDistance(PointReservoir):
     plot_lower_bound = 0.0
     n_components: int = 0
 
-    def __init__(self, k: int = 10, max_points: int = 2_000, **kwargs: Any) -> None:
+    def __init__(self, n_neighbors: int = 10, max_points: int = 2_000, **kwargs: Any) -> None:
         super().__init__(max_points, **kwargs)
-        if k < 1:
-            raise ValueError(f"`k` must be at least 1, got {k}")
-        self.k = k
+        if n_neighbors < 1:
+            raise ValueError(f"`n_neighbors` must be at least 1, got {n_neighbors}")
+        self.n_neighbors = n_neighbors
 
     def estimate(self) -> Estimate:
         """Return the mean path length of the sample with its counts of points."""
-        figure = average_geodesic_distance(self.points, self.k)
-        self.n_components = figure.n_components
-        return Estimate(figure.value, len(self.points), self.n_left_out, figure.reason)
+        self.n_components = neighbor_graph_components(self.points, self.n_neighbors)
+        figure = average_geodesic_distance(self.points, self.n_neighbors)
+        return figure._replace(n_dropped=self.n_left_out)

@@ -21,7 +21,9 @@ from saerepgeo.geometry import (
     two_nn,
     two_nn_within,
 )
-from saerepgeo.geometry.clouds.dense import DenseCloud, SparseCloud, as_cloud
+from saerepgeo.geometry.clouds.conversion import as_cloud
+from saerepgeo.geometry.clouds.dense import DenseCloud
+from saerepgeo.geometry.clouds.sparse import SparseCloud
 from saerepgeo.types import SparseLatents
 
 with warnings.catch_warnings():

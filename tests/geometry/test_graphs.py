@@ -21,8 +21,10 @@ from saerepgeo.geometry import (
     connection_radius,
     minimum_spanning_tree,
     mst_weight,
+    neighbor_graph_components,
     persistence_0,
 )
+from saerepgeo.geometry.clouds.matrix import MatrixCloud
 
 F64 = torch.float64
 
@@ -67,27 +69,29 @@ def test_known_weights() -> None:
 def test_no_edges_without_two_points(n: int) -> None:
     points = torch.ones(n, 3)
     assert minimum_spanning_tree(points).edges.shape == (0, 2)
-    assert float(mst_weight(points)) == 0
     assert persistence_0(points).shape == (0,)
-    assert int(betti_0(points, 1.0)) == n
+    for figure, value in ((mst_weight(points), 0), (betti_0(points, 1.0), 1)):
+        assert figure.n_used == n
+        assert (figure.reason, float(figure)) == (None, value) if n else math.isnan(figure)
 
 
 def test_equal_points_have_a_tree_without_weight_and_a_gradient_without_nan() -> None:
     points = torch.ones(20, 3, requires_grad=True)
-    weight = mst_weight(points)
+    weight = mst_weight(points).value
     weight.backward()
     assert float(weight.detach()) == 0
     assert points.grad is not None
     assert float(points.grad.abs().max()) == 0
-    assert betti_0(points, 0.0) == 1
+    assert float(betti_0(points, 0.0)) == 1
 
 
 def test_weight_is_differentiable() -> None:
     points = normal(12, 3).requires_grad_()
-    assert torch.autograd.gradcheck(mst_weight, points)
+    assert torch.autograd.gradcheck(lambda x: mst_weight(x).value, points)
     assert torch.autograd.gradcheck(persistence_0, points)
     assert torch.autograd.gradcheck(
-        mst_weight, torch.cat([normal(5, 2), normal(5, 2, 1)]).requires_grad_()
+        lambda x: mst_weight(x).value,
+        torch.cat([normal(5, 2), normal(5, 2, 1)]).requires_grad_(),
     )
 
 
@@ -110,10 +114,20 @@ def test_betti_0_counts_the_components_of_the_ball_graph() -> None:
     distances = squareform(pdist(points.numpy()))
     radii = [0.0, 0.2, 0.5, 1.0, 3.0, 100.0]
     expected = [connected_components(distances <= r)[0] for r in radii]
-    assert betti_0(points, torch.tensor(radii, dtype=F64)).tolist() == expected
-    assert [int(betti_0(points, r)) for r in radii] == expected
+    for cloud in (points, MatrixCloud.of_points(points)):
+        assert [float(betti_0(cloud, r)) for r in radii] == expected
     exact = float(persistence_0(points)[7])
-    assert int(betti_0(points, exact)) == int(betti_0(points, exact - 1e-9)) - 1
+    assert float(betti_0(points, exact)) == float(betti_0(points, exact - 1e-9)) - 1
+
+
+@pytest.mark.parametrize("dim", [2, 30])
+def test_betti_0_joins_points_at_the_radius_itself_whatever_the_offset(dim: int) -> None:
+    lattice = torch.cartesian_prod(torch.arange(6.0), torch.arange(6.0)).double() / 3
+    lattice = torch.cat([lattice, torch.full((36, dim), 0.1, dtype=F64)], 1)
+    for offset in (0.0, 0.7, 1e3):
+        assert float(betti_0(lattice + offset, (1 + 1e-9) / 3)) == 1
+        assert float(betti_0(lattice + offset, (1 - 1e-9) / 3)) == 36
+    assert float(betti_0(3 * lattice, 1.0)) == 1
 
 
 @pytest.mark.parametrize("radius", [-1.0, math.nan])
@@ -125,7 +139,7 @@ def test_betti_0_refuses_the_radius(radius: float) -> None:
 def test_geodesics_of_a_line_and_a_half_circle() -> None:
     line = average_geodesic_distance(torch.arange(10.0)[:, None], 2)
     assert float(line) == pytest.approx(11 / 3, rel=1e-14)
-    assert (line.n_components, line.n_used, line.n_dropped) == (1, 45, 0)
+    assert (line.n_used, line.n_dropped) == (10, 0)
     n = 400
     circle = average_geodesic_distance(half_circle(n), 2)
     assert float(circle) == pytest.approx(math.pi / 3 * (n + 1) / (n - 1), rel=1e-4)
@@ -150,7 +164,7 @@ def test_all_neighbors_make_paths_straight() -> None:
 def test_components_are_counted_and_pairs_between_them_left_out() -> None:
     points = torch.cat([torch.arange(4.0), torch.arange(1000.0, 1006.0)])[:, None]
     found = average_geodesic_distance(points, 2)
-    assert (found.n_components, found.n_used, found.n_dropped) == (2, 6 + 15, 24)
+    assert neighbor_graph_components(points, 2) == 2
     assert float(found) == pytest.approx((6 * 5 / 3 + 15 * 7 / 3) / 21)
 
 
@@ -158,7 +172,7 @@ def test_duplicates_are_edges_of_length_zero() -> None:
     found = average_geodesic_distance(torch.tensor([[0.0], [0.0], [5.0]]), 2)
     assert float(found) == pytest.approx(10 / 3)
     equal = average_geodesic_distance(torch.ones(12, 2), 11)
-    assert (float(equal), equal.n_components) == (0, 1)
+    assert (float(equal), neighbor_graph_components(torch.ones(12, 2), 11)) == (0, 1)
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -166,7 +180,7 @@ def test_geodesics_of_no_pairs_are_undefined(n: int) -> None:
     found = average_geodesic_distance(torch.ones(n, 3))
     assert math.isnan(found)
     assert "no pairs" in str(found.reason)
-    assert found.n_components == n
+    assert neighbor_graph_components(torch.ones(n, 3)) == n
 
 
 @pytest.mark.parametrize("function", [minimum_spanning_tree, average_geodesic_distance])
@@ -194,7 +208,7 @@ def test_the_radius_scales_with_the_points_and_counts_groups_apart() -> None:
     disc = torch.rand(400, 2, generator=generator)
     for scale in (1.0, 1000.0):
         groups = scale * torch.cat([disc, disc + 5, disc + torch.tensor([9.0, 0.0])])
-        assert int(betti_0(groups, connection_radius(groups))) == 3
-        assert int(betti_0(scale * disc, connection_radius(scale * disc))) == 1
+        assert float(betti_0(groups, connection_radius(groups))) == 3
+        assert float(betti_0(scale * disc, connection_radius(scale * disc))) == 1
     assert connection_radius(7 * disc) == pytest.approx(7 * connection_radius(disc))
     assert connection_radius(disc[:1]) == 0

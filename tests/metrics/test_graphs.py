@@ -41,10 +41,10 @@ def test_figures_are_those_of_the_points() -> None:
     for metric in (mst, betti, agd):
         metric.update(points)
     assert float(mst.compute()) == pytest.approx(float(mst_weight(points)), rel=1e-12)
-    assert float(betti.compute()) == int(betti_0(points, 0.9))
+    assert float(betti.compute()) == float(betti_0(points, 0.9))
     expected = average_geodesic_distance(points, 4)
     assert float(agd.compute()) == pytest.approx(float(expected), rel=1e-12)
-    assert agd.n_components == expected.n_components == 2
+    assert agd.n_components == 2
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

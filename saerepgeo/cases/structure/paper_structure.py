@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.alignment import procrustes_disparity
-from saerepgeo.geometry.clouds.dense import as_cloud
+from saerepgeo.geometry.clouds.conversion import as_cloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import dimension_from_ratios
@@ -78,7 +78,7 @@ def paper_space(points: Float[Tensor, "point dim"], seed: int = UMAP_SEED) -> Pa
         labels,
         n_clusters,
         float(np.mean(dimensions)) if dimensions else float("nan"),
-        int(betti_0(embedding, radius)),
+        int(float(betti_0(embedding, radius))),
         float(mst_weight(torch.stack(means))) if n_clusters >= 2 else float("nan"),
         float(average_geodesic_distance(cloud, UMAP_SETTINGS["n_neighbors"])),
     )

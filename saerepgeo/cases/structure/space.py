@@ -13,7 +13,8 @@ from saerepgeo.cases.structure.structure_statistics import (
     pooled_dimension,
     rotated,
 )
-from saerepgeo.geometry.clouds.dense import Cloud, RowCloud, as_cloud
+from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
+from saerepgeo.geometry.clouds.conversion import as_cloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.dense import Cloud
-from saerepgeo.geometry.clouds.linkage import components_at
+from saerepgeo.geometry.clouds.cloud import Cloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clouds.pairwise import rotated
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.dimension import two_nn
 from saerepgeo.geometry.dimension import two_nn_within as pooled_dimension
-from saerepgeo.geometry.graphs import average_geodesic_distance, connection_radius, mst_weight
+from saerepgeo.geometry.graphs import (
+    average_geodesic_distance,
+    betti_0,
+    connection_radius,
+    mst_weight,
+)
 from saerepgeo.geometry.separation import centroids, class_moments, relative_aedp
 from saerepgeo.types import Estimate, Int
 
@@ -54,11 +57,10 @@ def free_figures(
         nearest_neighbors(cloud, min(max(min_cluster_size, n_neighbors, 2), n_points - 1))
     clusters = cluster(cloud, min_cluster_size)
     radius = connection_radius(cloud, min_cluster_size)
-    paths = average_geodesic_distance(cloud, n_neighbors, sources)
     figures = {
         "Clusters": Estimate((clusters.max() + 1).double(), n_points, 0),
-        "Betti0": Estimate(torch.tensor(float(components_at(cloud, radius))).double(), n_points, 0),
-        "AGD": Estimate(paths.value, n_points, 0, paths.reason),
+        "Betti0": betti_0(cloud, radius),
+        "AGD": average_geodesic_distance(cloud, n_neighbors, sources),
         "Global Dim": two_nn(cloud),
     }
     return FreeFigures(figures, clusters)
@@ -68,7 +70,7 @@ def _tree_of_items(x: Tensor, labels: Tensor) -> Estimate:
     means = item_means(x, labels)
     if len(means) < 2:
         return Estimate.undefined(f"{len(means)} items have points, 2 needed", len(means))
-    return Estimate(mst_weight(means), len(means), 0)
+    return mst_weight(means)
 
 
 def _relative_aedp(x: Tensor, labels: Tensor) -> Estimate:

@@ -1,59 +1,24 @@
-"""Clouds of points as the neighbor search sees them; see `cloud_bases`."""
+"""Points by all their coordinates."""
 
 import math
 
+import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64, check_finite
-from saerepgeo.geometry.clouds.base import (
+from saerepgeo.geometry.clouds.cloud import (
     BLOCK_BYTES,
     Cloud,
-    Neighbors,
     Nomination,
     RowCloud,
     power_of_two,
 )
-from saerepgeo.geometry.clouds.sparse import SparseCloud, csr_of_latents, csr_of_tensor
-from saerepgeo.types import Float, Int, SparseLatents
+from saerepgeo.types import Float, Int
 
-__all__ = [
-    "Cloud",
-    "DenseCloud",
-    "Neighbors",
-    "Nomination",
-    "RowCloud",
-    "SparseCloud",
-    "as_cloud",
-]
+__all__ = ["DenseCloud"]
 
 CACHE_BYTES = 1 << 22
 """Size of the differences of points that are formed at once: about a cache."""
-SPARSE_SHARE = 0.05
-"""A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
-
-
-def as_cloud(points: Tensor | SparseLatents | Cloud) -> Cloud:
-    """Return the cloud of `points`; sparse where that saves most of the work.
-
-    Raises ValueError for integers, non-finite entries and anything that is not a matrix.
-    """
-    if isinstance(points, Cloud):
-        return points
-    if isinstance(points, SparseLatents):
-        check_finite(points.values)
-        return SparseCloud(csr_of_latents(points), points.values.device)
-    if points.layout != torch.strided:
-        rows = points.detach()
-        rows = rows if rows.layout == torch.sparse_csr else rows.to_sparse_coo().coalesce()
-        check_finite(rows)
-        return SparseCloud(csr_of_tensor(rows.cpu()), points.device)
-    entries = _few_entries(points)
-    if entries is not None:
-        return SparseCloud(entries, points.device)
-    x = as_float64(points).detach()
-    return DenseCloud(x - x.mean(0)) if len(x) else DenseCloud(x)
 
 
 class DenseCloud(RowCloud):
@@ -72,6 +37,11 @@ class DenseCloud(RowCloud):
         taken = DenseCloud(self.x[index])
         taken.scale *= self.scale
         return taken
+
+    def distances_from(self, index: int) -> np.ndarray:
+        norms = self.norms + self.norms[index]
+        squares = torch.addmv(norms, self.x, self.x[index], alpha=-2)
+        return squares.clamp_(min=0).sqrt_().mul_(self.scale).cpu().numpy()
 
     def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:
         return self.x[index]
@@ -106,15 +76,3 @@ class DenseCloud(RowCloud):
         # |fl(⟨x,y⟩) − ⟨x,y⟩| ≤ D·u·‖x‖‖y‖ in any order of summation, and a few more roundings
         unit = (self.x.shape[1] + 8) * torch.finfo(precision).eps
         return unit * (self.norms[rows].sqrt() + self.norms.max().sqrt()).square()
-
-
-def _few_entries(points: Tensor) -> sparse.csr_matrix | None:
-    """Return a wide dense matrix on the CPU as a sparse one where that pays."""
-    if points.ndim != 2 or points.device.type != "cpu" or points.shape[1] <= 100:
-        return None
-    if not 0 < int(points.count_nonzero()) <= SPARSE_SHARE * points.numel():
-        return None
-    check_finite(points)
-    rows, columns = points.detach().nonzero().T
-    values = points.detach()[rows, columns].double().numpy()
-    return sparse.csr_matrix((values, (rows.numpy(), columns.numpy())), shape=tuple(points.shape))

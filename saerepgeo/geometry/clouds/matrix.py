@@ -1,12 +1,17 @@
 """A cloud small enough that all its distances are held at once: figures share the one matrix."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.dense import Cloud, Neighbors
+from saerepgeo.geometry.clouds.cloud import Cloud, Neighbors
+from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Float, Int
 
-__all__ = ["MatrixCloud"]
+__all__ = ["MATRIX_POINTS", "MatrixCloud"]
+
+MATRIX_POINTS = 2048
+"""Points from which on no matrix of all distances is held: 32 MiB in float64."""
 
 
 class MatrixCloud(Cloud):
@@ -33,14 +38,7 @@ class MatrixCloud(Cloud):
         >>> MatrixCloud.of_points(torch.tensor([[0.0], [3.0], [7.0]])).distances[0]
         tensor([0., 3., 7.])
         """
-        x = points - points.mean(0) if len(points) else points
-        squares = x @ x.T
-        norms = squares.diagonal().clone()
-        scale = norms[:, None] + norms
-        squares.mul_(-2).add_(scale)
-        limit = scale.mul_(8 * torch.finfo(x.dtype).eps)
-        distances = squares.masked_fill_(squares <= limit, 0.0).sqrt_()
-        return cls(distances.fill_diagonal_(0.0))
+        return cls(gram_distances(points - points.mean(0) if len(points) else points))
 
     def take(self, index: Int[Tensor, "kept"]) -> "MatrixCloud":
         """Return the cloud of the points `index`."""
@@ -58,3 +56,11 @@ class MatrixCloud(Cloud):
         others = self.distances.clone().fill_diagonal_(torch.inf)
         found = others.topk(k, largest=False)
         return Neighbors(found.values.double(), found.indices)
+
+    def distances_from(self, index: int) -> np.ndarray:
+        """Return the distances of one point to all."""
+        return self.distances[index].cpu().numpy()
+
+    def lengths(self, edges: Int[Tensor, "edge 2"]) -> Float[Tensor, "edge"]:
+        """Return the distances between the two points of each edge."""
+        return self.distances[edges[:, 0], edges[:, 1]].double()

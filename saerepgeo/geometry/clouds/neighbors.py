@@ -12,7 +12,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.dense import Cloud, DenseCloud, Neighbors, RowCloud, as_cloud
+from saerepgeo.geometry.clouds.cloud import Cloud, Neighbors, RowCloud
+from saerepgeo.geometry.clouds.conversion import as_cloud
+from saerepgeo.geometry.clouds.dense import DenseCloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.types import Float, Int, SparseLatents
 

@@ -1,13 +1,14 @@
-"""Clouds of points as the neighbor search sees them: dense or sparse, centered and scaled.
+"""What a cloud of points is: known by coordinates, dense or sparse, or by distances.
 
-A cloud nominates candidates by the Gram matrix, ‖x‖² + ‖y‖² − 2⟨x,y⟩, which is fast and loses
-digits, and measures them by differences in float64, which is slow and exact.
+A cloud of rows nominates candidates by the Gram matrix, ‖x‖² + ‖y‖² − 2⟨x,y⟩, which is fast and
+loses digits, and measures them by differences in float64, which is slow and exact.
 """
 
 import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,14 @@ class Cloud(ABC):
     def size(self) -> float:
         """Return the root mean square distance of the points from their centroid."""
 
+    @abstractmethod
+    def distances_from(self, index: int) -> np.ndarray:
+        """Return the distances of one point to all, off by the rounding of scalar products."""
+
+    @abstractmethod
+    def lengths(self, edges: Int[Tensor, "edge 2"]) -> Float[Tensor, "edge"]:
+        """Return the distances between the two points of each edge."""
+
 
 class RowCloud(Cloud):
     """Points given by their coordinates, searched block by block."""
@@ -72,7 +81,16 @@ class RowCloud(Cloud):
     def squared_distances(
         self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
     ) -> Float[Tensor, "row candidate"]:
-        """Return ‖x_row − x_other‖², exact to float64."""
+        """Return ‖x_row − x_other‖² in units of the rows, exact to float64."""
+
+    def coordinates(self, index: Int[Tensor, "row"] | None = None) -> Float[Tensor, "row dim"]:
+        """Return points, all by default, in the units given and up to a shift of all."""
+        everything = torch.arange(self.n_points, device=self.device)
+        return self.dense(everything if index is None else index) * self.scale
+
+    def lengths(self, edges: Int[Tensor, "edge 2"]) -> Float[Tensor, "edge"]:
+        """Return the distances between the two points of each edge, exact to float64."""
+        return self.squared_distances(edges[:, 0], edges[:, 1:])[:, 0].sqrt() * self.scale
 
     def size(self) -> float:
         """Return the root mean square distance of the points from their centroid."""
