@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "saerepgeo"
 
 LAYERS = [
-    ("types", "lazy"),
+    ("types", "lazy", "files"),
     ("geometry",),
     ("lm",),
     ("sae", "data"),

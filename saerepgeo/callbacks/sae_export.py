@@ -1,13 +1,12 @@
 """At the end of training: the SAE in SAELens format, next to the checkpoints."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from saerepgeo.files import write_json
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.sharding import unshard
@@ -46,9 +45,7 @@ class SAEExport(Callback):
         dtype = getattr(torch, self.dtype)
         save_sae(model, self.dirpath, record, dtype, self.with_training_form)
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        scratch = self.dirpath / ".figures.json.partial"
-        scratch.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        os.replace(scratch, self.dirpath / "figures.json")
+        write_json(self.dirpath / "figures.json", dict(sorted(figures.items())), indent=2)
         rank_zero_info(f"wrote the SAE to {self.dirpath} (SAELens format)")
 
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from saerepgeo.lm.sources import cache_root, resolve_model
+from saerepgeo.files import replacing
+from saerepgeo.lm.sources import cache_root, load_config, resolve_model
 
 Tensors = dict[str, Tensor]
 
@@ -85,18 +85,11 @@ def _write(path: Path, tensors: Tensors, key: str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
     try:
-        save_file(tensors, scratch, metadata={"key": key})
-        os.replace(scratch, path)
+        with replacing(path) as scratch:
+            save_file(tensors, scratch, metadata={"key": key})
     except SafetensorError as error:  # what the writer makes of a full disk
-        Path(scratch).unlink(missing_ok=True)
         raise OSError(str(error)) from error
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 def _evict(newest: Path) -> None:
@@ -124,8 +117,6 @@ def model_fingerprint(name: str) -> str:
     source = resolve_model(name)
     folder = Path(source)
     if not folder.is_dir():
-        from saerepgeo.lm.sources import load_config
-
         return f"{source}@{getattr(load_config(name), '_commit_hash', None)}"
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".bin"))
     facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]

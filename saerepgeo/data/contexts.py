@@ -5,8 +5,6 @@ but the first is real text.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.data.text import TextSource
+from saerepgeo.files import replacing
 from saerepgeo.lm.sources import cache_root
 from saerepgeo.lm.tokenizer import LMTokenizer
 
@@ -163,14 +162,7 @@ def _token_file(documents: _Documents, tokenizer: Any) -> Path:
     path = cache_root() / "tokens" / f"{key[:32]}.uint32"
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for ids in _tokenized(documents, tokenizer):
-                ids.tofile(file)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    with replacing(path) as scratch, open(scratch, "wb") as file:
+        for ids in _tokenized(documents, tokenizer):
+            ids.tofile(file)
     return path

@@ -1,7 +1,5 @@
 """One cell of an experiment: at the end of its training, its figures as JSON; all or nothing."""
 
-import json
-import os
 import statistics
 import time
 from functools import lru_cache, partial
@@ -12,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from saerepgeo.callbacks.lm_loss import recovery_figures
 from saerepgeo.experiment.evaluation import concept_rows, text_row
+from saerepgeo.files import write_json
 from saerepgeo.lm.frozen import FrozenLM
 
 __all__ = ["CellResult"]
@@ -46,7 +45,7 @@ class CellResult(Callback):
             return
         rows = [self.about | row for row in self._rows(trainer, pl_module)]
         if trainer.is_global_zero:
-            _write_json(self.path, {"about": self.about, "rows": rows})
+            write_json(self.path, {"about": self.about, "rows": rows})
 
     def _rows(self, trainer: Trainer, pl_module: LightningModule) -> list[dict[str, Any]]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -81,10 +80,3 @@ def _lm_settings(data: Any, pl_module: LightningModule) -> tuple[Any, ...]:
 def _shared_lm(name: str, hook_name: str, dtype: Any, device: str, center: bool) -> FrozenLM:
     """Load the model once for all cells of a process."""
     return FrozenLM.load(name, hook_name, dtype, device, center)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    scratch.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(scratch, path)

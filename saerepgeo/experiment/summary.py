@@ -8,6 +8,7 @@ from typing import Any
 from saerepgeo.cases.intervention.paper_statistic import paper_statistic
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.verdict import Verdict, control_contrasts, judge
+from saerepgeo.files import write_json
 from saerepgeo.report.files import read_rows, save_figure, write_rows
 
 __all__ = ["experiment_rows", "shuffled_lines", "summarize"]
@@ -34,7 +35,7 @@ def summarize(experiment: Experiment) -> str:
     contrasts = control_contrasts(rows, FIGURES)
     write_rows(folder / "contrasts.csv", contrasts)
     paper = _paper(folder)
-    _write_json(folder / "verdict.json", _record(experiment, verdicts, paper))
+    write_json(folder / "verdict.json", _record(experiment, verdicts, paper))
     _draw(folder, rows, experiment)
     return _in_words(experiment, verdicts, contrasts, paper)
 
@@ -126,9 +127,3 @@ def _draw(folder: Path, rows: list[dict[str, Any]], experiment: Experiment) -> N
         save_figure(figure, folder / name)
         add_figure(writer, f"experiment/{name}", figure)
     writer.close()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(path)

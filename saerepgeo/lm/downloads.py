@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from saerepgeo.files import replacing
+
 Problem = Literal["gated", "missing", "absent file", "offline", "disk", "interrupted", "damaged"]
 
 _BY_CLASS: dict[str, Problem] = {
@@ -182,7 +184,5 @@ def _is_known(blob: Path) -> bool:
 
 def _remember(blob: Path) -> None:
     marker, facts = _marker(blob)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    scratch = marker.with_name(f"{marker.name}.{os.getpid()}")
-    scratch.write_text(facts)
-    os.replace(scratch, marker)
+    with replacing(marker) as scratch:
+        Path(scratch).write_text(facts)

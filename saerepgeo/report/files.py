@@ -1,22 +1,17 @@
-"""Results on disk: tables that runs add to, tensors, label arrays and figures; all or nothing.
-
-Every file is written beside its place under a temporary name and renamed, so that a crash or a
-second process leaves either the file of before or the whole new one.
-"""
+"""Results on disk: tables that runs add to, tensors, label arrays and figures; all or nothing."""
 
 import csv
 import math
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from torch import Tensor
+
+from saerepgeo.files import replacing
 
 __all__ = [
     "file_name",
@@ -27,12 +22,6 @@ __all__ = [
     "save_tensors",
     "write_rows",
 ]
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: no lock between processes there, still no torn file
-    fcntl = None
 
 Value = str | float | int | bool | None
 Row = Mapping[str, Value]
@@ -70,7 +59,7 @@ def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> Non
     if not rows:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with FileLock(path.with_name(f".{path.name}.lock")):
         existing = read_rows(path) if path.is_file() else []
         if existing:
             _require(key, existing[0], f"the header of {path}")
@@ -100,7 +89,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 def write_rows(path: str | Path, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
     """Write a CSV file anew: `columns` first, then others in the order in which rows name them."""
     names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    with _replacing(Path(path)) as scratch, open(scratch, "w", newline="", encoding="utf-8") as f:
+    with replacing(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, names, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({n: _as_text(v) for n, v in row.items()} for row in rows)
@@ -113,14 +102,14 @@ def save_tensors(
     from safetensors.torch import save_file
 
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    with _replacing(Path(path)) as scratch:
+    with replacing(path) as scratch:
         save_file(copies, scratch, metadata=dict(metadata or {}))
 
 
 def save_array(path: str | Path, array: Tensor | np.ndarray) -> None:
     """Write a numeric array as an `.npy` file, without pickle."""
     values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-    with _replacing(Path(path)) as scratch, open(scratch, "wb") as file:
+    with replacing(path) as scratch, open(scratch, "wb") as file:
         np.save(file, values, allow_pickle=False)
 
 
@@ -135,7 +124,7 @@ def save_figure(figure: Any, path: str | Path) -> None:
     for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
         target = stem.with_name(stem.name + suffix)
         salt = matplotlib.rc_context({"svg.hashsalt": "saerepgeo"})
-        with salt, _replacing(target) as scratch:
+        with salt, replacing(target) as scratch:
             figure.savefig(scratch, format=suffix[1:], **options)
 
 
@@ -154,34 +143,3 @@ def _require(key: Sequence[str], row: Mapping[str, Any], what: str) -> None:
             f"{what} must have the key columns {', '.join(key)}, got none named "
             f"{', '.join(missing)}"
         )
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[str]:
-    """Give a temporary name beside `path`, renamed to it if all goes well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    try:
-        yield scratch
-        os.chmod(scratch, 0o666 & ~_umask())  # mkstemp's files are the owner's alone
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
