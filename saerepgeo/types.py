@@ -26,6 +26,7 @@ else:
 
 __all__ = [
     "ActivationBatch",
+    "AnalysisBatch",
     "Bool",
     "ConceptActivations",
     "Estimate",
@@ -67,6 +68,13 @@ class ConceptActivations(NamedTuple):
     """Index into `items` of the item that the prompt names."""
     item_positions: Int[Tensor, "prompt"]
     """Position of the last token of the item's mention: the first that has seen the whole item."""
+
+
+class AnalysisBatch(NamedTuple):
+    """One part of the work on a concept: a space of it, or a condition."""
+
+    activations: ConceptActivations
+    part: str
 
 
 class SparseLatents(NamedTuple):
@@ -127,6 +135,10 @@ class Estimate(NamedTuple):
 
     def __float__(self) -> float:
         return float(self.value.detach())
+
+    def with_value(self, value: float) -> "Estimate":
+        """Return another number of the same points."""
+        return self._replace(value=torch.tensor(value, dtype=torch.float64))
 
     @classmethod
     def undefined(cls, reason: str, n_used: int = 0, n_dropped: int = 0) -> "Estimate":

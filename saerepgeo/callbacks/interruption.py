@@ -19,8 +19,8 @@ class Interruption(Callback):
     The same signal a second time ends the process at once, as it would without this callback.
     With several processes one signalled process stops all of them at the same step.
 
-    In `test` there is nothing to save: it stops between two draws or two concepts, the files of
-    the concepts before it stay, and the exit status is 128 + the signal as well.
+    In `test` there is nothing to save: it stops between two steps, what the steps before it found
+    stays, and the exit status is 128 + the signal as well.
 
     Args:
         dirpath: folder of the checkpoint, the one of `ModelCheckpoint`; `fit` needs it.
@@ -72,10 +72,6 @@ class Interruption(Callback):
     def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._stop_test()
 
-    def on_analysis_step(self, trainer: Trainer, stage: Any) -> None:
-        """Stop between two draws."""
-        self._stop_test()
-
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._n_finished += 1
 
@@ -85,7 +81,7 @@ class Interruption(Callback):
         self._restore()
         name = signal.Signals(self.received).name
         print(
-            f"stopped by {name}; the results of {self._n_finished} finished concepts are kept",
+            f"stopped by {name}; what {self._n_finished} finished steps found is kept",
             file=sys.stderr,
         )
         raise SystemExit(128 + self.received)

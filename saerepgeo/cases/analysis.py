@@ -1,104 +1,128 @@
-"""What the analyses of cases 1 and 2 share: an SAE, its random baseline, and the model's name."""
+"""What cases 1 and 2 share: SAEs that are looked at and not trained, and rows of the long table."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch import Tensor, nn
 
-from saerepgeo.geometry.dictionaries import random_dictionary
+from saerepgeo.cases.spaces import Space, random_model, sae_name
+from saerepgeo.metrics.wrappers import Figure
+from saerepgeo.report.results import result_row
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import Bool, Float, generator_for, to_dense
 
-__all__ = ["AnalysisModule", "Stage", "model_name", "random_model"]
+__all__ = ["AnalysisModule", "model_name"]
 
 NOTHING_TO_TRAIN = "the analyses train nothing: run `test`, or `fit` with configs/case3.yaml"
 
 
-class Stage(NamedTuple):
-    """How far the work on a concept is."""
-
-    what: str
-    done: int
-    n_steps: int
-
-
 class AnalysisModule(LightningModule):
-    """An SAE that is looked at and not trained; subclasses say what at, in `test_step`.
+    """Spaces × metrics. A batch of `test` is one part of the work on one concept.
 
-    A callback with a method `on_analysis_step(trainer, stage)` hears of each draw within a concept.
+    The data module gives each concept once for every one of `parts`, which a subclass names: a
+    space, or a condition. Processes share the concepts.
 
     Args:
-        sae: the SAE to look at.
+        sae: the SAE to look at, or several.
         name: the model in tables and file names; by default its language model and layer.
+        n_random: random dictionaries that every SAE is set against.
         seed: of everything random here.
     """
 
-    sae: SAEModel
-    _stage = Stage("", 0, 0)
+    parts: Sequence[str]
 
-    def __init__(self, sae: SAESource, name: str | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        sae: SAESource | list[SAESource],
+        name: str | None = None,
+        n_random: int = 1,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        sae.check()
-        self.source, self.seed = sae, seed
-        self._name = name
+        self.sources = [sae] if isinstance(sae, SAESource) else list(sae)
+        if not self.sources:
+            raise ValueError("`sae` must name an SAE or a list of them, got none")
+        if n_random < 0:
+            raise ValueError(f"`n_random` must be ≥ 0, got {n_random}")
+        for source in self.sources:
+            source.check()
+        self.sae_names = [sae_name(source, self.sources) for source in self.sources]
+        if len(set(self.sae_names)) < len(self.sae_names):
+            raise ValueError(f"`sae` must name different SAEs, got {', '.join(self.sae_names)}")
+        self.n_random, self.seed, self._name = n_random, seed, name
+        self._kept: dict[Any, Any] = {}
+        self._concept: str | None = None
 
     def setup(self, stage: str) -> None:
         """Refuse an SAE that does not belong to the data, before any weights are read."""
         data = {name: value for name, value in self._data.items() if name != "context_size"}
         facts = self.trainer.datamodule.model_facts  # type: ignore[attr-defined]
-        for remark in check_agreement(self.source.read_config(), data, facts):
-            rank_zero_info(remark)
+        for source in self.sources:
+            for remark in check_agreement(source.read_config(), data, facts):
+                rank_zero_info(remark)
 
     def configure_model(self) -> None:
-        """Load the SAE."""
-        if hasattr(self, "sae"):
+        """Load the SAEs."""
+        if hasattr(self, "saes"):
             return
-        self.sae = self.source.build(self.seed).eval().requires_grad_(False)
+        built = [source.build(self.seed).eval().requires_grad_(False) for source in self.sources]
+        self.saes = nn.ModuleList(built)
 
     @property
     def name(self) -> str:
         """The model in tables and file names."""
         return self._name or model_name(self._data["lm"], self._data["hook_name"])
 
+    @torch.no_grad()
+    def raw_latents(
+        self,
+        space: Space,
+        residuals: Float[Tensor, "prompt position d_model"],
+        chosen: Bool[Tensor, "prompt position"],
+    ) -> Float[Tensor, "point d_sae"]:
+        """Return the latents of the chosen positions as the SAE gives them."""
+        return to_dense(self._model(space, residuals, chosen).encode_prompts(residuals, chosen)[0])
+
+    @torch.no_grad()
     def effective_latents(
         self,
-        sae: SAEModel,
+        space: Space,
         residuals: Float[Tensor, "prompt position d_model"],
         chosen: Bool[Tensor, "prompt position"],
     ) -> Float[Tensor, "point d_sae"]:
         """Return the latents of the chosen positions times their decoder norms."""
-        latents = sae.encode_prompts(residuals, chosen).latents
-        return to_dense(sae.effective_latents(latents)).float()
+        model = self._model(space, residuals, chosen)
+        latents = model.encode_prompts(residuals, chosen).latents
+        return to_dense(model.effective_latents(latents)).float()
 
-    def random_sae(
-        self,
-        residuals: Float[Tensor, "prompt position d_model"],
-        chosen: Bool[Tensor, "prompt position"],
-    ) -> SAEModel:
-        """Return the random dictionary that findings on the chosen positions are set against."""
-        generator = generator_for(self.seed, "random-dictionary")
-        return random_model(self.sae, residuals, chosen, generator)
+    def rows(
+        self, concept: str, space: Space, protocol: str, figures: Mapping[str, Figure], at: str = ""
+    ) -> list[dict[str, Any]]:
+        """Return the figures of a space as rows of the long table; `at` names a condition."""
+        about = {
+            "model": self.name,
+            "hook": self._data["hook_name"],
+            "sae": "" if space.kind == "residuals" else self.sae_names[space.sae],
+            "concept": concept,
+            "space": f"{space.name}+{at}" if at else space.name,
+            "protocol": protocol,
+            "seed": self.seed,
+        }
+        return [row for name, figure in figures.items() for row in result_row(about, name, figure)]
 
-    def begin(self, what: str, n_steps: int) -> None:
-        """Say that `n_steps` calls of `advance` follow, for the callbacks that show progress."""
-        self._stage = Stage(what, 0, n_steps)
-        self._tell()
-
-    def advance(self) -> None:
-        """Say that one of many draws is done; a callback may raise, to stop between two."""
-        self._stage = self._stage._replace(done=self._stage.done + 1)
-        self._tell()
-
-    def _tell(self) -> None:
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            listener = getattr(callback, "on_analysis_step", None)
-            if listener is not None:
-                listener(self.trainer, self._stage)
+    def kept(self, concept: str, key: Any, make: Any) -> Any:
+        """Return what `make` gave when `key` was first asked for, while the concept is the same."""
+        if concept != self._concept:
+            self._kept, self._concept = {}, concept
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def configure_optimizers(self) -> Any:
         """Refuse to train.
@@ -107,6 +131,20 @@ class AnalysisModule(LightningModule):
             ValueError: always.
         """
         raise ValueError(NOTHING_TO_TRAIN)
+
+    def _model(self, space: Space, residuals: Tensor, chosen: Tensor) -> SAEModel:
+        sae: Any = self.saes[space.sae]
+        if space.kind == "latents":
+            return sae
+
+        def make() -> SAEModel:
+            # the first draw is that of a single one, however many there are
+            numbers = (space.draw,) if space.draw else ()
+            generator = generator_for(self.seed, "random-dictionary", *numbers)
+            return random_model(sae, residuals, chosen, generator)
+
+        made: SAEModel = self.kept(self._concept or "", ("random", space), make)
+        return made
 
     @property
     def _data(self) -> Any:
@@ -125,26 +163,3 @@ def model_name(lm: str, hook_name: str) -> str:
     is_plain = len(parts) == 3 and parts[2] == "hook_resid_post"
     name = Path(lm).name.removesuffix(".gguf")
     return f"{name} Layer {parts[1]}" if is_plain else f"{name} {hook_name}"
-
-
-@torch.no_grad()
-def random_model(
-    model: SAEModel,
-    residuals: Float[Tensor, "prompt position d_model"],
-    chosen: Bool[Tensor, "prompt position"],
-    generator: torch.Generator,
-) -> SAEModel:
-    """Return an SAE of the same shape, sparsity and input normalization with random directions.
-
-    The chosen positions set the threshold of architectures without k (see `random_dictionary`).
-    """
-    sae_in, _ = model._normalize(residuals[chosen])
-    l0 = None
-    if model.reads_context:  # nothing for points alone
-        found = model.encode_prompts(residuals, chosen).latents
-        latents = to_dense(model.effective_latents(found))
-        l0 = float((latents != 0).sum()) / len(latents)
-    random = random_dictionary(model.sae, sae_in, generator, l0)
-    is_scaled = model.normalization == "expected_average_only_in"
-    made = type(model)(random, float(model.input_scale) if is_scaled else 1.0)
-    return made.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The points of a concept that are points of their own, and what each has seen."""
+"""The points of a concept, and what each has seen."""
 
 from typing import NamedTuple
 
@@ -7,48 +7,56 @@ from torch import Tensor
 
 from saerepgeo.types import Bool, ConceptActivations, Int
 
-__all__ = ["ConceptCloud", "concept_cloud"]
+__all__ = ["ConceptPoints", "all_positions", "distinct_points", "real_points"]
 
 
-class ConceptCloud(NamedTuple):
-    """Real positions of a concept, each causal prefix once."""
+class ConceptPoints(NamedTuple):
+    """Which positions of a concept's prompts are points, in order of prompts."""
 
-    rows: Int[Tensor, "point"]
-    """Among the real positions in order of prompts."""
+    chosen: Bool[Tensor, "prompt position"]
     prompts: Int[Tensor, "point"]
+    positions: Int[Tensor, "point"]
     labels: Int[Tensor, "point"]
+    """Item at the last token of its mention, where the item itself is represented; elsewhere −1."""
+    named: Int[Tensor, "point"]
     """Item that has been named by this position; −1 before the mention."""
-    is_mention: Bool[Tensor, "point"]
-    """Last token of its prompt's item: where the item itself is represented."""
     n_merged: int
     """Positions left out, since another prompt begins with the same tokens."""
 
-    def within(self, is_real: Bool[Tensor, "prompt position"]) -> Bool[Tensor, "prompt position"]:
-        """Return which positions are these points, of the `is_real` that they were found among."""
-        chosen = torch.zeros_like(is_real)
-        prompts, positions = is_real.nonzero()[self.rows.to(is_real.device)].T
-        chosen[prompts, positions] = True
-        return chosen
 
-
-def concept_cloud(batch: ConceptActivations) -> ConceptCloud:
-    """Return which real positions are points of their own, and which item each has seen.
+def distinct_points(batch: ConceptActivations) -> ConceptPoints:
+    """Return the real positions that are points of their own.
 
     A causal model gives the same residual wherever the tokens up to a position are the same: such
     positions are one point, the first. A position before the last token of the item's mention knows
-    nothing of the item and has label −1.
+    nothing of the item.
     """
     seen: set[tuple[int, ...]] = set()
-    kept: list[int] = []
-    places = batch.is_real.nonzero().tolist()
-    for row, (prompt, position) in enumerate(places):
-        prefix = tuple(batch.tokens[prompt, : position + 1].tolist())
-        if prefix not in seen:
-            seen.add(prefix)
-            kept.append(row)
-    rows = torch.tensor(kept, dtype=torch.long)
-    prompts, positions = batch.is_real.nonzero().cpu()[rows].T
-    knows = positions >= batch.item_positions.cpu()[prompts]
-    labels = torch.where(knows, batch.labels.cpu()[prompts], -1)
-    is_mention = positions == batch.item_positions.cpu()[prompts]
-    return ConceptCloud(rows, prompts, labels, is_mention, len(places) - len(kept))
+    chosen = torch.zeros_like(batch.is_real, device="cpu")
+    tokens = batch.tokens.tolist()
+    for prompt, position in batch.is_real.nonzero().tolist():
+        prefix = tuple(tokens[prompt][: position + 1])
+        chosen[prompt, position] = prefix not in seen
+        seen.add(prefix)
+    return _points(batch, chosen)
+
+
+def real_points(batch: ConceptActivations) -> ConceptPoints:
+    """Return all real positions."""
+    return _points(batch, batch.is_real.cpu())
+
+
+def all_positions(batch: ConceptActivations) -> ConceptPoints:
+    """Return every position, BOS and padding included, of which only the real ones have items."""
+    return _points(batch, torch.ones_like(batch.is_real, device="cpu"))
+
+
+def _points(batch: ConceptActivations, chosen: Tensor) -> ConceptPoints:
+    prompts, positions = chosen.nonzero().T
+    items, mentions = batch.labels.cpu()[prompts], batch.item_positions.cpu()[prompts]
+    is_real = batch.is_real.cpu()[prompts, positions]
+    named = torch.where(is_real & (positions >= mentions), items, -1)
+    labels = torch.where(positions == mentions, named, -1)
+    n_merged = int((batch.is_real.cpu() & ~chosen).sum())
+    chosen = chosen.to(batch.is_real.device)
+    return ConceptPoints(chosen, prompts, positions, labels, named, n_merged)

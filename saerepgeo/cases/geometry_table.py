@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.cases.concept_points import concept_cloud
+from saerepgeo.cases.concept_points import distinct_points
 from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.geometry.dimension import two_nn
 from saerepgeo.geometry.rank import effective_rank, singular_values
@@ -78,9 +78,11 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
 def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str, Any]]:
     concept, out = data.concept(name), sae.hook_name_out
     outputs = None if out is None else data.concept(name, hook_name=out)
-    cloud = concept_cloud(concept)
-    labels = cloud.labels[cloud.is_mention]
-    chosen = cloud._replace(rows=cloud.rows[cloud.is_mention]).within(concept.is_real)
+    seen = distinct_points(concept)
+    is_mention = seen.labels >= 0
+    labels = seen.labels[is_mention]
+    chosen = torch.zeros_like(concept.is_real)
+    chosen[seen.prompts[is_mention], seen.positions[is_mention]] = True
     device = sae.sae.W_dec.device
     residuals = concept.residuals[chosen].to(device)
     found, normalization = sae.encode_prompts(concept.residuals.to(device), chosen.to(device))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from saerepgeo.types import ActivationBatch, ConceptActivations
+from saerepgeo.types import ActivationBatch, AnalysisBatch, ConceptActivations
 
 
 class ResidualStatistics(NamedTuple):
@@ -46,14 +46,27 @@ class Batches:
 
 
 class Concepts:
-    """Concepts by name, each loaded when it is reached."""
+    """Concepts by name, each loaded when it is reached.
 
-    def __init__(self, names: Sequence[str], load: Callable[[str], ConceptActivations]) -> None:
-        self.names, self.load = names, load
+    Args:
+        parts: of the work on a concept: it is given once for each, as `AnalysisBatch`; without any
+            as it is.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        load: Callable[[str], ConceptActivations],
+        parts: Sequence[str] = (),
+    ) -> None:
+        self.names, self.load, self.parts = names, load, parts
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.names) * (len(self.parts) or 1)
 
-    def __iter__(self) -> Iterator[ConceptActivations]:
+    def __iter__(self) -> Iterator[ConceptActivations | AnalysisBatch]:
         for name in self.names:
-            yield self.load(name)
+            concept = self.load(name)
+            if not self.parts:
+                yield concept
+            yield from (AnalysisBatch(concept, part) for part in self.parts)

@@ -86,6 +86,8 @@ class ActivationDataModule(LMDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        # of two processes and one concept, one has nothing to test
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         if not 0 <= concept_fraction <= 1:
             raise ValueError(f"`concept_fraction` must be in [0, 1], got {concept_fraction}")
         self.save_hyperparameters()
@@ -170,9 +172,12 @@ class ActivationDataModule(LMDataModule):
         ]
 
     def test_dataloader(self) -> Concepts:
-        """Return the concepts, one `ConceptActivations` each."""
+        """Return this process's share of the concepts, part by part where the module has parts."""
         with_padding = self.hparams["test_with_padding"]
-        return Concepts(self.prompts.names, lambda name: self.concept(name, with_padding))
+        module = self.trainer.lightning_module if self.trainer else None
+        own = self.prompts.names[self._rank :: self._world_size]
+        parts = getattr(module, "parts", ())
+        return Concepts(own, lambda name: self.concept(name, with_padding), parts)
 
     def predict_dataloader(self) -> Batches:
         """Return the held-out text."""

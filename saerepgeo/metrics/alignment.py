@@ -1,130 +1,172 @@
-"""Whether two representations of the same points have one shape, over batches and processes."""
+"""Whether two representations of the same points have one shape, and the same clusters."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
-from saerepgeo.geometry.checks import as_float64
-from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
-from saerepgeo.metrics.estimates import EstimateMetric
-from saerepgeo.metrics.geometry_metric import MergedStateMetric
-from saerepgeo.metrics.reservoir import PointReservoir
-from saerepgeo.metrics.separation import chosen_classes
-from saerepgeo.types import Estimate, Float, Int, SparseLatents
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.geometry.clusters import match_clusters
+from saerepgeo.metrics.cloud_metric import PairMetric, shrunk
+from saerepgeo.types import Estimate
 
-__all__ = ["LinearCKA", "ProcrustesDisparity"]
+__all__ = ["LinearCKA", "ProcrustesDisparity", "UnmatchedMass"]
+
+LEAST_PAIRS = 3
+"""Two points have the same shape as any two others."""
 
 
-class LinearCKA(PointReservoir):
+class LinearCKA(PairMetric):
     """Debiased linear CKA between two representations of the same points.
 
-    See `geometry.debiased_cka`: 1 for one shape, about 0 for independent points. Keeps pairs of
-    rows, at most `max_points` of them (see `PointReservoir`), for no sum of batch figures gives the
-    figure of the whole. Undefined for fewer than four points and where one side does not vary.
+    See `geometry.debiased_cka`: 1 for one shape, about 0 for independent points. Of the labeled
+    points where there are any, else of all; keeps pairs of rows, at most `max_points` of them (see
+    `CloudMetric`), for no sum of batch figures gives the figure of the whole. Undefined for fewer
+    than four points and where one side does not vary. Null: a random pairing of the points.
 
-    Bad input raises ValueError: integers, non-finite values, unpaired rows, changing widths.
+    >>> metric = LinearCKA()
+    >>> x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    >>> metric.update(x, 3 * x.flip(1))
+    >>> round(metric.compute().item(), 9)
+    1.0
     """
 
+    stem, title = "cka", "CKA"
+    alternative = "greater"
+    bounds = (-torch.inf, 1.0)
     higher_is_better = True
-    width: Tensor
 
     def __init__(self, max_points: int = 5_000, **kwargs: Any) -> None:
         super().__init__(max_points, **kwargs)
-        self.add_count("width")
 
-    def update(  # type: ignore[override]
-        self,
-        first: Float[Tensor, "point d_first"] | SparseLatents,
-        second: Float[Tensor, "point d_second"] | SparseLatents,
-    ) -> None:
-        """Add points in both representations."""
-        sides = [as_float64(first, "first"), as_float64(second, "second")]
-        if len(sides[0]) != len(sides[1]):
-            raise ValueError(
-                f"`first` and `second` must have paired rows, got {len(sides[0])} and "
-                f"{len(sides[1])} points."
-            )
-        width = sides[0].shape[1]
-        if int(self.width) not in (0, width):
-            raise ValueError(f"`first` must have {int(self.width)} columns as before, got {width}.")
-        super().update(torch.cat(sides, dim=1))
-        self.width = self.width.new_tensor(width)
+    def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
+        """Return the alignment of two representations."""
+        return debiased_cka(_chosen(x), _chosen(y))
 
-    def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the sample of the pairs of several samples."""
-        widths = torch.stack([state["width"] for state in states if "width" in state])
-        return super().merge(states) | {"width": widths.max()}
-
-    def estimate(self) -> Estimate:
-        """Return the alignment of the sample; points left out of it count as dropped."""
-        width = int(self.width)
-        figure = debiased_cka(self.points[:, :width], self.points[:, width:])
-        return figure._replace(n_dropped=self.n_left_out)
+    def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
+        """Return the alignment with points paired at random."""
+        other = _chosen(y)
+        return debiased_cka(_chosen(x), other[torch.randperm(len(other), generator=generator)])
 
 
-class ProcrustesDisparity(EstimateMetric, MergedStateMetric):
-    """Procrustes disparity between the class centroids of two representations of the same points.
+class ProcrustesDisparity(PairMetric):
+    """Procrustes disparity between centroids in two representations of the same points.
 
-    Accumulates counts and the float64 sums of every class in both spaces, which add up over batches
-    and processes. See `geometry.procrustes_disparity`: 0 for two classes whatever they are, and
-    small by chance for few; set it beside its permutation null.
-
-    Fewer than two classes with points, or equal centroids in one space: undefined. Classes without
-    points are counted in `n_dropped` of `estimate()`. Bad input raises as `geometry.class_moments`.
+    See `geometry.procrustes_disparity`: 0 for two centroids whatever they are, and small by chance
+    for few; its null is a random pairing of the centroids. `n_used` counts centroids.
 
     Args:
-        n_classes: number of class ids; labels of −1 are left out.
-        classes: ids the figure is about, e.g. the items of one concept; all by default.
+        pairing: `items` pairs the centroids of items by name; `matched_clusters` those of the
+            HDBSCAN clusters that share the most points (Hungarian), undefined for fewer than three
+            pairs; `cluster_numbers`, as the paper does, clusters that bear the same number, which
+            has no meaning.
+        min_cluster_size: of HDBSCAN.
+
+    Fewer than two pairs, or equal centroids in one space: undefined.
+
+    >>> metric = ProcrustesDisparity()
+    >>> x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    >>> metric.update(x, 3 * x.flip(1), torch.arange(30) % 5)
+    >>> abs(metric.compute().item()) < 1e-9
+    True
     """
 
+    alternative = "less"
+    bounds = (0.0, 1.0)
     higher_is_better = False
-    counts: Tensor
-    first_sums: Tensor
-    second_sums: Tensor
 
-    def __init__(self, n_classes: int, classes: Sequence[int] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.n_classes = n_classes
-        self.classes = chosen_classes(n_classes, classes)
-        self.add_state("counts", torch.zeros(n_classes, dtype=torch.long), dist_reduce_fx=None)
-        for name in ("first_sums", "second_sums"):
-            sums = torch.zeros(n_classes, 0, dtype=torch.float64)
-            self.add_state(name, sums, dist_reduce_fx=None)
-
-    def update(
+    def __init__(
         self,
-        first: Float[Tensor, "point d_first"] | SparseLatents,
-        second: Float[Tensor, "point d_second"] | SparseLatents,
-        labels: Int[Tensor, "point"],
+        pairing: Literal["items", "matched_clusters", "cluster_numbers"] = "items",
+        min_cluster_size: int = 10,
+        **kwargs: Any,
     ) -> None:
-        """Add points in both representations, e.g. residuals and effective latents."""
-        with torch.no_grad():
-            one, two = (class_moments(points, labels, self.n_classes) for points in (first, second))
-        batch = {"counts": one.counts, "first_sums": one.sums, "second_sums": two.sums}
-        own = {name: getattr(self, name) for name in batch}
-        for name in ("first_sums", "second_sums"):
-            width = own[name].shape[1]
-            if width not in (0, batch[name].shape[1]):
-                raise ValueError(f"expected {width} columns as before, got {batch[name].shape[1]}.")
-        self._set(self.merge([own, batch]))
+        super().__init__(**kwargs)
+        names = {
+            "items": ("procrustes", "Procrustes Disparity"),
+            "matched_clusters": ("matched_procrustes", "Matched Procrustes Disparity"),
+            "cluster_numbers": ("number_paired_procrustes", "Procrustes Disparity"),
+        }
+        if pairing not in names:
+            raise ValueError(f"`pairing` must be one of {', '.join(names)}, got {pairing!r}")
+        self.pairing, self.min_cluster_size = pairing, min_cluster_size
+        self.stem, self.title = names[pairing]  # type: ignore[misc]
 
-    def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Add up counts and sums; states that have seen no batch have no columns yet."""
-        seen = [state for state in states if state["first_sums"].shape[1]]
-        if not seen:
-            return states[0]
-        return {name: torch.stack([state[name] for state in seen]).sum(0) for name in seen[0]}
+    def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
+        """Return the disparity with the number of centroids."""
+        return self._of_centers(*self._centers(x, y))
 
-    def estimate(self) -> Estimate:
-        """Return the disparity with the number of classes."""
-        spaces = [
-            centroids(
-                ClassMoments(self.counts, sums, sums.new_zeros(len(sums))).select(self.classes)
-            )
-            for sums in (self.first_sums, self.second_sums)
-        ]
-        n_empty = len(self.classes) - len(spaces[0])
-        return procrustes_disparity(*spaces)._replace(n_dropped=n_empty)
+    def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
+        """Return the disparity with the centroids paired at random."""
+        first, second = self._centers(x, y)
+        return procrustes_disparity(first, second[torch.randperm(len(second), generator=generator)])
+
+    def scaled(self, share: float) -> "ProcrustesDisparity":
+        """Return the metric for a share of the points."""
+        made: ProcrustesDisparity = shrunk(self, share, "min_cluster_size")
+        return made
+
+    def _of_centers(self, x: Tensor, y: Tensor) -> Estimate:
+        if self.pairing == "matched_clusters" and len(x) < LEAST_PAIRS:
+            reason = f"{len(x)} pairs of clusters, {LEAST_PAIRS} needed"
+            return Estimate.undefined(reason, len(x))
+        return procrustes_disparity(x, y)
+
+    def _centers(self, x: LabeledCloud, y: LabeledCloud) -> tuple[Tensor, Tensor]:
+        if self.pairing == "items":
+            return x.item_centers, y.item_centers
+        size = self.min_cluster_size
+        first, second = x.cluster_centers(size), y.cluster_centers(size)
+        if self.pairing == "cluster_numbers":
+            n_common = min(len(first), len(second))
+            return first[:n_common], second[:n_common]
+        pairs = match_clusters(x.clusters(size), y.clusters(size)).pairs
+        return first[pairs[:, 0]], second[pairs[:, 1]]
+
+
+class UnmatchedMass(PairMetric):
+    """Share of the clustered points that no pair of matched HDBSCAN clusters holds.
+
+    See `geometry.match_clusters`: 0 for the same clusters under other names. Null: the second
+    space's clusters dealt to the points prompt by prompt, the prompts in random order, which keeps
+    neighbors in a prompt together. Undefined without a cluster.
+
+    Args:
+        min_cluster_size: of HDBSCAN.
+
+    >>> metric = UnmatchedMass(min_cluster_size=5)
+    >>> x = torch.cat([torch.linspace(0, 1, 8), torch.linspace(9, 10, 8)])[:, None]
+    >>> metric.update(x, -x)
+    >>> metric.compute().item()
+    0.0
+    """
+
+    alternative = "less"
+    bounds = (0.0, 1.0)
+    higher_is_better = False
+
+    def __init__(self, min_cluster_size: int = 10, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_cluster_size = min_cluster_size
+
+    def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
+        """Return the unmatched share of the clustered points."""
+        size = self.min_cluster_size
+        return match_clusters(x.clusters(size), y.clusters(size)).unmatched_mass
+
+    def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
+        """Return the share with the prompts of the second space in random order."""
+        names, first = x.prompts.unique(return_inverse=True)
+        rank = torch.randperm(len(names), generator=generator)[first]
+        dealt = y.clusters(self.min_cluster_size)[rank.argsort(stable=True)]
+        return match_clusters(x.clusters(self.min_cluster_size), dealt).unmatched_mass
+
+    def scaled(self, share: float) -> "UnmatchedMass":
+        """Return the metric for a share of the points."""
+        made: UnmatchedMass = shrunk(self, share, "min_cluster_size")
+        return made
+
+
+def _chosen(cloud: LabeledCloud) -> Tensor:
+    return cloud.coordinates(cloud.labeled if len(cloud.labeled) else None)

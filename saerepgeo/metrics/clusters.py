@@ -1,52 +1,78 @@
-"""Clusters of a stream of points."""
+"""HDBSCAN clusters of clouds of points."""
 
 from typing import Any
 
-from saerepgeo.geometry.clusters import cluster
-from saerepgeo.metrics.reservoir import PointReservoir
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.metrics.cloud_metric import CloudMetric, shrunk
 from saerepgeo.types import Estimate
 
-__all__ = ["ClusterCount"]
+__all__ = ["ClusterCount", "NoiseShare"]
 
 
-class ClusterCount(PointReservoir):
-    """Number of HDBSCAN clusters of the points.
-
-    Of the sample (see `PointReservoir`). Points that are noise belong to no cluster; after
-    `compute`, the attribute `n_noise` counts them. 0 for points without a cluster to see (fewer
-    than `min_cluster_size`, or all equal); none at all: undefined.
+class ClusterMetric(CloudMetric):
+    """A figure of the HDBSCAN clusters of the sample (see `CloudMetric`), found once for all.
 
     Args:
-        min_cluster_size: fewer points are noise.
-        min_samples: neighbors that make the density, `min_cluster_size` where None.
+        min_cluster_size: fewer points are noise; the density is that of as many neighbors.
         max_points: size of the sample.
+    """
+
+    plot_lower_bound = 0.0
+
+    def __init__(self, min_cluster_size: int = 10, max_points: int = 10_000, **kwargs: Any) -> None:
+        super().__init__(max_points, **kwargs)
+        self.min_cluster_size = min_cluster_size
+
+    @property
+    def n_neighbors(self) -> int:  # type: ignore[override]
+        """Neighbors that make the density."""
+        return self.min_cluster_size
+
+    def scaled(self, share: float) -> "ClusterMetric":
+        """Return the metric for a share of the points."""
+        made: ClusterMetric = shrunk(self, share, "min_cluster_size")
+        return made
+
+
+class ClusterCount(ClusterMetric):
+    """Number of HDBSCAN clusters of the points.
+
+    Points that are noise belong to no cluster: read it beside `NoiseShare`. 0 for points without a
+    cluster to see (fewer than `min_cluster_size`, or all equal); no points: undefined.
 
     >>> import torch
-    >>> metric = ClusterCount()
+    >>> metric = ClusterCount(min_cluster_size=5)
     >>> metric.update(torch.cat([torch.linspace(0, 1, 8), torch.linspace(9, 10, 8)])[:, None])
     >>> metric.compute().item()
     2.0
     """
 
-    plot_lower_bound = 0.0
-    n_noise: int = 0
+    title = "Clusters"
+    alternative = "greater"
+    is_count = True
 
-    def __init__(
-        self,
-        min_cluster_size: int = 5,
-        min_samples: int | None = None,
-        max_points: int = 5_000,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(max_points, **kwargs)
-        self.min_cluster_size = min_cluster_size
-        self.min_samples = min_samples
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the number of clusters with that of the points."""
+        count = cloud.clusters(self.min_cluster_size).max() + 1
+        return Estimate(count.double(), cloud.n_points, 0)
 
-    def estimate(self) -> Estimate:
-        """Return the number of clusters of the sample with its counts of points."""
-        if not len(self.points):
-            return Estimate.undefined("no points")
-        labels = cluster(self.points, self.min_cluster_size, min_samples=self.min_samples)
-        self.n_noise = int((labels < 0).sum())
-        count = (labels.max() + 1).double()
-        return Estimate(count, len(labels), self.n_left_out)
+
+class NoiseShare(ClusterMetric):
+    """Share of the points that HDBSCAN leaves out of every cluster, between 0 and 1.
+
+    No points: undefined.
+
+    >>> import torch
+    >>> metric = NoiseShare(min_cluster_size=5)
+    >>> groups = torch.linspace(0, 1, 8), torch.linspace(9, 10, 8), torch.tensor([99.0])
+    >>> metric.update(torch.cat(groups)[:, None])
+    >>> round(metric.compute().item(), 3)
+    0.059
+    """
+
+    plot_upper_bound = 1.0
+
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the share of noise with the number of points."""
+        is_noise = cloud.clusters(self.min_cluster_size) < 0
+        return Estimate(is_noise.double().mean(), cloud.n_points, 0)

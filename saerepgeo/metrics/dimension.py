@@ -1,24 +1,34 @@
-"""Intrinsic dimension of a stream of points."""
+"""Intrinsic dimension of clouds of points."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from saerepgeo.geometry.dimension import TOLERANCE, Method, ScaleCurve, gride, two_nn
-from saerepgeo.geometry.nulls import subsample_interval
-from saerepgeo.metrics.reservoir import PointReservoir
-from saerepgeo.types import Estimate, Interval
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
+from saerepgeo.geometry.dimension import (
+    TOLERANCE,
+    Method,
+    ScaleCurve,
+    dimension_from_ratios,
+    gride,
+    two_nn,
+    two_nn_within,
+)
+from saerepgeo.metrics.cloud_metric import CloudMetric
+from saerepgeo.types import Estimate
 
-__all__ = ["IntrinsicDimension"]
+__all__ = ["GRIDE", "TwoNN", "TwoNNPerCluster", "TwoNNWithin"]
 
 
-class IntrinsicDimension(PointReservoir):
+class TwoNN(CloudMetric):
     """Intrinsic dimension by TwoNN: d from the ratios r₂/r₁ of neighbor distances.
 
-    Keeps a sample of at most `max_points` points (see `PointReservoir`) and calls `two_nn`. A
-    smaller sample looks at a larger scale: figures compare at the same number of points. Undefined
-    for fewer than 30 distinct points; duplicates are merged and count, with the points left out of
-    the sample, as dropped.
+    Keeps a sample of at most `max_points` points (see `CloudMetric`) and calls `two_nn`. A smaller
+    sample looks at a larger scale: figures compare at the same number of points. Undefined for
+    fewer than 30 distinct points; duplicates are merged and count, with the points left out of the
+    sample, as dropped.
 
     Args:
         max_points: size of the sample.
@@ -26,11 +36,14 @@ class IntrinsicDimension(PointReservoir):
         method: `"linear"` or `"mle"`.
         tolerance: relative distance below which two points are one.
 
-    >>> metric = IntrinsicDimension()
+    >>> metric = TwoNN()
     >>> metric.update(torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)))
     >>> round(metric.compute().item(), 1)
     2.0
     """
+
+    title = "Global Dim"
+    n_neighbors = 2
 
     def __init__(
         self,
@@ -41,27 +54,116 @@ class IntrinsicDimension(PointReservoir):
         **kwargs: Any,
     ) -> None:
         super().__init__(max_points, **kwargs)
-        self.discard = discard
+        self.discard, self.tolerance = discard, tolerance
         self.method: Method = method
-        self.tolerance = tolerance
 
-    def estimate(self) -> Estimate:
-        """Return the dimension of the sample with its counts."""
-        figure = self._two_nn(self.points)
-        return figure._replace(n_dropped=figure.n_dropped + self.n_left_out)
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the dimension of a cloud."""
+        return two_nn(cloud.cloud, self.discard, method=self.method, tolerance=self.tolerance)
 
-    def scale_curve(self) -> ScaleCurve:
-        """Return the dimension over scales (GRIDE) of the points this process has sampled."""
-        curve = gride(self.points, tolerance=self.tolerance)
-        return curve._replace(n_dropped=curve.n_dropped + self.n_left_out)
 
-    def interval(
-        self, fraction: float = 0.5, n_draws: int = 30, generator: torch.Generator | None = None
-    ) -> Interval:
-        """Return the subsampling interval over the points this process has sampled."""
-        return subsample_interval(
-            self._two_nn, self.points, fraction=fraction, n_draws=n_draws, generator=generator
-        )
+class TwoNNWithin(CloudMetric):
+    """Intrinsic dimension within items: TwoNN, neighbors of the same item, all ratios in one fit.
 
-    def _two_nn(self, points: torch.Tensor) -> Estimate:
-        return two_nn(points, self.discard, method=self.method, tolerance=self.tolerance)
+    Of the points that have seen an item; see `two_nn_within`. Undefined for fewer than 30 of them
+    with two neighbors of their item.
+
+    >>> metric = TwoNNWithin()
+    >>> plane = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
+    >>> metric.update(plane, labels=torch.arange(500) % 2)
+    >>> round(metric.compute().item(), 1)
+    2.0
+    """
+
+    title = "Avg Dim"
+    null = "items"
+    reads_named = True
+
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the dimension within the items of a cloud."""
+        return two_nn_within(cloud.cloud, cloud.named)
+
+
+class TwoNNPerCluster(CloudMetric):
+    """Mean TwoNN dimension of the HDBSCAN clusters, as the paper's code takes it.
+
+    Without merging duplicates and without a least number of points: clusters of three points count
+    as much as others. Undefined without a cluster.
+
+    Args:
+        min_cluster_size: of HDBSCAN.
+        discard: fraction of the largest ratios set aside.
+
+    >>> metric = TwoNNPerCluster(min_cluster_size=20)
+    >>> metric.update(torch.rand(500, 2, generator=torch.Generator().manual_seed(0)))
+    >>> metric.estimate().n_used  # clusters
+    2
+    """
+
+    title = "Avg Dim"
+
+    def __init__(self, min_cluster_size: int = 10, discard: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_cluster_size, self.discard = min_cluster_size, discard
+
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the mean over clusters; `n_used` counts the clusters that have a dimension."""
+        clusters = cloud.clusters(self.min_cluster_size).cpu()
+        members = [(clusters == k).nonzero()[:, 0] for k in range(int(clusters.max()) + 1)]
+        found = [self._of_points(cloud.coordinates(rows)) for rows in members]
+        values = [float(figure) for figure in found if figure.reason is None]
+        if not values:
+            return Estimate.undefined("no cluster has a dimension", 0, len(members))
+        mean = torch.tensor(values, dtype=torch.float64).mean()
+        return Estimate(mean, len(values), len(members) - len(values))
+
+    def _of_points(self, points: torch.Tensor) -> Estimate:
+        if len(points) < 3:
+            return Estimate.undefined(f"{len(points)} points, 3 needed")
+        distances = nearest_neighbors(points, 2).distances
+        apart = distances[:, 0] > 0
+        ratios = distances[apart, 1] / distances[apart, 0]
+        if len(ratios) < 3:
+            return Estimate.undefined(f"{len(ratios)} ratios, 3 needed")
+        return dimension_from_ratios(ratios, self.discard)
+
+
+class GRIDE(CloudMetric):
+    """Intrinsic dimension over scales: neighbors n₁ and 2·n₁ for each of several n₁.
+
+    One figure a scale, `gride/1`, `gride/2`, …; see `geometry.gride`. After `compute` the attribute
+    `curve` holds scales and standard errors. Scales that need more neighbors than there are points
+    are left out; fewer than 30 distinct points give none.
+
+    Args:
+        n1: numbers of neighbors.
+        tolerance: relative distance below which two points are one.
+
+    >>> metric = GRIDE(n1=(1, 2))
+    >>> metric.update(torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)))
+    >>> {name: round(value.item(), 1) for name, value in metric.compute().items()}
+    {'gride/1': 3.0, 'gride/2': 2.8}
+    """
+
+    is_drawn = False
+    curve: ScaleCurve | None = None
+
+    def __init__(
+        self,
+        n1: Sequence[int] = (1, 2, 4, 8, 16, 32),
+        tolerance: float = TOLERANCE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.n1, self.tolerance = tuple(n1), tolerance
+
+    def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
+        """Return the dimension at each scale."""
+        self.curve = curve = gride(cloud.cloud, self.n1, tolerance=self.tolerance)
+        if not len(curve.n1):
+            undefined = Estimate.undefined(str(curve.reason), curve.n_used, curve.n_dropped)
+            return {f"{self.stem}/{self.n1[0]}": undefined}
+        return {
+            f"{self.stem}/{n1}": Estimate(value, curve.n_used, curve.n_dropped, curve.reason)
+            for n1, value in zip(curve.n1.tolist(), curve.dimensions, strict=True)
+        }

@@ -1,4 +1,7 @@
-"""A metric whose figure may be undefined, and then says why."""
+"""Metrics whose figures may be undefined, and then say why."""
+
+import re
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -6,7 +9,7 @@ from torch import Tensor
 from saerepgeo.metrics.geometry_metric import GeometryMetric
 from saerepgeo.types import Estimate
 
-__all__ = ["EstimateMetric", "ratio"]
+__all__ = ["EstimateMetric", "ratio", "snake_case"]
 
 
 class EstimateMetric(GeometryMetric):
@@ -17,7 +20,18 @@ class EstimateMetric(GeometryMetric):
     and reason of the points that this process has seen.
     """
 
+    stem: ClassVar[str]
+    """Name of the figure in tables and logged keys; by default the class's name in snake case."""
+    title: ClassVar[str]
+    """Its name in figures."""
     reason: str | None = None
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "stem" not in cls.__dict__:
+            cls.stem = snake_case(cls.__name__)
+        if "title" not in cls.__dict__:
+            cls.title = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", cls.__name__)
 
     def add_sum(self, name: str, size: int | None = None) -> None:
         """Make a float64 state that adds up over batches and processes, 0 without points."""
@@ -43,6 +57,16 @@ class EstimateMetric(GeometryMetric):
         """Forget all points."""
         super().reset()
         self.reason = None
+
+
+def snake_case(name: str) -> str:
+    """Return the name of a class as a key.
+
+    >>> snake_case("RelativeAEDP"), snake_case("TwoNNWithin")
+    ('relative_aedp', 'two_nn_within')
+    """
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return parts.lower()
 
 
 def ratio(total: Tensor, by: Tensor, n_points: Tensor, reason: str = "no points") -> Estimate:

@@ -1,50 +1,86 @@
-"""Spanning tree, components over scales and path lengths of a stream of points."""
+"""Spanning trees, components over scales and path lengths of clouds of points."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.graphs import (
     average_geodesic_distance,
     betti_0,
+    connection_radius,
     mst_weight,
-    neighbor_graph_components,
 )
-from saerepgeo.metrics.reservoir import PointReservoir
+from saerepgeo.metrics.cloud_metric import CloudMetric, shrunk
 from saerepgeo.types import Estimate
 
 __all__ = ["AverageGeodesicDistance", "Betti0", "MinimumSpanningTreeWeight"]
 
 
-class MinimumSpanningTreeWeight(PointReservoir):
-    """Sum of the edges of the Euclidean minimum spanning tree of the points (MSTW).
+class MinimumSpanningTreeWeight(CloudMetric):
+    """Sum of the edges of a Euclidean minimum spanning tree (MSTW).
 
-    Grows like N^{1−1/d} with the number of points: of more than `max_points` it is the tree of the
-    sample that counts (see `PointReservoir`), so compare at equal numbers. Of points only; for the
-    tree of class centroids update with the centroids. One point has weight 0; none: undefined.
+    Of the item centroids at the labeled points, of the means of HDBSCAN clusters, or of the points
+    themselves; the last grows like N^{1−1/d} with their number: compare at equal numbers. Fewer
+    than two centroids: undefined. One point has weight 0; no points: undefined. `n_used` counts the
+    nodes of the tree.
+
+    Args:
+        over: `items`, `clusters` or `points`.
+        min_cluster_size: of HDBSCAN.
 
     >>> import torch
-    >>> metric = MinimumSpanningTreeWeight()
+    >>> metric = MinimumSpanningTreeWeight("points")
     >>> metric.update(torch.arange(10.0)[:, None])
     >>> metric.compute().item()
     9.0
     """
 
+    stem, title = "mstw", "MST Weight"
+    null = "items"
+    alternative = "greater"
     plot_lower_bound = 0.0
 
-    def estimate(self) -> Estimate:
-        """Return the weight of the sample's tree with its counts."""
-        return mst_weight(self.points)._replace(n_dropped=self.n_left_out)
+    def __init__(
+        self,
+        over: Literal["items", "clusters", "points"] = "items",
+        min_cluster_size: int = 10,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if over not in ("items", "clusters", "points"):
+            raise ValueError(f"`over` must be items, clusters or points, got {over!r}")
+        self.over, self.min_cluster_size = over, min_cluster_size
+        if over != "items":
+            self.null = "gaussian"  # type: ignore[misc, assignment]
+
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the weight of the tree with its number of nodes."""
+        if self.over == "points":
+            nodes = cloud.coordinates()
+        elif self.over == "clusters":
+            nodes = cloud.cluster_centers(self.min_cluster_size)
+        else:
+            nodes = cloud.item_centers
+        if len(nodes) < (1 if self.over == "points" else 2):
+            return Estimate.undefined(f"{len(nodes)} {self.over}, 2 needed", len(nodes))
+        return mst_weight(nodes)
+
+    def scaled(self, share: float) -> "MinimumSpanningTreeWeight":
+        """Return the metric for a share of the points."""
+        made: MinimumSpanningTreeWeight = shrunk(self, share, "min_cluster_size")
+        return made
 
 
-class Betti0(PointReservoir):
+class Betti0(CloudMetric):
     """Connected components of the graph that joins points at most `radius` apart, β₀(radius).
 
     β₀ = 1 + #{edges of the minimum spanning tree longer than `radius`}, of the sample (see
-    `PointReservoir`). Not a count of clusters: every outlier is a component, and a sparser sample
-    has more of them. No points: undefined.
+    `CloudMetric`). Not a count of clusters: every outlier is a component, and a sparser sample has
+    more of them. No points: undefined.
 
     Args:
-        radius: in the units of the points.
+        radius: in the units of the points; None takes `connection_radius` at `n_neighbors`.
+        n_neighbors: see `radius`.
         max_points: size of the sample.
 
     >>> import torch
@@ -54,29 +90,45 @@ class Betti0(PointReservoir):
     2.0
     """
 
+    stem = "betti_0"
+    alternative = "greater"
+    is_count = True
     plot_lower_bound = 0.0
 
-    def __init__(self, radius: float, max_points: int = 10_000, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        radius: float | None = None,
+        n_neighbors: int = 10,
+        max_points: int = 10_000,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(max_points, **kwargs)
-        if not 0 <= radius < math.inf:
+        if radius is not None and not 0 <= radius < math.inf:
             raise ValueError(f"`radius` must be finite and ≥ 0, got {radius}")
-        self.radius = radius
+        self.radius, self.n_neighbors = radius, n_neighbors
 
-    def estimate(self) -> Estimate:
-        """Return the number of components of the sample with its counts."""
-        return betti_0(self.points, self.radius)._replace(n_dropped=self.n_left_out)
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the number of components with that of the points."""
+        radius = self.radius
+        if radius is None:
+            radius = connection_radius(cloud.cloud, self.n_neighbors)
+        return betti_0(cloud.cloud, radius)
+
+    def scaled(self, share: float) -> "Betti0":
+        """Return the metric for a share of the points."""
+        made: Betti0 = shrunk(self, share, "n_neighbors")
+        return made
 
 
-class AverageGeodesicDistance(PointReservoir):
+class AverageGeodesicDistance(CloudMetric):
     """Mean shortest path over pairs of points on the graph of nearest neighbors (AGD).
 
-    Of the sample (see `PointReservoir`); takes O(max_points² · n_neighbors) time. Pairs that no
-    path joins are left out: after `compute`, the attribute `n_components` says into how many parts
-    the graph falls, and with more than one the figure is a mean within parts. Fewer than two
-    points: undefined.
+    Of the sample (see `CloudMetric`); takes O(max_points² · n_neighbors) time. Pairs that no path
+    joins are left out: with several components the figure is a mean within them. Fewer than two
+    points: undefined. `n_used` counts points.
 
     Args:
-        n_neighbors: of a point in the graph.
+        n_neighbors: of the graph.
         max_points: size of the sample.
 
     >>> import torch
@@ -86,8 +138,9 @@ class AverageGeodesicDistance(PointReservoir):
     3.6667
     """
 
+    stem, title = "agd", "AGD"
+    reads_sources = True
     plot_lower_bound = 0.0
-    n_components: int = 0
 
     def __init__(self, n_neighbors: int = 10, max_points: int = 2_000, **kwargs: Any) -> None:
         super().__init__(max_points, **kwargs)
@@ -95,8 +148,11 @@ class AverageGeodesicDistance(PointReservoir):
             raise ValueError(f"`n_neighbors` must be at least 1, got {n_neighbors}")
         self.n_neighbors = n_neighbors
 
-    def estimate(self) -> Estimate:
-        """Return the mean path length of the sample with its counts of points."""
-        self.n_components = neighbor_graph_components(self.points, self.n_neighbors)
-        figure = average_geodesic_distance(self.points, self.n_neighbors)
-        return figure._replace(n_dropped=self.n_left_out)
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        """Return the mean path length with the number of points."""
+        return average_geodesic_distance(cloud.cloud, self.n_neighbors, cloud.sources)
+
+    def scaled(self, share: float) -> "AverageGeodesicDistance":
+        """Return the metric for a share of the points."""
+        made: AverageGeodesicDistance = shrunk(self, share, "n_neighbors")
+        return made

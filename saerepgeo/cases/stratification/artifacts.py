@@ -1,107 +1,90 @@
 """What case 1 leaves on disk and in TensorBoard."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import Trainer
+from torch import Tensor
 
-from saerepgeo.cases.stratification.figures import rank_figure
-from saerepgeo.cases.stratification.module import Stratification
+from saerepgeo.cases.artifacts import CaseArtifacts, Row
+from saerepgeo.cases.spaces import Space
+from saerepgeo.cases.stratification.figures import metric_by_noise, rank_figure
+from saerepgeo.cases.stratification.table import condition_of, rank_rows, strata, summary
 from saerepgeo.report.files import file_name, merge_rows, save_figure, save_tensors
 from saerepgeo.report.tensorboard import add_figure, add_points, tensorboard_writer
 from saerepgeo.types import ConceptActivations
 
+__all__ = ["StratificationArtifacts"]
+
 ROW_KEY = ("model", "concept")
-PRINTED = ("feature", "eps")
-"""Mode and rule of the closing summary; `strata.csv` holds all."""
+OF_RANKS = ("rank", "effective_rank", "stable_rank", "participation_ratio", "n_rows", "n_active")
+LATENTS = Space("latents")
 
 
-class StratificationArtifacts(Callback):
+class StratificationArtifacts(CaseArtifacts):
     """Write case 1: rows of a (model, concept) as soon as it is done, figures at the end.
 
     `rank_by_noise.csv` and `strata.csv` gain or replace the rows of this model and concept;
     `latents_*.safetensors` holds tokens, labels and effective latents by their non-zero entries,
     `spectra_*.safetensors` the singular values of every unfolding. The tensor's entry
-    [prompt, position, latent] of non-zero number i is `indices[:, i]`.
+    [prompt, position, latent] of non-zero number i is `indices[:, i]`. Latents are those of the
+    first SAE.
 
     Args:
         dirpath: the folder to write.
     """
 
     def __init__(self, dirpath: str = "outputs/case1_stratified_manifold") -> None:
-        self.dirpath = Path(dirpath)
-        self.rows: list[dict[str, Any]] = []
-        self.strata: list[dict[str, Any]] = []
+        super().__init__(dirpath)
 
-    @rank_zero_only
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.rows, self.strata = [], []
-
-    @rank_zero_only
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: ConceptActivations,
-        *_: Any,
+    def finish(
+        self, trainer: Trainer, module: Any, batch: ConceptActivations, parts: dict[str, Any]
     ) -> None:
-        result: Stratification = outputs["result"]
-        self.rows += result.rows
-        self.strata += result.strata
-        stem = file_name(result.model, batch.concept)
-        save_tensors(self.dirpath / f"latents_{stem}.safetensors", _sparse_tensor(result, batch))
-        save_tensors(self.dirpath / f"spectra_{stem}.safetensors", result.spectra)
-        merge_rows(self.dirpath / "rank_by_noise.csv", result.rows, ROW_KEY)
-        merge_rows(self.dirpath / "strata.csv", result.strata, ROW_KEY)
+        """Write tables, latents and spectra of a concept."""
+        stem = file_name(module.name, batch.concept)
+        ranks = rank_rows([row for outputs in parts.values() for row in outputs["rows"]])
+        merge_rows(self.dirpath / "rank_by_noise.csv", ranks, ROW_KEY)
+        merge_rows(self.dirpath / "strata.csv", strata(ranks), ROW_KEY)
+        latents = module.latents(batch, LATENTS)
+        save_tensors(self.dirpath / f"latents_{stem}.safetensors", _sparse_tensor(latents, batch))
+        spectra = {key: v for outputs in parts.values() for key, v in outputs["spectra"].items()}
+        save_tensors(self.dirpath / f"spectra_{stem}.safetensors", spectra)
         writer = tensorboard_writer(trainer)
-        if writer is None:
-            return
-        for row in result.rows:
-            if row["mode"] == "feature" and row["draw"] == 0:
-                about = f"{row['space']}/{row['noise_scale']}/{row['tolerance']}/{batch.concept}"
-                # TensorBoard's steps are integers: thousandths of the noise level
-                step = round(1000 * row["noise"])
-                writer.add_scalar(f"rank_by_noise/{about}", row["rank"], step)
-        add_points(writer, "case1", batch, residuals=None, latents=result.latents)
+        add_points(writer, "case1", batch, residuals=None, latents=latents)
 
-    @rank_zero_only
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer = tensorboard_writer(trainer)
-        groups = dict.fromkeys((r["model"], r["space"], r["tolerance"]) for r in self.rows)
-        for model, space, tolerance in groups:
-            chosen = [
-                row
-                for row in self.rows
-                if (row["model"], row["space"], row["tolerance"]) == (model, space, tolerance)
-            ]
-            figure = rank_figure(chosen)
-            stem = file_name(model, space, tolerance)
-            save_figure(figure, self.dirpath / f"rank_by_noise_{stem}")
-            add_figure(writer, f"rank_by_noise/{space}/{tolerance}", figure)
-        print(summary(self.strata))
+    def scalars(self, rows: Sequence[Row]) -> list[tuple[str, float, int]]:
+        """Return the figures of the first draws by noise, ranks of the feature mode only."""
+        found = []
+        for row in rows:
+            space, condition = condition_of(row["space"])
+            name, _, mode_and_rule = row["metric"].partition("/")
+            if condition["draw"] or (name in OF_RANKS and not mode_and_rule.startswith("feature")):
+                continue
+            tag = f"{row['metric']}/{space}/{condition['noise_scale']}/{row['concept']}"
+            # TensorBoard's steps are integers: thousandths of the noise level
+            found.append((f"by_noise/{tag}", float(row["value"]), round(1000 * condition["noise"])))
+        return found
 
-
-def summary(strata: list[dict[str, Any]]) -> str:
-    """Return the ranks of the points × latents matrix over the noise levels, as lines of text."""
-    mode, rule = PRINTED
-    lines = [f"ranks visited over noise levels (mode {mode}, tolerance {rule}):"]
-    for row in strata:
-        if (row["mode"], row["tolerance"]) != (mode, rule):
-            continue
-        lines.append(
-            f"  {row['concept']:<16}{row['space']:<10}{row['noise_scale']:<9} "
-            f"{row['n_strata']:>3} strata, rank {row['rank_min']}–{row['rank_max']}, "
-            f"sd over levels {row['sd_levels']:.1f}, over draws {row['sd_draws']:.1f}"
-        )
-    return "\n".join(lines)
+    def close(self, trainer: Trainer, module: Any, rows: list[Row]) -> None:
+        """Draw ranks, and every other metric, against noise; print the strata."""
+        writer, ranks = tensorboard_writer(trainer), rank_rows(rows)
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in ranks:
+            groups.setdefault((row["model"], row["space"], row["tolerance"]), []).append(row)
+        figures = {f"rank_by_noise_{file_name(*key)}": rank_figure(g) for key, g in groups.items()}
+        others = [row for row in rows if row["metric"].partition("/")[0] not in OF_RANKS]
+        for metric in dict.fromkeys(row["metric"] for row in others):
+            own = [row for row in others if row["metric"] == metric]
+            figures[f"{file_name(metric)}_by_noise"] = metric_by_noise(own)
+        for name, figure in figures.items():
+            save_figure(figure, self.dirpath / name)
+            add_figure(writer, name, figure)
+        print(summary(strata(ranks)))
 
 
-def _sparse_tensor(result: Stratification, batch: ConceptActivations) -> Mapping[str, torch.Tensor]:
-    points, features = result.latents.nonzero().T
+def _sparse_tensor(latents: Tensor, batch: ConceptActivations) -> Mapping[str, Tensor]:
+    points, features = latents.nonzero().T
     prompts, positions = batch.is_real.nonzero().T
     return {
         "tokens": batch.tokens,
@@ -109,6 +92,6 @@ def _sparse_tensor(result: Stratification, batch: ConceptActivations) -> Mapping
         "labels": batch.labels,
         "item_positions": batch.item_positions,
         "indices": torch.stack([prompts[points], positions[points], features]),
-        "values": result.latents[points, features],
-        "shape": torch.tensor([*batch.tokens.shape, result.latents.shape[1]]),
+        "values": latents[points, features],
+        "shape": torch.tensor([*batch.tokens.shape, latents.shape[1]]),
     }

@@ -1,91 +1,95 @@
 """What case 2 leaves on disk and in TensorBoard."""
 
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import Trainer
+from torch import Tensor
 
-from saerepgeo.cases.structure.figures import (
-    cluster_maps,
-    dimension_by_scale,
-    null_figure,
-    tree_maps,
-)
-from saerepgeo.cases.structure.module import COLUMNS, Structure
-from saerepgeo.report.files import (
-    file_name,
-    merge_rows,
-    save_array,
-    save_figure,
-    save_tensors,
-)
+from saerepgeo.cases.artifacts import CaseArtifacts, Row
+from saerepgeo.cases.spaces import RESIDUALS, Space
+from saerepgeo.cases.structure.figures import cluster_maps, dimension_by_scale, tree_maps
+from saerepgeo.cases.structure.table import COLUMNS, clustering_rows, summary
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.geometry.dimension import ScaleCurve, gride
+from saerepgeo.report.files import file_name, merge_rows, save_array, save_figure, save_tensors
+from saerepgeo.report.metric_panels import metric_panels
 from saerepgeo.report.tensorboard import add_figure, add_points, tensorboard_writer
-from saerepgeo.types import ConceptActivations
+from saerepgeo.types import ConceptActivations, Float, Int
 
-ROW_KEY = ("Concept", "Model", "Protocol")
+__all__ = ["SpaceView", "StructureArtifacts"]
+
 TABLE = "clustering_analysis_results.csv"
+MIN_CLUSTER_SIZE = 10
+"""Of the clusters in maps and label files."""
 
 
-class StructureArtifacts(Callback):
+class SpaceView(NamedTuple):
+    """One space as figures show it."""
+
+    points: Float[Tensor, "point dim"]
+    clusters: Int[Tensor, "point"]
+    """HDBSCAN's, −1 for noise."""
+    items: Int[Tensor, "point"]
+    """−1 where no item has been named yet."""
+    mentions: Int[Tensor, "point"]
+    """The item at the last token of its mention, elsewhere −1."""
+    scales: ScaleCurve | None
+
+
+class StructureArtifacts(CaseArtifacts):
     """Write case 2: rows, cluster labels, residuals and figures of a concept once it is done.
 
+    `clustering_analysis_results.csv` is the long table in the paper's shape.
     `clusters_<model>_<concept>_{resid,latents}.npy` holds the labels of the first protocol of the
     run (the paper's, by default: one for every position, BOS and padding included), and
-    `…_sound_{resid,latents}.npy` those of `sound`, one for every distinct real position.
+    `…_sound_{resid,latents}.npy` those of `sound`, one for every distinct real position. Maps and
+    labels are those of the first SAE.
 
     Args:
         dirpath: the folder to write.
     """
 
     def __init__(self, dirpath: str = "outputs/case2_representation_structure") -> None:
-        self.dirpath = Path(dirpath)
-        self.rows: list[dict[str, Any]] = []
+        super().__init__(dirpath)
 
-    @rank_zero_only
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.rows = []
-
-    @rank_zero_only
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: ConceptActivations,
-        *_: Any,
+    def finish(
+        self, trainer: Trainer, module: Any, batch: ConceptActivations, parts: dict[str, Any]
     ) -> None:
-        result: Structure = outputs["result"]
-        self.rows += result.rows
-        stem = file_name(result.model, batch.concept)
-        self._save_labels(result, stem)
-        save_tensors(
-            self.dirpath / f"resid_{stem}.safetensors",
-            {
-                "residuals": batch.residuals,
-                "tokens": batch.tokens,
-                "is_real": batch.is_real,
-                "labels": batch.labels,
-                "item_positions": batch.item_positions,
-            },
-        )
-        ordered = [{name: row[name] for name in COLUMNS} | row for row in result.rows]
-        merge_rows(self.dirpath / TABLE, ordered, ROW_KEY)
+        """Write tables, labels, residuals and maps of a concept."""
+        stem = file_name(module.name, batch.concept)
+        rows = [row for outputs in parts.values() for row in outputs["rows"]]
+        merge_rows(self.dirpath / TABLE, clustering_rows(rows), COLUMNS[:3])
+        columns = ("residuals", "tokens", "is_real", "labels", "item_positions")
+        tensors = {name: getattr(batch, name) for name in columns}
+        save_tensors(self.dirpath / f"resid_{stem}.safetensors", tensors)
+        views: dict[str, dict[str, SpaceView]] = {}
+        for outputs in parts.values():
+            side = {RESIDUALS: "resid", Space("latents"): "latents"}.get(outputs["space"])
+            if side is not None:
+                protocol = outputs["protocol"]
+                view = _view(outputs["cloud"], protocol == "sound")
+                views.setdefault(protocol, {})[side] = view
+        self._save_labels(views, stem)
         writer = tensorboard_writer(trainer)
-        for name, figure in _figures(result, batch).items():
+        title = f"{module.name}, {batch.concept}"
+        for name, figure in _figures(title, views, batch.items).items():
             save_figure(figure, self.dirpath / f"{name}_{stem}")
             add_figure(writer, f"{name}/{batch.concept}", figure)
-        module: Any = pl_module
         residuals = batch.residuals[batch.is_real]
-        latents = module.effective_latents(module.sae, batch.residuals, batch.is_real)
+        latents = module.effective_latents(Space("latents"), batch.residuals, batch.is_real)
         add_points(writer, "case2", batch, residuals=residuals, latents=latents)
 
-    @rank_zero_only
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        print(summary(self.rows))
+    def close(self, trainer: Trainer, module: Any, rows: list[Row]) -> None:
+        """Draw every metric of all concepts, and print the table."""
+        for protocol in dict.fromkeys(row["protocol"] for row in rows):
+            own = [row for row in rows if row["protocol"] == protocol]
+            figure = metric_panels(f"{module.name}, protocol {protocol}", own)
+            save_figure(figure, self.dirpath / file_name("metrics", module.name, protocol))
+            add_figure(tensorboard_writer(trainer), f"metrics/{protocol}", figure)
+        print(summary(clustering_rows(rows)))
 
-    def _save_labels(self, result: Structure, stem: str) -> None:
-        for number, (protocol, sides) in enumerate(result.views.items()):
+    def _save_labels(self, views: dict[str, dict[str, SpaceView]], stem: str) -> None:
+        for number, (protocol, sides) in enumerate(views.items()):
             for side, view in sides.items():
                 if number == 0:
                     save_array(self.dirpath / f"clusters_{stem}_{side}.npy", view.clusters)
@@ -93,36 +97,20 @@ class StructureArtifacts(Callback):
                     save_array(self.dirpath / f"clusters_{stem}_sound_{side}.npy", view.clusters)
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
-    """Return the table of the run as lines of text, with p-values where there are any."""
-    names = ("Clusters", "Avg Dim", "Betti0", "MST Weight", "AGD")
-    lines = [
-        f"{'concept':<16}{'protocol':<26}"
-        + "".join(f"{name + ' R→L':>20}" for name in names)
-        + f"{'Procrustes (p)':>18}"
-    ]
-    for row in rows:
-        cells = [f"{row[f'{n} Resid']:.4g} → {row[f'{n} Latents']:.4g}" for n in names]
-        p = row.get("Procrustes Disparity p")
-        last = f"{row['Procrustes Disparity']:.3f}" + (f" ({p:.3f})" if p is not None else "")
-        lines.append(
-            f"{row['Concept']:<16}{row['Protocol']:<26}"
-            + "".join(f"{cell:>20}" for cell in cells)
-            + f"{last:>18}"
-        )
-    return "\n".join(lines)
+def _view(cloud: LabeledCloud, has_scales: bool) -> SpaceView:
+    clusters = cloud.clusters(MIN_CLUSTER_SIZE).cpu()
+    scales = gride(cloud.cloud) if has_scales else None
+    return SpaceView(cloud.points, clusters, cloud.named, cloud.labels, scales)
 
 
-def _figures(result: Structure, batch: ConceptActivations) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for protocol, views in result.views.items():
-        title = f"{result.model}, {batch.concept}, protocol {protocol}"
-        figures[f"cluster_map_{protocol}"] = cluster_maps(title, views, batch.items)
-    if "sound" in result.views:
-        views = result.views["sound"]
-        title = f"{result.model}, {batch.concept}"
-        figures["item_tree"] = tree_maps(title, views, batch.items)
-        figures["dimension_by_scale"] = dimension_by_scale(title, views)
-        sound = [row for row in result.rows if row["Protocol"] != "paper"]
-        figures["nulls"] = null_figure(title, sound)
+def _figures(
+    title: str, views: dict[str, dict[str, SpaceView]], items: tuple[str, ...]
+) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        f"cluster_map_{protocol}": cluster_maps(f"{title}, protocol {protocol}", sides, items)
+        for protocol, sides in views.items()
+    }
+    if "sound" in views:
+        figures["item_tree"] = tree_maps(title, views["sound"], items)
+        figures["dimension_by_scale"] = dimension_by_scale(title, views["sound"])
     return figures

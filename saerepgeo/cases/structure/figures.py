@@ -6,25 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.cases.structure.module import SpaceView
-from saerepgeo.cases.structure.sound_structure import COUNTS
 from saerepgeo.geometry.graphs import minimum_spanning_tree
 from saerepgeo.geometry.separation import centroids, class_moments
 from saerepgeo.report.palette import COLORS, MARKERS, new_figure
 
 SIDES = {"resid": "residuals", "latents": "latents"}
-TESTED = (
-    "Clusters",
-    "Betti0",
-    "AGD",
-    "Global Dim",
-    "Avg Dim",
-    "MST Weight",
-    "Relative AEDP",
-)
 
 
-def cluster_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) -> Any:
+def cluster_maps(title: str, views: Mapping[str, Any], items: Sequence[str]) -> Any:
     """Return both spaces on their first two principal components: HDBSCAN clusters, and items."""
     figure = new_figure(10.0, 8.5)
     axes = figure.subplots(2, 2)
@@ -54,7 +43,7 @@ def cluster_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str
     return figure
 
 
-def tree_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) -> Any:
+def tree_maps(title: str, views: Mapping[str, Any], items: Sequence[str]) -> Any:
     """Return the minimum spanning tree over item centroids, drawn on their principal components.
 
     Centroids of the points at the items' mentions, as for `MST Weight`.
@@ -82,7 +71,7 @@ def tree_maps(title: str, views: Mapping[str, SpaceView], items: Sequence[str]) 
     return figure
 
 
-def dimension_by_scale(title: str, views: Mapping[str, SpaceView]) -> Any:
+def dimension_by_scale(title: str, views: Mapping[str, Any]) -> Any:
     """Return the intrinsic dimension (GRIDE) over the scale at which the points are looked at."""
     figure = new_figure(6.0, 4.2)
     axis = figure.subplots()
@@ -107,50 +96,6 @@ def dimension_by_scale(title: str, views: Mapping[str, SpaceView]) -> Any:
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
     axis.set_title(f"{title}\nbars: 1.96 standard errors", fontsize=9)
-    return figure
-
-
-def null_figure(title: str, rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return every figure and its interval as a multiple of what its null gives."""
-    figure = new_figure(8.0, 5.0)
-    axis = figure.subplots()
-    series = [("residuals", rows[0], " Resid")]
-    series += [(row["Protocol"].replace("sound", "latents", 1), row, " Latents") for row in rows]
-    for number, (label, row, side) in enumerate(series):
-        shown: str | None = label
-        for height, name in enumerate(TESTED):
-            column = name + side
-            null = row[f"{column} null"]
-            null = max(null, 1.0) if name in COUNTS else null
-            if not null > 0 or row[column] != row[column]:
-                continue
-            y = height + 0.25 * (number - (len(series) - 1) / 2)
-            # of a large cloud, the null imitates a sample
-            shown_value = row.get(f"{column} tested", row[column])
-            low, high = row[f"{column} low"], row[f"{column} high"]
-            if f"{column} tested" in row:
-                low = high = float("nan")
-            value, low, high = shown_value / null, low / null, high / null
-            if low == low:
-                axis.plot([low, high], [y, y], color=COLORS[number], linewidth=1.4)
-            axis.plot(value, y, MARKERS[number], color=COLORS[number], label=shown)
-            shown = None
-            axis.annotate(
-                f"p = {row[f'{column} p']:.3f}",
-                (value, y),
-                fontsize=6,
-                xytext=(4, 3),
-                textcoords="offset points",
-            )
-    axis.axvline(1, color="black", linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(TESTED)), TESTED)
-    axis.invert_yaxis()
-    axis.set_xscale("log")
-    axis.margins(x=0.12)  # room for the p-values
-    axis.set_xlabel("figure ÷ mean of its null, for counts at least 1; bars: 95 % intervals")
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8)
-    axis.set_title(f"{title}, n = {rows[0]['n']} points", fontsize=9)
     return figure
 
 

@@ -1,231 +1,147 @@
 """Case 2: local and global structure of a concept, in the residuals and in the latents."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import nn
+from torchmetrics import Metric
 
 from saerepgeo.cases.analysis import AnalysisModule
-from saerepgeo.cases.concept_points import ConceptCloud, concept_cloud
-from saerepgeo.cases.structure.paired_structure import pair_figures
-from saerepgeo.cases.structure.paper_structure import label_paired_procrustes, paper_space
-from saerepgeo.cases.structure.sound_structure import (
-    Figure,
-    SoundSettings,
-    SpaceFigures,
-    cloud_figures,
-    subsamples,
-)
-from saerepgeo.geometry.dimension import ScaleCurve, gride
+from saerepgeo.cases.concept_points import all_positions, distinct_points
+from saerepgeo.cases.spaces import RESIDUALS, Space, latent_spaces
+from saerepgeo.cases.structure.paper_embedding import paper_embedding
+from saerepgeo.cases.structure.protocols import paper_metrics, sound_metrics
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.metrics import Evidence, PairMetric
+from saerepgeo.metrics.wrappers import Figure
+from saerepgeo.report.results import of_count
 from saerepgeo.sae.sae_source import SAESource
-from saerepgeo.types import ConceptActivations, Float, Int, SparseLatents
+from saerepgeo.types import AnalysisBatch, ConceptActivations
 
-__all__ = ["COLUMNS", "RANDOM", "SpaceView", "Structure", "StructureModule"]
+__all__ = ["StructureModule"]
 
 Protocol = Literal["paper", "sound"]
-RANDOM = "sound, random dictionary"
-"""Protocol of the rows whose latents are those of random directions: the baseline of `sound`."""
-
-COLUMNS = (
-    "Concept",
-    "Model",
-    "Protocol",
-    "Clusters Resid",
-    "Clusters Latents",
-    "Avg Dim Resid",
-    "Avg Dim Latents",
-    "Betti0 Resid",
-    "Betti0 Latents",
-    "MST Weight Resid",
-    "MST Weight Latents",
-    "AGD Resid",
-    "AGD Latents",
-    "Procrustes Disparity",
-)
-"""First columns of the table; sound rows go on with n, interval and p of each figure."""
-
-
-class SpaceView(NamedTuple):
-    """One space as figures show it."""
-
-    points: Float[Tensor, "point dim"]
-    clusters: Int[Tensor, "point"]
-    """HDBSCAN's, −1 for noise."""
-    items: Int[Tensor, "point"]
-    """−1 where no item has been named yet."""
-    mentions: Int[Tensor, "point"]
-    """The item at the last token of its mention, elsewhere −1."""
-    scales: ScaleCurve | None
-
-
-class Structure(NamedTuple):
-    """What case 2 finds for one concept."""
-
-    model: str
-    rows: list[dict[str, Any]]
-    views: dict[str, dict[str, SpaceView]]
-    """By protocol, then `resid` or `latents`."""
-    n_items: int
+PURPOSES = {"residuals": "resid", "latents": "sound", "random": "sound, random dictionary"}
+"""What the random draws of a space are for: every SAE is looked at by the same ones."""
 
 
 class StructureModule(AnalysisModule):
     """Compare clusters, dimensions and arrangement of a concept before and after the SAE.
 
     Local representation: the points of one cluster. Global representation: the arrangement of the
-    clusters. `paper` computes what the authors' code does (see `paper_structure`), on raw latents;
-    `sound` asks the same of effective latents at real positions, with n, interval and null behind
-    every figure (see `sound_structure`), and once more of a random dictionary.
+    clusters. `paper` computes what the authors' code does (see `paper_embedding`), on raw latents
+    at all positions; `sound` asks the same of effective latents at real positions, each causal
+    prefix once, with n, interval and null behind every figure (see `Evidence`), and once more of
+    random dictionaries. Metrics of pairs compare every space with the residuals.
 
     Args:
-        sae: the SAE to look at.
+        sae: the SAE to look at, or several.
         protocols: `paper` (needs umap-learn), `sound`, or both.
-        min_cluster_size: of HDBSCAN, and neighbors that set the radius of Betti-0; sound.
-        n_neighbors: of the graph that geodesic distances follow; sound.
+        metrics: of protocol `sound`; None: `sound_metrics()`.
+        paper_metrics: of protocol `paper`; None: `paper_metrics()`.
         n_permutations: draws of the nulls that are fast.
         n_nulls: draws of the nulls that are slow; the least p-value is 1/(1 + draws).
         n_subsamples: subsamples behind an interval.
+        n_random: random dictionaries.
         name: the model in tables; by default its language model and layer.
-        seed: of the random dictionary, nulls and subsamples; UMAP's is always 42.
+        seed: of the random dictionaries, nulls and subsamples; UMAP's is always 42.
     """
 
     def __init__(
         self,
-        sae: SAESource,
+        sae: SAESource | list[SAESource],
         protocols: Sequence[Protocol] = ("paper", "sound"),
-        min_cluster_size: int = 10,
-        n_neighbors: int = 10,
+        metrics: list[Metric] | None = None,
+        paper_metrics: list[Metric] | None = None,
         n_permutations: int = 499,
         n_nulls: int = 199,
         n_subsamples: int = 100,
+        n_random: int = 1,
         name: str | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(sae, name, seed)
+        super().__init__(sae, name, n_random, seed)
         if not protocols:
             raise ValueError("`protocols` must name paper, sound or both, got none")
-        self.protocols = tuple(protocols)
-        self.settings = SoundSettings(
-            min_cluster_size=min_cluster_size,
-            n_neighbors=n_neighbors,
-            n_permutations=n_permutations,
-            n_nulls=n_nulls,
-            n_subsamples=n_subsamples,
-            seed=seed,
-        )
+        draws = {"n_subsamples": n_subsamples, "n_nulls": n_nulls, "n_permutations": n_permutations}
+        lists = {"paper": paper_metrics, "sound": metrics}
+        surrounded = {"paper": dict.fromkeys(draws, 0), "sound": draws}
+        self.evidence = nn.ModuleDict()
+        self._spaces: dict[str, tuple[str, Space]] = {}
+        for protocol in protocols:
+            chosen = lists[protocol]
+            chosen = DEFAULTS[protocol]() if chosen is None else chosen
+            for kind, is_wanted in (("one", False), ("pair", True)):
+                own = [m for m in chosen if isinstance(m, PairMetric) == is_wanted]
+                self.evidence[f"{protocol} {kind}"] = Evidence(
+                    own, **surrounded[protocol], seed=seed, sync_on_compute=False
+                )
+            random = n_random if protocol == "sound" else 0
+            for space in (RESIDUALS, *latent_spaces(len(self.sources), random)):
+                self._spaces[f"{protocol}, {space.name}, {space.sae}"] = protocol, space
+        self.parts = list(self._spaces)
 
     @torch.no_grad()
-    def test_step(self, batch: ConceptActivations, batch_idx: int) -> dict[str, Structure]:
-        """Return and log the figures of one concept."""
-        rows: list[dict[str, Any]] = []
-        views: dict[str, dict[str, SpaceView]] = {}
-        for protocol in self.protocols:
-            self.begin(f"{batch.concept}, {protocol}", self._n_steps(protocol))
-            about = {"Concept": batch.concept, "Model": self.name, "Protocol": protocol}
-            run = self._paper if protocol == "paper" else self._sound
-            found, views[protocol] = run(batch)
-            rows += [about | row for row in found]
-        for row in rows:
-            self._log(row)
-        return {"result": Structure(self.name, rows, views, len(batch.items))}
-
-    def _n_steps(self, protocol: Protocol) -> int:
-        """Return how often `advance` is called: after each draw, each embedding."""
-        if protocol == "paper":
-            return 2
-        s = self.settings
-        of_space = s.n_subsamples + 2 * s.n_nulls + s.n_permutations
-        return 3 * of_space + 2 * 3 * s.n_permutations
-
-    def _paper(
-        self, batch: ConceptActivations
-    ) -> tuple[list[dict[str, Any]], dict[str, SpaceView]]:
-        residuals = batch.residuals.flatten(0, 1)
-        everywhere = torch.ones_like(batch.is_real)
-        latents = self.sae.encode_prompts(batch.residuals, everywhere).latents
-        raw = latents.to_dense() if isinstance(latents, SparseLatents) else latents
-        resid = paper_space(residuals)
-        self.advance()
-        sparse = paper_space(raw)
-        self.advance()
-        row: dict[str, Any] = {
-            "Procrustes Disparity": label_paired_procrustes(resid, sparse),
-            "Items": len(batch.items),
-            "n": len(residuals),
+    def test_step(self, batch: AnalysisBatch, batch_idx: int) -> dict[str, Any]:
+        """Return the rows of one space of one concept, and the cloud that they are about."""
+        protocol, space = self._spaces[batch.part]
+        concept = batch.activations
+        cloud = self.cloud(concept, protocol, space)
+        figures = dict(self._figures(f"{protocol} one", cloud))
+        if space != RESIDUALS:
+            residuals = self.cloud(concept, protocol, RESIDUALS)
+            figures |= self._figures(f"{protocol} pair", residuals, cloud)
+        n_merged = self._points(concept, protocol).n_merged
+        figures |= {
+            "n_items": of_count(len(concept.items)),
+            "n_points": of_count(cloud.n_points),
+            "n_merged": of_count(n_merged),
         }
-        places = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-        knows = batch.is_real & (places >= batch.item_positions[:, None])
-        items = torch.where(knows, batch.labels[:, None], -1).flatten().cpu()
-        at = (places == batch.item_positions[:, None]).flatten().cpu()
-        views = {}
-        for side, space in (("Resid", resid), ("Latents", sparse)):
-            row |= {
-                f"Clusters {side}": space.n_clusters,
-                f"Avg Dim {side}": space.average_dimension,
-                f"Betti0 {side}": space.betti_0,
-                f"MST Weight {side}": space.mst_weight,
-                f"AGD {side}": space.agd,
-            }
-            views[side.lower()] = SpaceView(
-                space.embedding, space.labels, items, torch.where(at, items, -1), None
+        rows = self.rows(concept.concept, space, protocol, figures)
+        return {"rows": rows, "cloud": cloud, "space": space, "protocol": protocol}
+
+    def cloud(self, concept: ConceptActivations, protocol: str, space: Space) -> LabeledCloud:
+        """Return the points of a space, made once while the concept is the same."""
+
+        def make() -> LabeledCloud:
+            about, residuals = self._points(concept, protocol), concept.residuals
+            if protocol == "sound":
+                encode, name = self.effective_latents, PURPOSES[space.kind]
+                name += f" {space.draw}" if space.draw else ""
+            else:
+                encode, name = self.raw_latents, f"paper {space.kind}"
+            points = residuals[about.chosen]
+            if space != RESIDUALS:
+                points = encode(space, residuals, about.chosen)
+            if protocol == "paper":
+                points = paper_embedding(points)
+            return LabeledCloud(
+                points,
+                about.labels,
+                about.named,
+                about.prompts,
+                about.positions,
+                name=f"{concept.concept}/{name}",
+                concept=concept.concept,
+                is_turned=protocol == "sound",
             )
-        return [row], views
 
-    def _sound(
-        self, batch: ConceptActivations
-    ) -> tuple[list[dict[str, Any]], dict[str, SpaceView]]:
-        cloud = concept_cloud(batch)
-        prompts, chosen = batch.residuals, cloud.within(batch.is_real)
-        residuals = prompts[chosen]
-        latents = self.effective_latents(self.sae, prompts, chosen)
-        random = self.effective_latents(self.random_sae(prompts, chosen), prompts, chosen)
-        rows = subsamples(cloud, batch.concept, self.settings)
-        resid = self._measure(residuals, cloud, f"{batch.concept}/resid", rows)
-        found = []
-        sides = {"resid": resid}
-        for protocol, points in (("sound", latents), (RANDOM, random)):
-            purpose = f"{batch.concept}/{protocol}"
-            row = {"Protocol": protocol, "Items": len(batch.items), "n": len(cloud.rows)}
-            row["Merged"] = cloud.n_merged
-            measured = self._measure(points, cloud, purpose, rows)
-            sides.setdefault("latents", measured)
-            row |= _columns(resid.figures, "Resid")
-            row |= _columns(measured.figures, "Latents")
-            pairs = pair_figures(resid, measured, cloud, purpose, self.settings, self.advance)
-            found.append(row | _columns(pairs, ""))
-        views = {
-            side: self._view(points, cloud, sides[side])
-            for side, points in (("resid", residuals), ("latents", latents))
-        }
-        return found, views
+        made: LabeledCloud = self.kept(concept.concept, (protocol, space), make)
+        return made
 
-    def _measure(
-        self, points: Tensor, cloud: ConceptCloud, purpose: str, rows: list[Tensor]
-    ) -> SpaceFigures:
-        return cloud_figures(points, cloud, purpose, rows, self.settings, self.advance)
+    def _points(self, concept: ConceptActivations, protocol: str) -> Any:
+        find = distinct_points if protocol == "sound" else all_positions
+        return self.kept(concept.concept, protocol, lambda: find(concept))
 
-    def _view(self, points: Tensor, cloud: ConceptCloud, measured: SpaceFigures) -> SpaceView:
-        mentions = torch.where(cloud.is_mention, cloud.labels, -1)
-        curve = gride(measured.space.cloud)
-        return SpaceView(points, measured.found.clusters.cpu(), cloud.labels, mentions, curve)
-
-    def _log(self, row: Mapping[str, Any]) -> None:
-        prefix = f"test/{row['Protocol'].replace(', ', '_').replace(' ', '_')}"
-        for column in COLUMNS[3:]:
-            key = f"{prefix}/{column.lower().replace(' ', '_')}/{row['Concept']}"
-            self.log(key, float(row[column]), batch_size=1)
+    def _figures(self, kind: str, *clouds: LabeledCloud) -> Mapping[str, Figure]:
+        evidence: Any = self.evidence[kind]
+        if not evidence.metrics:
+            return {}
+        evidence.reset()
+        evidence.update(*clouds)
+        found: dict[str, Figure] = evidence.results()
+        return found
 
 
-def _columns(figures: Mapping[str, Figure], side: str) -> dict[str, Any]:
-    """Return a figure's value under its name, and what stands behind it in columns beside it."""
-    columns: dict[str, Any] = {}
-    for name, figure in figures.items():
-        column = f"{name} {side}".strip()
-        if figure.tested is not None:
-            columns[f"{column} tested"] = figure.tested
-        columns[column] = figure.value
-        for part in ("n", "low", "high", "p", "null"):
-            columns[f"{column} {part}"] = getattr(figure, part)
-        if figure.reason is not None:
-            columns[f"{column} reason"] = figure.reason
-    return columns
+DEFAULTS = {"paper": paper_metrics, "sound": sound_metrics}

@@ -1,0 +1,118 @@
+"""What chance gives: Gaussian clouds, dealt items, random pairings, random dictionaries."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.geometry.clouds.matrix import MatrixCloud
+from saerepgeo.metrics.cloud_metric import CloudFigure, PairMetric
+from saerepgeo.metrics.wrappers.wrapped import evaluate, in_threads
+from saerepgeo.types import generator_for
+
+__all__ = ["GaussianNull", "Null", "PermutedItems", "RandomDictionaries", "RandomPairing"]
+
+Draws = dict[str, list[float]]
+
+
+class Null:
+    """What chance is taken to be. One of one's own defines `drawing`."""
+
+    n_sources: int | None = None
+    """Points whose paths stand for all in draws; the value compared takes as many."""
+
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
+        """Return a function that makes draw 0, 1, … of the null of a cloud."""
+        raise NotImplementedError
+
+    def values(
+        self, metrics: Sequence[CloudFigure], clouds: Sequence[LabeledCloud], n: int, seed: int
+    ) -> Draws:
+        """Return `n` draws of every figure."""
+        draw = self.drawing(clouds[0], seed)
+        drawn = in_threads(lambda number: evaluate(metrics, draw(number)), range(n))
+        names = drawn[0] if drawn else {}
+        return {name: [float(figures[name]) for figures in drawn] for name in names}
+
+
+class GaussianNull(Null):
+    """One Gaussian cloud of the same covariance: no clusters, no curvature."""
+
+    def __init__(self, n_sources: int = 128) -> None:
+        self.n_sources = n_sources
+
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
+        """Draw as many points with the same principal spreads."""
+        x = cloud.coordinates()
+        x = x - x.mean(0)
+        gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
+        spread = (torch.linalg.eigvalsh(gram).clamp(min=0) / max(len(x) - 1, 1)).sqrt().float()
+        # any of the points are as good as random ones
+        sources = torch.arange(min(self.n_sources or len(x), len(x)))
+
+        def draw(number: int) -> LabeledCloud:
+            generator = generator_for(seed, f"null/{cloud.name}", number)
+            noise = torch.randn(len(x), len(spread), generator=generator) * spread
+            return LabeledCloud.of_cloud(MatrixCloud.of_points(noise), sources)
+
+        return draw
+
+
+class PermutedItems(Null):
+    """Items dealt out to prompts at random: the points of a prompt keep one item.
+
+    Args:
+        of_named: deal to all points that have seen an item, not to the labeled ones.
+    """
+
+    def __init__(self, of_named: bool = False) -> None:
+        self.of_named = of_named
+
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
+        """Deal the items of the prompts anew."""
+        labels = cloud.named if self.of_named else cloud.labels
+        stage = "within" if self.of_named else "between"
+        kept = labels >= 0
+        names, first = cloud.prompts[kept].unique(return_inverse=True)
+        items = torch.empty(len(names), dtype=torch.long)
+        items[first] = labels[kept]
+
+        def draw(number: int) -> LabeledCloud:
+            generator = generator_for(seed, f"null/{cloud.name}/{stage}", number)
+            order = torch.randperm(len(names), generator=generator)
+            dealt = torch.full_like(labels, -1)
+            dealt[kept] = items[order][first]
+            return cloud.relabeled(named=dealt) if self.of_named else cloud.relabeled(labels=dealt)
+
+        return draw
+
+
+class RandomDictionaries(Null):
+    """The same points through other dictionaries, with random directions.
+
+    Args:
+        latents: gives the effective latents of draw 0, 1, … as a cloud.
+    """
+
+    def __init__(self, latents: Callable[[int], LabeledCloud]) -> None:
+        self.latents = latents
+
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
+        """Give the latents of each dictionary."""
+        return self.latents
+
+
+class RandomPairing(Null):
+    """The two representations paired at random, as each metric of pairs says."""
+
+    def values(
+        self, metrics: Sequence[CloudFigure], clouds: Sequence[LabeledCloud], n: int, seed: int
+    ) -> Draws:
+        """Return `n` draws of every figure."""
+        x, y = clouds
+        found: Draws = {}
+        for metric in cast(Sequence[PairMetric], metrics):
+            generator = generator_for(seed, f"null/{y.name}/{metric.title}")
+            found[metric.stem] = [float(metric.by_chance(x, y, generator)) for _ in range(n)]
+        return found

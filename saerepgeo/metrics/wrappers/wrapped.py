@@ -1,0 +1,150 @@
+"""What all wrappers share: metrics of any kind by name, evaluated on clouds, draw by draw."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from inspect import signature
+from typing import Any, TypeVar
+
+import torch
+from torchmetrics import Metric, MetricCollection
+
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
+from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric
+from saerepgeo.metrics.estimates import snake_case
+from saerepgeo.types import Estimate
+
+__all__ = ["CloudWrapper", "Metrics", "evaluate", "in_threads", "named_metrics"]
+
+Metrics = Metric | MetricCollection | Sequence[Metric] | Mapping[str, Metric]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+class PlainMetric(CloudFigure):
+    """Any other torchmetric, `update(points)` or `update(points, labels)`, as a cloud's figure."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self.metric = metric
+        self.stem = self.title = snake_case(type(metric).__name__)  # type: ignore[misc]
+        self.reads_labels = len(signature(metric.update).parameters) > 1
+        if self.reads_labels:
+            self.null, self.alternative = "items", "greater"  # type: ignore[misc]
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Hand points on to the metric."""
+        self.metric.update(*args, **kwargs)
+
+    def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
+        """Return the value, or the values by name, of the labeled points or of all."""
+        metric = self.metric.clone()
+        metric.reset()
+        rows = cloud.labeled if self.reads_labels else torch.arange(cloud.n_points)
+        points = cloud.coordinates(rows).float()
+        metric.update(*([points, cloud.labels[rows]] if self.reads_labels else [points]))
+        value = metric.compute()
+        values = value if isinstance(value, Mapping) else {"": value}
+        return {
+            f"{self.stem}/{name}".rstrip("/"): _as_estimate(each, len(rows))
+            for name, each in values.items()
+        }
+
+
+def named_metrics(metrics: Metrics) -> dict[str, CloudFigure]:
+    """Return metrics by the name of their figures.
+
+    Raises:
+        ValueError: two metrics have one name.
+    """
+    if isinstance(metrics, MetricCollection | Mapping):
+        listed = list(metrics.values())
+    else:
+        listed = [metrics] if isinstance(metrics, Metric) else list(metrics)
+    found: dict[str, CloudFigure] = {}
+    for metric in listed:
+        figure = metric if isinstance(metric, CloudFigure) else PlainMetric(metric)
+        if figure.stem in found:
+            raise ValueError(f"`metrics` must have names of their own, got `{figure.stem}` twice")
+        found[figure.stem] = figure
+    return found
+
+
+def evaluate(metrics: Sequence[CloudFigure], *clouds: LabeledCloud) -> dict[str, Estimate]:
+    """Return the figures of a cloud, or of a pair, from one neighbor search."""
+    figures: dict[str, Estimate] = {}
+    if len(clouds) == 1:
+        n_neighbors = max((metric.n_neighbors for metric in metrics), default=0)
+        n_neighbors = min(n_neighbors, clouds[0].n_points - 1)
+        if n_neighbors > 0:
+            nearest_neighbors(clouds[0].cloud, n_neighbors)
+    for metric in metrics:
+        if isinstance(metric, PairMetric):
+            figures |= metric.pair_figures(*clouds)
+        else:
+            figures |= metric.figures(clouds[0])
+    return figures
+
+
+class CloudWrapper(CloudMetric):
+    """A metric around metrics of clouds: one, several, a collection; any torchmetric will do.
+
+    It holds the points itself; the metrics inside are asked for figures of the clouds that are
+    drawn from them. A draw, and the neighbors found in it, serves all of them.
+    """
+
+    def __init__(self, metrics: Metrics, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.metrics = named_metrics(metrics)
+        kinds = {isinstance(metric, PairMetric) for metric in self.metrics.values()}
+        if len(kinds) > 1:
+            raise ValueError("`metrics` must be all of one cloud or all of pairs, got both")
+        self.is_of_pairs = kinds == {True}
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Add points: what the metrics inside take, those of pairs two representations."""
+        if self.is_of_pairs:
+            self.add_pairs(*args, **kwargs)
+        else:
+            self.add_points(*args, **kwargs)
+
+    @property
+    def drawn(self) -> list[CloudFigure]:
+        """The metrics that are computed on draws."""
+        return [metric for metric in self.metrics.values() if metric.is_drawn]
+
+    def compute(self) -> Any:
+        """Return values and what surrounds them by name, over all processes."""
+        return {name: figure.value for name, figure in self.estimates().items()}
+
+
+def in_threads(function: Callable[[Given], Made], given: Sequence[Given]) -> list[Made]:
+    """Return `function` of each of `given`, in order, on as many threads as torch may use.
+
+    `function` must not change what others read: its randomness is its argument's. Each thread
+    computes on one core, without gradients.
+
+    >>> in_threads(lambda x: x * x, [1, 2, 3])
+    [1, 4, 9]
+    """
+    n_before = torch.get_num_threads()
+    n_workers = min(n_before, len(given))
+    if n_workers <= 1:
+        return [function(item) for item in given]
+    in_thread = torch.no_grad()(function)  # whether gradients are kept is every thread's own
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        return list(pool.map(in_thread, given))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n_before)
+
+
+def _as_estimate(value: Any, n_points: int) -> Estimate:
+    scalar = torch.as_tensor(value).detach().double().cpu()
+    if scalar.numel() != 1:
+        raise ValueError(f"a figure must be one number, got shape {tuple(scalar.shape)}")
+    if bool(scalar.isnan()):
+        return Estimate.undefined("the metric gave NaN", n_points)
+    return Estimate(scalar.reshape(()), n_points, 0)
