@@ -2,7 +2,7 @@
 
     apt-get download dict-wn dict-gcide dict-foldoc debian-handbook
     for package in *.deb; do dpkg -x "$package" unpacked; done
-    python checkpoints/smollm2-135m/make_corpus.py unpacked corpus saerepgeo/data/text_sample
+    python checkpoints/smollm2-135m/make_corpus.py unpacked corpus saerepgeo/data/text/sample
 
 Writes `train.jsonl.gz` and `heldout.jsonl.gz` into the second folder and `wordnet.jsonl.gz` into
 the third, and prints what is in them. A document is a page: neighboring entries of one
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-from saerepgeo.data.dictd import raw_entries, unwrap_entry
+from saerepgeo.data.text.dictd import raw_entries, unwrap_entry
 
 PAGE_CHARS = 1500
 SAMPLE_CHARS = 4_500_000

@@ -5,16 +5,17 @@ but the first is real text.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.data.text import TextSource
+from saerepgeo.data.text import TextSource, open_text
 from saerepgeo.files import replacing
 from saerepgeo.lm.sources import cache_root
 from saerepgeo.lm.tokenizer import LMTokenizer
@@ -25,16 +26,36 @@ DOCUMENT_BREAK = "\n\n"
 DOCUMENTS_PER_CALL = 512
 
 
-@runtime_checkable
-class Contexts(Protocol):
-    """Numbered contexts `[position]` of one length; position 0 is the BOS token."""
+@dataclass(frozen=True)
+class BackgroundText:
+    """Contexts of the training text, and of held-out text.
 
-    n_contexts: int | None
-    """None where the text is streamed and its end unknown."""
+    Held out is every 1/`heldout_fraction`-th document of `source`, or all of `heldout_source`.
+    """
 
-    def read(self, numbers: Sequence[int]) -> Tensor:
-        """Return contexts `[context, position]`, int64."""
-        ...
+    source: str | Sequence[str]
+    heldout_source: str | Sequence[str] | None
+    heldout_fraction: float
+    context_size: int
+    tokenizer: Callable[[], LMTokenizer]
+    """Called when the text is first needed."""
+
+    def train(self) -> "Contexts":
+        """Return the contexts to train on."""
+        return self._open(self.source, "train" if self.heldout_source is None else "all")
+
+    def heldout(self, n_contexts: int) -> Tensor:
+        """Return tokens `[context, position]` of held-out text, as many contexts as there are."""
+        if self.heldout_source is None:
+            contexts = self._open(self.source, "heldout")
+        else:
+            contexts = self._open(self.heldout_source, "all")
+        available = contexts.n_contexts
+        return contexts.read(range(n_contexts if available is None else min(n_contexts, available)))
+
+    def _open(self, source: str | Sequence[str], split: Split) -> "Contexts":
+        tokenizer, size = self.tokenizer(), self.context_size
+        return open_contexts(open_text(source), tokenizer, size, split, self.heldout_fraction)
 
 
 def open_contexts(
@@ -43,7 +64,7 @@ def open_contexts(
     context_size: int,
     split: Split = "all",
     heldout_fraction: float = 0.05,
-) -> Contexts:
+) -> "Contexts":
     """Return the contexts of `text`: tokenized once to disk if it is finite, else streamed.
 
     Args:
@@ -71,14 +92,13 @@ def open_contexts(
 class StoredContexts:
     """Contexts of a file of uint32 tokens, read through a memory map."""
 
-    n_contexts: int | None
-
     def __init__(self, path: Path, bos_id: int, context_size: int) -> None:
         self.path, self.bos_id, self.context_size = path, bos_id, context_size
         self.n_tokens = path.stat().st_size // 4
         self.n_contexts = self.n_tokens // (context_size - 1)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
+        """Return contexts `[context, position]`, int64."""
         width = self.context_size - 1
         stored = np.memmap(self.path, dtype=np.uint32, mode="r")
         out = torch.full((len(numbers), self.context_size), self.bos_id)
@@ -91,7 +111,7 @@ class StoredContexts:
 class StreamedContexts:
     """Contexts of a text without known end; reading backwards starts the text again."""
 
-    n_contexts: int | None = None
+    n_contexts = None
 
     def __init__(self, documents: "_Documents", tokenizer: LMTokenizer, context_size: int) -> None:
         self.documents, self.tokenizer = documents, tokenizer
@@ -100,6 +120,7 @@ class StreamedContexts:
         self._stream: Iterator[Tensor] | None = None
 
     def read(self, numbers: Sequence[int]) -> Tensor:
+        """Return contexts `[context, position]`, int64."""
         wanted = {}
         for number in sorted(set(numbers)):
             if self._stream is None or number < self._position:
@@ -123,6 +144,11 @@ class StreamedContexts:
                 raise ValueError("the streamed text is empty; check the name of the data set")
 
 
+Contexts = StoredContexts | StreamedContexts
+"""Numbered contexts `[position]` of one length, the BOS token first; `n_contexts` is None where the
+text is streamed and its end unknown."""
+
+
 class _Documents:
     """The documents of one split; iterating again starts at the first."""
 
@@ -136,10 +162,6 @@ class _Documents:
         for index, document in enumerate(self.text.documents()):
             if self.split == "all" or (index % self.period == 0) == (self.split == "heldout"):
                 yield document
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.text.fingerprint}/{self.split}/{self.period}"
 
 
 def _tokenized(documents: _Documents, tokenizer: Any) -> Iterator[np.ndarray]:
@@ -158,7 +180,8 @@ def _tokenized(documents: _Documents, tokenizer: Any) -> Iterator[np.ndarray]:
 def _token_file(documents: _Documents, tokenizer: Any) -> Path:
     """Return the file of all tokens, made on first use and named by what it was made of."""
     model = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    key = hashlib.sha256(f"{documents.fingerprint}/{model}/{DOCUMENT_BREAK}".encode()).hexdigest()
+    split = f"{documents.text.fingerprint}/{documents.split}/{documents.period}"
+    key = hashlib.sha256(f"{split}/{model}/{DOCUMENT_BREAK}".encode()).hexdigest()
     path = cache_root() / "tokens" / f"{key[:32]}.uint32"
     if path.is_file():
         return path

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from saerepgeo.data.background import BackgroundText
 from saerepgeo.data.concepts import ConceptPoints, concept_activations, split_points
+from saerepgeo.data.contexts import BackgroundText
 from saerepgeo.data.lm_module import LMDataModule
 from saerepgeo.data.loaders import Batches, Concepts, ResidualStatistics, residual_statistics
 from saerepgeo.data.prompts import ConceptPrompts, load_prompts

@@ -1,4 +1,4 @@
-"""Background text: what is read, from where a start begins, fingerprints, every error's place."""
+"""Background text: what is read, fingerprints, every error's place."""
 
 import gzip
 import importlib.util
@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import saerepgeo.data.text
-from saerepgeo.data.dictd import raw_entries, unwrap_entry
-from saerepgeo.data.text import DOCUMENT_BYTES, TextSource, open_text
+from saerepgeo.data.text import TextSource, open_text
+from saerepgeo.data.text.dictd import raw_entries, unwrap_entry
+from saerepgeo.data.text.text_files import DOCUMENT_BYTES
 
 ROWS = [{"text": "one"}, {"text": "", "id": 2}, {"text": "drei é"}, {"text": "four\nlines"}]
 ROW_TEXTS = ["one", "", "drei é", "four\nlines"]
@@ -23,8 +24,8 @@ def jsonl(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def texts(source: TextSource, start: int = 0) -> list[str]:
-    return list(source.documents(start))
+def texts(source: TextSource) -> list[str]:
+    return list(source.documents())
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
@@ -32,14 +33,12 @@ def test_jsonl(tmp_path: Path, name: str) -> None:
     source = open_text(jsonl(tmp_path / name, ROWS))
     assert source.is_finite
     assert texts(source) == ROW_TEXTS
-    for start in range(6):
-        assert texts(source, start) == ROW_TEXTS[start:]
 
 
-def test_field_and_blank_lines(tmp_path: Path) -> None:
+def test_blank_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('\n{"body": "x"}\n\n{"body": "y"}', encoding="utf-8")
-    assert texts(open_text(path, field="body")) == ["x", "y"]
+    path.write_text('\n{"text": "x"}\n\n{"text": "y"}', encoding="utf-8")
+    assert texts(open_text(path)) == ["x", "y"]
 
 
 def test_several_files_follow_each_other(tmp_path: Path) -> None:
@@ -47,9 +46,8 @@ def test_several_files_follow_each_other(tmp_path: Path) -> None:
         jsonl(tmp_path / f"{name}.jsonl", [{"text": f"{name}{i}"} for i in range(2)])
     by_glob = open_text(str(tmp_path / "*.jsonl"))
     assert texts(by_glob) == ["a0", "a1", "b0", "b1", "c0", "c1"]
-    assert texts(by_glob, 3) == ["b1", "c0", "c1"]
     listed: list[str | Path] = [tmp_path / "c.jsonl", str(tmp_path / "[ab].jsonl")]
-    assert texts(open_text(listed), 1) == ["c1", "a0", "a1", "b0", "b1"]
+    assert texts(open_text(listed)) == ["c0", "c1", "a0", "a1", "b0", "b1"]
 
 
 def test_bracket_in_a_file_name_is_no_glob(tmp_path: Path) -> None:
@@ -70,7 +68,6 @@ def test_txt_joins_paragraphs_into_documents(tmp_path: Path) -> None:
             paragraphs[4],
             "f\n\ng",
         ]
-        assert texts(open_text(path), 2) == documents[2:]
 
 
 def test_txt_keeps_every_word_whatever_the_layout(tmp_path: Path) -> None:
@@ -121,7 +118,6 @@ def dictionary(folder: Path, name: str = "small.dict.dz") -> Path:
 def test_dictionary(tmp_path: Path, name: str) -> None:
     source = open_text(dictionary(tmp_path, name))
     assert texts(source) == UNWRAPPED
-    assert texts(source, 1) == UNWRAPPED[1:]
     assert [entry.decode() for _, entry in raw_entries(tmp_path / name)] == [*ENTRIES.values()][1:]
 
 
@@ -152,9 +148,9 @@ def test_bad_index(tmp_path: Path, index: str | None, message: str) -> None:
     ("line", "message"),
     [
         ("{", r"a\.jsonl, line 3: not JSON at column 2"),
-        ('{"txt": "x", "id": 1}', r"line 3: no string under 'text' \(`field`\), found txt, id"),
-        ('{"text": 3}', r"line 3: no string under 'text' \(`field`\), found text"),
-        ('["x"]', r"line 3: no string under 'text' \(`field`\), found list"),
+        ('{"txt": "x", "id": 1}', r"line 3: no string under 'text', found txt, id"),
+        ('{"text": 3}', r"line 3: no string under 'text', found text"),
+        ('["x"]', r"line 3: no string under 'text', found list"),
         ('{"text": "\\ud800"}', r"line 3: half of a surrogate pair"),
     ],
 )
@@ -183,8 +179,6 @@ def test_not_utf8_names_the_byte(tmp_path: Path, name: str, content: bytes, offs
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}: not UTF-8 at byte {offset};"):
         texts(open_text(path))
-    assert "\ufffd" in "".join(texts(open_text(path, errors="replace")))
-    assert "\ufffd" not in "".join(texts(open_text(path, errors="ignore")))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.txt.gz"])
@@ -227,8 +221,6 @@ def test_fingerprint_follows_the_text(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     before = open_text(path).fingerprint
     assert before == open_text(jsonl(tmp_path / "other" / "b.jsonl", ROWS)).fingerprint
-    assert before != open_text(path, field="id").fingerprint
-    assert before != open_text(path, errors="replace").fingerprint
     assert before != open_text([path, path]).fingerprint
     as_txt = tmp_path / "a.txt"
     as_txt.write_bytes(path.read_bytes())
@@ -242,7 +234,7 @@ def test_fingerprint_follows_the_text(tmp_path: Path) -> None:
 def test_fingerprint_of_a_large_file_follows_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saerepgeo.data.text.HASHED_BYTES", 10)
+    monkeypatch.setattr("saerepgeo.data.text.text_files.HASHED_BYTES", 10)
     path = jsonl(tmp_path / "a.jsonl", ROWS)
     before = open_text(path).fingerprint
     assert before == open_text(path).fingerprint
@@ -261,20 +253,17 @@ def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_hub_streams_from_any_start(hub_folder: Path) -> None:
+def test_hub_streams_a_split(hub_folder: Path) -> None:
     source = open_text(f"hf:{hub_folder}")
     assert not source.is_finite
     assert texts(source) == [f"train {i}" for i in range(5)]
-    assert texts(source, 3) == ["train 3", "train 4"]
-    assert texts(source, 9) == []
-    assert texts(open_text(f"hf:{hub_folder}::validation", field="title")) == ["t0", "t1"]
+    assert texts(open_text(f"hf:{hub_folder}::validation")) == ["validation 0", "validation 1"]
 
 
 def test_hub_fingerprint(hub_folder: Path) -> None:
     before = open_text(f"hf:{hub_folder}").fingerprint
     assert before == open_text(f"hf:{hub_folder}").fingerprint
     assert before != open_text(f"hf:{hub_folder}::validation").fingerprint
-    assert before != open_text(f"hf:{hub_folder}", field="title").fingerprint
     jsonl(hub_folder / "train.jsonl", [{"text": "other", "title": "t"}])
     assert before != open_text(f"hf:{hub_folder}").fingerprint
 
@@ -299,8 +288,10 @@ def test_hub_without_a_row_and_with_a_bad_one(hub_folder: Path) -> None:
 
 
 def test_hub_errors(hub_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"no string in column 'body' \(`field`\), found text, ti"):
-        texts(open_text(f"hf:{hub_folder}", field="body"))
+    jsonl(hub_folder / "train.jsonl", [{"title": "t", "body": "x"}])
+    with pytest.raises(ValueError, match=r"no string in column 'text', found title, body"):
+        texts(open_text(f"hf:{hub_folder}"))
+    jsonl(hub_folder / "train.jsonl", [{"text": "x", "title": "t"}])
     with pytest.raises(ValueError, match=r"hf:.*set: Bad split: test"):
         texts(open_text(f"hf:{hub_folder}::test"))
     with pytest.raises(ValueError, match=r"cannot open the data set hf:.*/none: "):
@@ -324,7 +315,7 @@ def test_sample_is_what_its_notice_says() -> None:
         assert not {"{", "}"} & set(document), document
         assert "[syn" not in document, document
         assert "  " not in document, document
-    folder = Path(saerepgeo.data.text.__file__).parent / "text_sample"
+    folder = Path(saerepgeo.data.text.__file__).parent / "sample"
     assert "WordNet 3.0 Copyright 2006 by Princeton University" in (
         folder / "NOTICE.txt"
     ).read_text(encoding="utf-8")

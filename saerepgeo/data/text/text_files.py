@@ -1,0 +1,148 @@
+"""Documents of text files: paragraphs, JSON lines, dictionaries; plain or compressed."""
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from saerepgeo.data.text.dictd import GZIP_ERRORS, raw_entries, unwrap_entry
+
+FIELD = "text"
+"""Where a row of JSON lines or of a data set has its text."""
+DOCUMENT_BYTES = 2000
+"""Paragraphs of a `.txt` file are joined into documents of at most this many bytes."""
+HASHED_BYTES = 64 * 2**20
+"""Files up to this size are fingerprinted by content, larger ones by size and time of change."""
+READER_VERSION = b"1"
+"""Part of every fingerprint: to be changed with any change of what `documents` yields."""
+COMPRESSED = (".gz", ".dz")
+
+
+class FileText:
+    """Documents of files, one file after the other."""
+
+    is_finite = True
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        for path in self.paths:
+            if _kind(path) not in _READERS:
+                known = ", ".join(_READERS)
+                raise ValueError(f"{path}: expected a file {known}, or one of these + .gz or .dz")
+
+    def documents(self) -> Iterator[str]:
+        """Yield the documents."""
+        is_empty = True
+        for path in self.paths:
+            for document in _READERS[_kind(path)](path):
+                is_empty = False
+                yield document
+        if is_empty:
+            raise ValueError(f"no text in {', '.join(map(str, self.paths))}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Contents, not names: the same text elsewhere has the same fingerprint."""
+        digest = hashlib.sha256(READER_VERSION + f"{FIELD} strict".encode())
+        for path in self.paths:
+            stat = path.stat()
+            by_content = stat.st_size <= HASHED_BYTES
+            key = path.read_bytes() if by_content else f"{stat.st_size} {stat.st_mtime_ns}".encode()
+            digest.update(_kind(path).encode() + hashlib.sha256(key).digest())
+        return digest.hexdigest()
+
+
+def _kind(path: Path) -> str:
+    plain = path.with_suffix("") if path.suffix in COMPRESSED else path
+    return plain.suffix
+
+
+def _dictionary(path: Path) -> Iterator[str]:
+    for offset, entry in raw_entries(path):
+        yield unwrap_entry(_decoded(entry, offset, path))
+
+
+def _json_lines(path: Path) -> Iterator[str]:
+    offset = 0
+    with _opened(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _field(_decoded(line, offset, path), f"{path}, line {number}")
+            offset += len(line)
+
+
+def _field(line: str, place: str) -> str:
+    try:
+        row = json.loads(line.rstrip())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: not JSON at column {error.colno}: {error.msg}") from error
+    text = row.get(FIELD) if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        raise ValueError(f"{place}: no string under {FIELD!r}, found {found}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{place}: half of a surrogate pair, which is no character") from error
+    return text
+
+
+def _joined_paragraphs(path: Path) -> Iterator[str]:
+    """Join paragraphs until the next one would make the document longer than allowed."""
+    held, start = b"", 0
+    with _opened(path) as lines:
+        for offset, paragraph in _paragraphs(lines):
+            if held and len(held) + len(paragraph) > DOCUMENT_BYTES:
+                yield _tidied(_decoded(held, start, path))
+                held, start = b"", offset
+            held += paragraph
+        if held:
+            yield _tidied(_decoded(held, start, path))
+
+
+def _paragraphs(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Split before each line that follows a blank one; blank lines stay, for the offsets."""
+    held: list[bytes] = []
+    start = offset = 0
+    has_text = after_blank = False
+    for line in lines:
+        is_blank = not line.strip()
+        if has_text and after_blank and not is_blank:
+            yield start, b"".join(held)
+            held, start, has_text = [], offset, False
+        held.append(line)
+        offset += len(line)
+        has_text, after_blank = has_text or not is_blank, is_blank
+    if has_text:
+        yield start, b"".join(held)
+
+
+def _tidied(text: str) -> str:
+    return re.sub(r"\n\s*\n", "\n\n", text.replace("\r\n", "\n")).strip()
+
+
+def _decoded(content: bytes, offset: int, path: Path) -> str:
+    """Return what begins at byte `offset` of the uncompressed file as text."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = offset + error.start
+        raise ValueError(f"{path}: not UTF-8 at byte {place}; save it as UTF-8") from error
+    return text.removeprefix("\ufeff") if offset == 0 else text
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Iterable[bytes]]:
+    opener: Any = gzip.open if path.suffix in COMPRESSED else open
+    try:
+        with opener(path, "rb") as lines:
+            yield lines
+    except GZIP_ERRORS as error:
+        raise ValueError(f"{path}: damaged or not gzip: {error}") from error
+
+
+_READERS = {".txt": _joined_paragraphs, ".jsonl": _json_lines, ".dict": _dictionary}
