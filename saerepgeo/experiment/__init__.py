@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from saerepgeo.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from saerepgeo.experiment.grid import Cell, Experiment
+    from saerepgeo.experiment.cells import Cell
+    from saerepgeo.experiment.grid import Experiment
     from saerepgeo.experiment.runner import main, run_cells
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Cell": "grid",
+        "Cell": "cells",
         "Experiment": "grid",
         "main": "runner",
         "run_cells": "runner",

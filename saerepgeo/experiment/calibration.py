@@ -14,16 +14,17 @@ they answer, and chance still moves separability and error of a run together.
 """
 
 import argparse
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from saerepgeo.cases.separability.losses import squared_error
-from saerepgeo.experiment.verdict import POOLED, judge
+from saerepgeo.experiment.cells import POOLED, Cell
+from saerepgeo.experiment.verdict import judge
+from saerepgeo.files import write_json
 from saerepgeo.geometry import class_moments, fisher_ratio, relative_aedp
 from saerepgeo.types import generator_for
 
@@ -59,44 +60,45 @@ def synthetic_rows(truth: SyntheticExperiment, repetition: int) -> list[dict[str
         generator = generator_for(repetition, "calibration", seed)
         slope = truth.elasticity + truth.seed_spread * float(torch.randn((), generator=generator))
         for concept in truth.concepts:
-            points = _Points(truth, generator)
+            points = _Points.drawn(truth, generator)
             for dose in truth.doses:
-                found = points.run(dose, slope, generator)
-                about = {"regularizer": "synthetic", "dose": dose, "seed": seed, "labels": "given"}
-                rows.append(about | {"split": "heldout_items", "concept": concept} | found)
+                cell = Cell("synthetic", dose, seed)._asdict()
+                figures = points.run(truth, dose, slope, generator)
+                rows.append(cell | {"split": "heldout_items", "concept": concept} | figures)
     return rows
 
 
-class _Points:
+class _Points(NamedTuple):
     """The held-out points of one concept under one seed: the same at every dose."""
 
-    def __init__(self, truth: SyntheticExperiment, generator: torch.Generator) -> None:
-        self.truth = truth
-        self.centers = torch.randn(truth.n_items, truth.dim, generator=generator)
-        self.labels = torch.arange(truth.n_points) % truth.n_items
-        self.scatter = 0.5 * torch.randn(truth.n_points, truth.dim, generator=generator)
-        self.errors = torch.randn(truth.n_points, truth.dim, generator=generator)
+    centers: Tensor
+    scatter: Tensor
+    errors: Tensor
 
-    def run(self, dose: float, slope: float, generator: torch.Generator) -> dict[str, float]:
+    @classmethod
+    def drawn(cls, truth: SyntheticExperiment, generator: torch.Generator) -> "_Points":
+        sizes = (truth.n_items, truth.n_points, truth.n_points)
+        parts = [torch.randn(size, truth.dim, generator=generator) for size in sizes]
+        return cls(parts[0], 0.5 * parts[1], parts[2])
+
+    def run(
+        self, truth: SyntheticExperiment, dose: float, slope: float, generator: torch.Generator
+    ) -> dict[str, float]:
         """Return separability and mse of one run."""
-        truth = self.truth
         gained = truth.reach * dose * (1 + dose / 8) / (1 + 1 / 8)
         shared, own, moved = torch.randn(3, generator=generator).tolist()
         log_scale = gained + truth.chance * (shared + moved)
         log_error = slope * gained + truth.price * dose**2
         log_error += truth.chance * (shared + own) / 2**0.5 * (dose != 0)
-        points = self.centers[self.labels] * _exp(log_scale) + self.scatter
-        recons = points + self.errors * _exp(log_error / 2)
-        moments = class_moments(points, self.labels, truth.n_items)
+        labels = torch.arange(truth.n_points) % truth.n_items
+        points = self.centers[labels] * math.exp(log_scale) + self.scatter
+        moments = class_moments(points, labels, truth.n_items)
+        errors = self.errors * math.exp(log_error / 2)
         return {
             "relative_aedp": float(relative_aedp(moments)),
             "fisher_ratio": float(fisher_ratio(moments)),
-            "mse": float(squared_error(recons, points)),
+            "mse": float(errors.square().sum(1).mean()),
         }
-
-
-def _exp(value: float) -> Tensor:
-    return torch.tensor(value).exp()
 
 
 def calibrate(
@@ -133,16 +135,14 @@ def main(args: Sequence[str] | None = None) -> None:
     results = []
     for elasticity in options.elasticities:
         truth = SyntheticExperiment(elasticity=elasticity, n_seeds=options.seeds)
-        result = calibrate(truth, options.repetitions)
-        results.append(result)
+        results.append(found := calibrate(truth, options.repetitions))
         print(
-            f"elasticity {elasticity:+.2f}: effect in {result['pooled']}/{result['n']} pooled, "
-            f"{result['any_concept']}/{result['n']} in any concept, "
-            f"{result['wrong_way']} the wrong way"
+            f"elasticity {elasticity:+.2f}: effect in {found['pooled']}/{found['n']} pooled, "
+            f"{found['any_concept']}/{found['n']} in any concept, "
+            f"{found['wrong_way']} the wrong way"
         )
     if options.output:
-        with open(options.output, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
+        write_json(options.output, results, indent=2)
 
 
 if __name__ == "__main__":

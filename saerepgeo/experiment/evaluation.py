@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saerepgeo.cases.separability.validation import ReconstructionFigures
 from saerepgeo.data.prompts import ConceptPrompts
 from saerepgeo.geometry.separation import (
     ClassMoments,
@@ -17,38 +18,25 @@ from saerepgeo.geometry.separation import (
     relative_aedp,
 )
 from saerepgeo.geometry.transport import gromov_wasserstein
-from saerepgeo.metrics import (
-    L0,
-    DeadFraction,
-    FractionVarianceUnexplained,
-    MeanSquaredError,
-    RelativeReconstructionBias,
-)
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.types import ActivationBatch, Estimate, SparseLatents, to_dense
+from saerepgeo.types import ActivationBatch
 
 __all__ = ["concept_rows", "text_row"]
+
+RECONSTRUCTION = ("mse", "fvu", "relative_reconstruction_bias", "l0")
 
 
 @torch.no_grad()
 def text_row(sae: SAEModel, batches: Iterable[ActivationBatch]) -> dict[str, Any]:
     """Return mse, fvu, relative_reconstruction_bias, l0 and dead_fraction on background text."""
-    recons_metrics = {
-        "mse": MeanSquaredError(),
-        "fvu": FractionVarianceUnexplained(),
-        "relative_reconstruction_bias": RelativeReconstructionBias(),
-    }
-    latent_metrics = {"l0": L0(), "dead_fraction": DeadFraction(sae.d_sae)}
+    figures = ReconstructionFigures(sae.d_sae)
     n_points = 0
     for batch in batches:
-        out = sae(batch.residuals)
-        for metric in recons_metrics.values():
-            metric.update(out.recons.float().cpu(), batch.residuals.cpu())
-        for latent_metric in latent_metrics.values():
-            latent_metric.update(_on_cpu(out.latents))
+        figures.to(batch.residuals.device).add(batch.residuals, sae(batch.residuals))
         n_points += len(batch.labels)
-    metrics = {**recons_metrics, **latent_metrics}
-    return {"n_points": n_points} | {k: float(m.compute()) for k, m in metrics.items()}
+    found = figures.compute()
+    names = (*RECONSTRUCTION, "dead_fraction")
+    return {"n_points": n_points} | {name: float(found[name]) for name in names}
 
 
 @torch.no_grad()
@@ -68,7 +56,7 @@ def concept_rows(
         if not bool(chosen.any()):
             continue
         residuals = points.residuals[chosen]
-        labels = (points.labels[chosen] - first).cpu()
+        labels = (points.labels[chosen] - first).to(residuals.device)
         now, moments = _figures(sae, residuals, labels, len(concept.items))
         then, moments_then = _figures(before, residuals, labels, len(concept.items))
         rows.append(
@@ -84,30 +72,20 @@ def _figures(
     sae: SAEModel, residuals: Tensor, labels: Tensor, n_items: int
 ) -> tuple[dict[str, Any], ClassMoments]:
     out = sae(residuals)
-    latents = _on_cpu(out.latents)
-    raw = to_dense(latents)
-    effective = to_dense(sae.effective_latents(out.latents)).cpu()
-    moments = class_moments(effective, labels, n_items)
-    recons, targets = out.recons.float().cpu(), residuals.cpu()
-    reconstruction = {
-        "mse": MeanSquaredError(),
-        "fvu": FractionVarianceUnexplained(),
-        "relative_reconstruction_bias": RelativeReconstructionBias(),
-    }
-    figures: dict[str, Any] = {"n_items": int((moments.counts > 0).sum())}
-    for name, metric in reconstruction.items():
-        metric.update(recons, targets)
-        figures[name] = float(metric.estimate())
-    l0 = L0()
-    l0.update(latents)
-    figures["l0"] = float(l0.estimate())
-    aedp_of: dict[str, Estimate] = {
+    figures = ReconstructionFigures(sae.d_sae).to(residuals.device)
+    figures.add(residuals, out)
+    moments = class_moments(sae.effective_latents(out.latents), labels, n_items)
+    raw = class_moments(out.latents, labels, n_items)
+    reconstruction = figures.compute()
+    estimates = {
         "aedp": average_pairwise_distance(centroids(moments)),
-        "aedp_raw": average_pairwise_distance(centroids(class_moments(raw, labels, n_items))),
+        "aedp_raw": average_pairwise_distance(centroids(raw)),
         "relative_aedp": relative_aedp(moments),
         "fisher_ratio": fisher_ratio(moments),
     }
-    return figures | {name: float(value) for name, value in aedp_of.items()}, moments
+    found: dict[str, Any] = {"n_items": int((moments.counts > 0).sum())}
+    found |= {name: float(reconstruction[name]) for name in RECONSTRUCTION}
+    return found | {name: float(value) for name, value in estimates.items()}, moments
 
 
 def _transport(now: ClassMoments, before: ClassMoments) -> float:
@@ -116,9 +94,3 @@ def _transport(now: ClassMoments, before: ClassMoments) -> float:
     if len(original) < 2 or not bool(scale > 0):
         return float("nan")
     return float(gromov_wasserstein(distances, original, n_anchors=0).value / scale)
-
-
-def _on_cpu(latents: Tensor | SparseLatents) -> Tensor | SparseLatents:
-    if isinstance(latents, SparseLatents):
-        return SparseLatents(latents.values.cpu(), latents.indices.cpu(), latents.d_sae)
-    return latents.cpu()

@@ -10,34 +10,15 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Cell", "Experiment"]
+from saerepgeo.experiment.cells import Cell
+
+__all__ = ["Experiment", "read_config"]
 
 CONTROL = "none"
 """Regularizer of the cells with dose 0."""
-
+REGULARIZERS = ("aedp", "fisher", "gromov_wasserstein")
 SAE_FILES = (".safetensors", ".json", ".pt")
 """What an SAE is made of, in the formats that can be read."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run: who is pushed how hard which way, from which seed, with which labels."""
-
-    regularizer: str
-    dose: float
-    """Signed weight λ of the regularizer: above 0 more separability, below 0 less."""
-    seed: int
-    labels: str = "given"
-    """`given`, or `shuffled` among the labeled points of each step."""
-
-    def about(self) -> dict[str, Any]:
-        """Return the columns that say which cell a row belongs to."""
-        return {
-            "regularizer": self.regularizer,
-            "dose": self.dose,
-            "seed": self.seed,
-            "labels": self.labels,
-        }
 
 
 @dataclass
@@ -95,24 +76,26 @@ class Experiment:
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"`{name}` must be a list without repeats, got {values}")
-        unknown = set(self.regularizers) - {"aedp", "fisher", "gromov_wasserstein"}
+        unknown = set(self.regularizers) - {*REGULARIZERS}
         if unknown:
             raise ValueError(
-                "`regularizers` must be of aedp, fisher, gromov_wasserstein, got "
+                f"`regularizers` must be of {', '.join(REGULARIZERS)}, got "
                 f"{', '.join(sorted(unknown))}"
             )
 
     @property
     def cells(self) -> list[Cell]:
         """Every cell, seed by seed, the control first."""
+        arms = [(float(dose), "given") for dose in self.doses]
+        arms += [(float(dose), "shuffled") for dose in self.shuffled_doses]
         found = []
         for seed in self.seeds:
             found.append(Cell(CONTROL, 0.0, seed))
-            for regularizer in self.regularizers:
-                found += [Cell(regularizer, float(dose), seed) for dose in self.doses]
-                found += [
-                    Cell(regularizer, float(dose), seed, "shuffled") for dose in self.shuffled_doses
-                ]
+            found += [
+                Cell(regularizer, dose, seed, labels)
+                for regularizer in self.regularizers
+                for dose, labels in arms
+            ]
         return found
 
     def folder(self, cell: Cell) -> Path:
@@ -126,10 +109,14 @@ class Experiment:
         """Return the file that is there when `cell` is finished."""
         return self.folder(cell) / "result.json"
 
+    @property
+    def finished(self) -> list[Cell]:
+        """Cells that have a result."""
+        return [cell for cell in self.cells if self.result_path(cell).is_file()]
+
     def command(self, cell: Cell) -> list[str]:
         """Return the arguments of `python -m saerepgeo` that run `cell`, resuming if it began."""
         folder = self.folder(cell)
-        checkpoints = folder / "checkpoints"
         arguments = [
             "fit",
             f"--config={self.base}",
@@ -137,7 +124,7 @@ class Experiment:
             f"--trainer.callbacks={json.dumps(self._callbacks(cell))}",
             *self._arguments(cell),
         ]
-        last = checkpoints / "last.ckpt"
+        last = folder / "checkpoints" / "last.ckpt"
         return [*arguments, f"--ckpt_path={last}"] if last.is_file() else arguments
 
     @cached_property
@@ -147,8 +134,7 @@ class Experiment:
     @cached_property
     def _sae_digest(self) -> str:
         """Contents of the SAE's folder: another SAE under the same name is another experiment."""
-        base = yaml.safe_load(self._base_text) or {}
-        sae = base.get("model", {}).get("init_args", {}).get("sae") or {}
+        sae = read_config(self.base).get("model", {}).get("init_args", {}).get("sae") or {}
         path = self.settings.get("model.init_args.sae.path", sae.get("path"))
         if path is None or not Path(path).is_dir():
             return ""  # a release, whose name says what it is, or what `fit` will refuse
@@ -178,25 +164,30 @@ class Experiment:
         return [f"--{name}={_as_argument(value)}" for name, value in options.items()]
 
     def _callbacks(self, cell: Cell) -> list[dict[str, Any]]:
-        folder = self.folder(cell)
-        checkpoints = str(folder / "checkpoints")
-        every: dict[str, Any] = {
-            "dirpath": checkpoints,
-            "every_n_train_steps": self.checkpoint_every,
-            "save_last": True,
-            "enable_version_counter": False,
-        }
-        result = {
-            "path": str(self.result_path(cell)),
-            "about": cell.about(),
-            "n_contexts": self.n_contexts,
-        }
-        named = {
+        checkpoints = str(self.folder(cell) / "checkpoints")
+        named: dict[str, dict[str, Any]] = {
             "saerepgeo.callbacks.interruption.Interruption": {"dirpath": checkpoints},
-            "saerepgeo.experiment.cell_result.CellResult": result,
-            "lightning.pytorch.callbacks.ModelCheckpoint": every,
+            "saerepgeo.experiment.cell_result.CellResult": {
+                "path": str(self.result_path(cell)),
+                "about": cell._asdict(),
+                "n_contexts": self.n_contexts,
+            },
+            "lightning.pytorch.callbacks.ModelCheckpoint": {
+                "dirpath": checkpoints,
+                "every_n_train_steps": self.checkpoint_every,
+                "save_last": True,
+                "enable_version_counter": False,
+            },
         }
         return [{"class_path": name, "init_args": options} for name, options in named.items()]
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return what a YAML configuration holds; ValueError unless it is a mapping."""
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
+    return content
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from saerepgeo.cases.analysis import model_name
+from saerepgeo.experiment.grid import read_config
 from saerepgeo.report.files import read_rows
 
 __all__ = ["Outcome", "closing_table", "main"]
@@ -160,7 +161,7 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _relocated(config: Path, output: str) -> Iterator[Path]:
     """Give a config whose paths under `outputs` lie under `output`, every case's its own."""
-    content = _moved(_read(config), output)
+    content = _moved(read_config(config), output)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / config.name
         path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
@@ -177,17 +178,10 @@ def _moved(value: Any, output: str) -> Any:
     return value
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
-    return content
-
-
 def _model_of(config: Path, overlay: Path) -> str:
     """Return what the tables call the model of a config under an overlay."""
     merged: dict[str, Any] = {}
-    for part in (_read(config), _read(overlay)):
+    for part in (read_config(config), read_config(overlay)):
         merged |= part.get("data", {}).get("init_args", {})
         merged |= {"name": part.get("model", {}).get("init_args", {}).get("name")}
     return merged["name"] or model_name(merged["lm"], merged["hook_name"])

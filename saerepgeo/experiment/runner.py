@@ -14,12 +14,12 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from saerepgeo.experiment.cells import Cell
 from saerepgeo.experiment.claims import Claim
-from saerepgeo.experiment.grid import Cell, Experiment
+from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.summary import summarize
 
 __all__ = ["main", "run_cells"]
@@ -27,6 +27,8 @@ __all__ = ["main", "run_cells"]
 FAILURES = "failures.txt"
 ATTEMPT = "attempt "
 """Begins the entry of each attempt in a cell's failures file."""
+STOPPED = 128 + signal.SIGTERM
+"""Exit status of a worker that a signal ended."""
 
 
 class Interrupted(Exception):  # noqa: N818  (control flow, not an error)
@@ -49,9 +51,10 @@ def main(args: Sequence[str] | None = None) -> int:
         status = _start_workers(experiment, arguments)
     if status:
         return status
-    failed = [cell for cell in experiment.cells if not experiment.result_path(cell).is_file()]
-    if len(failed) < len(experiment.cells):
+    finished = experiment.finished
+    if finished:
         print(summarize(experiment))
+    failed = [cell for cell in experiment.cells if cell not in finished]
     if failed:
         folders = ", ".join(str(experiment.folder(cell)) for cell in failed[:3])
         raise ValueError(
@@ -76,30 +79,21 @@ def run_cells(experiment: Experiment, first: int = 0) -> None:
         open_cells = [cell for cell in ordered if _is_open(experiment, cell)]
         if not open_cells:
             return
-        n_run = 0
-        for cell in open_cells:
-            n_run += _try_cell(experiment, cell)
-        if n_run == 0:
+        if not sum([_try_cell(experiment, cell) for cell in open_cells]):
             time.sleep(min(5.0, experiment.stale_after / 6))
 
 
 def _is_open(experiment: Experiment, cell: Cell) -> bool:
     if experiment.result_path(cell).is_file():
         return False
-    return _n_attempts(experiment.folder(cell)) < experiment.max_attempts
-
-
-def _n_attempts(folder: Path) -> int:
-    path = folder / FAILURES
-    if not path.is_file():
-        return 0
-    return sum(line.startswith(ATTEMPT) for line in path.read_text(encoding="utf-8").splitlines())
+    failures = experiment.folder(cell) / FAILURES
+    lines = failures.read_text(encoding="utf-8").splitlines() if failures.is_file() else []
+    return sum(line.startswith(ATTEMPT) for line in lines) < experiment.max_attempts
 
 
 def _try_cell(experiment: Experiment, cell: Cell) -> bool:
     """Return whether the cell was ours to run."""
-    folder = experiment.folder(cell)
-    claim = Claim(folder / "claim", experiment.stale_after)
+    claim = Claim(experiment.folder(cell) / "claim", experiment.stale_after)
     if not claim.acquire():
         return False
     with claim:
@@ -123,9 +117,9 @@ def _run(experiment: Experiment, cell: Cell) -> None:
         gc.collect()  # a trainer and its language model sit in cycles, few objects but 0.5 GB
     if not experiment.result_path(cell).is_file():
         raise Interrupted(folder.name)
-    n_done = sum(experiment.result_path(c).is_file() for c in experiment.cells)
     seconds = time.perf_counter() - started
-    print(f"{folder.name}: {seconds:.0f} s, {n_done}/{len(experiment.cells)}", flush=True)
+    n_done, n_cells = len(experiment.finished), len(experiment.cells)
+    print(f"{folder.name}: {seconds:.0f} s, {n_done}/{n_cells}", flush=True)
 
 
 @contextmanager
@@ -149,7 +143,7 @@ def _as_worker(experiment: Experiment, number: int) -> int:
         run_cells(experiment, number * len(experiment.seeds) // max(experiment.n_processes, 1))
     except Interrupted as stopped:
         print(f"interrupted in {stopped}; run again to go on", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return STOPPED
     return 0
 
 
@@ -158,7 +152,6 @@ def _start_workers(experiment: Experiment, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "saerepgeo", "experiment", *arguments]
     n_threads = experiment.n_threads or max(1, (os.cpu_count() or 1) // experiment.n_processes)
     environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
-    status = 0
     for _ in range(2):
         workers = [
             subprocess.Popen([*command, f"--worker={number}"], env=environment)
@@ -166,10 +159,11 @@ def _start_workers(experiment: Experiment, arguments: Sequence[str]) -> int:
         ]
         with _stopping(workers):
             statuses = [worker.wait() for worker in workers]
-        status = max(statuses, key=abs)
-        if status == 0 or 128 + signal.SIGTERM in statuses:
+        if STOPPED in statuses:
+            return STOPPED
+        if not any(statuses):
             break
-    return abs(status) if status == 128 + signal.SIGTERM else 0
+    return 0
 
 
 @contextmanager
@@ -199,5 +193,6 @@ def _parse(arguments: Sequence[str]) -> tuple[Experiment, int | None]:
     parser.add_argument("--worker", type=int, help="number of this worker; set by the parent")
     parser.add_class_arguments(Experiment)
     parsed = parser.parse_args(list(arguments)).as_dict()
-    settings = {name.name: parsed[name.name] for name in fields(Experiment)}
-    return Experiment(**settings), parsed["worker"]
+    worker = parsed.pop("worker")
+    parsed.pop("config")
+    return Experiment(**parsed), worker

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from saerepgeo.experiment.verdict import Verdict, control_contrasts, judge
 from saerepgeo.files import write_json
 from saerepgeo.report.files import read_rows, save_figure, write_rows
 
-__all__ = ["experiment_rows", "shuffled_lines", "summarize"]
+__all__ = ["shuffled_lines", "summarize"]
 
 ENDPOINTS = ("heldout_items", "text")
 """Splits on which the verdict measures the error: the first is the primary one."""
@@ -24,7 +25,7 @@ def summarize(experiment: Experiment) -> str:
     Verdicts are of the cells that are finished; unfinished ones are counted in the text.
     """
     folder = Path(experiment.output)
-    rows = experiment_rows(experiment)
+    rows = _rows(experiment)
     write_rows(folder / "finetune_results.csv", rows)
     verdicts = [
         verdict
@@ -34,33 +35,23 @@ def summarize(experiment: Experiment) -> str:
     write_rows(folder / "verdicts.csv", [verdict.as_row() for verdict in verdicts])
     contrasts = control_contrasts(rows, FIGURES)
     write_rows(folder / "contrasts.csv", contrasts)
-    paper = _paper(folder)
+    on_latents = folder / "intervention_analysis_results_icd_monge.csv"
+    paper = paper_statistic(read_rows(on_latents)) if on_latents.is_file() else []
     write_json(folder / "verdict.json", _record(experiment, verdicts, paper))
     _draw(folder, rows, experiment)
     return _in_words(experiment, verdicts, contrasts, paper)
 
 
-def experiment_rows(experiment: Experiment) -> list[dict[str, Any]]:
+def _rows(experiment: Experiment) -> list[dict[str, Any]]:
     """Return the rows of all finished cells, in the order of the grid."""
-    rows: list[dict[str, Any]] = []
-    for cell in experiment.cells:
-        path = experiment.result_path(cell)
-        if path.is_file():
-            rows += json.loads(path.read_text(encoding="utf-8"))["rows"]
-    return rows
-
-
-def _paper(folder: Path) -> list[dict[str, Any]]:
-    """Return the paper's own statistic, where the intervention on latents has been run."""
-    path = folder / "intervention_analysis_results_icd_monge.csv"
-    return paper_statistic(read_rows(path)) if path.is_file() else []
+    paths = [experiment.result_path(cell) for cell in experiment.finished]
+    return [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
 
 
 def _record(experiment: Experiment, verdicts: list[Verdict], paper: Any) -> dict[str, Any]:
-    finished = [cell for cell in experiment.cells if experiment.result_path(cell).is_file()]
     return {
         "n_cells": len(experiment.cells),
-        "n_finished": len(finished),
+        "n_finished": len(experiment.finished),
         "primary_endpoint": f"{experiment.error}/{ENDPOINTS[0]}",
         "separability": f"{experiment.separability}/heldout_items",
         "verdicts": [verdict.as_row() for verdict in verdicts],
@@ -75,8 +66,7 @@ def _in_words(
     paper: list[dict[str, Any]],
 ) -> str:
     lines = []
-    for endpoint in ENDPOINTS:
-        rank = "primary" if endpoint == ENDPOINTS[0] else "secondary"
+    for endpoint, rank in zip(ENDPOINTS, ("primary", "secondary"), strict=True):
         lines.append(
             f"Does separability ({experiment.separability}) move {experiment.error} on "
             f"{endpoint}? ({rank})"
@@ -95,12 +85,12 @@ def shuffled_lines(contrasts: list[dict[str, Any]], error: str) -> list[str]:
     A regularizer that moves the error as far with meaningless labels moves it by something else
     than the separability of the items, by longer latents for instance.
     """
-    changes: dict[tuple[str, float], dict[str, list[float]]] = {}
+    changes: dict[tuple[str, float], dict[str, list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for row in contrasts:
-        wanted = (row["split"], row["figure"], row["against"]) == (ENDPOINTS[0], error, "dose 0")
-        if wanted:
-            arms = changes.setdefault((row["regularizer"], row["dose"]), {})
-            arms.setdefault(row["labels"], []).append(row["difference"])
+        if (row["split"], row["figure"], row["against"]) == (ENDPOINTS[0], error, "dose 0"):
+            changes[row["regularizer"], row["dose"]][row["labels"]].append(row["difference"])
     lines = []
     for (regularizer, dose), arms in changes.items():
         if {"given", "shuffled"} <= arms.keys():
@@ -115,7 +105,7 @@ def shuffled_lines(contrasts: list[dict[str, Any]], error: str) -> list[str]:
 def _draw(folder: Path, rows: list[dict[str, Any]], experiment: Experiment) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    from saerepgeo.cases.intervention.figures import dose_response_figure, pareto_figure
+    from saerepgeo.experiment.figures import dose_response_figure, pareto_figure
     from saerepgeo.report.tensorboard import add_figure
 
     figures = {

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from scipy import stats
 from torch import Tensor
 
+from saerepgeo.cases.statistics import student_interval
 from saerepgeo.geometry.separation import (
     ClassMoments,
     average_pairwise_distance,
@@ -17,12 +17,11 @@ from saerepgeo.geometry.separation import (
     relative_aedp,
 )
 from saerepgeo.geometry.transport import gromov_wasserstein
-from saerepgeo.types import Float, Int, Interval, SparseLatents
+from saerepgeo.types import Float, Int, SparseLatents
 
 __all__ = [
     "Displaced",
     "ItemPoints",
-    "change_interval",
     "displace",
     "random_displacement",
     "sound_rows",
@@ -176,7 +175,7 @@ def sound_rows(
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, float], Displaced]]:
     """Return a row for each loss and scale factor and one for its control; and the displacements.
 
-    `mse_change` is the mse less that of α = 1, with a 95 % interval over items (`change_interval`;
+    `mse_change` is the mse less that of α = 1, with a 95 % interval over items (`student_interval`;
     only where α = 1 is among the factors). The control `random_direction` has the mean mse of
     `n_draws` directions, their 95 % range, and `p`, the share of them (the displacement among
     them) whose mse is no larger than the displacement's.
@@ -211,29 +210,11 @@ def sound_rows(
     return rows, found
 
 
-def change_interval(
-    changes: Float[Tensor, "point"], labels: Int[Tensor, "point"], level: float = 0.95
-) -> Interval:
-    """Return the interval of a mean over points that come in items, by the spread of the items.
-
-    x̄ ± t_(K−1)·s,  s² = K/(K−1) Σ_k (Σ_{p∈k} (x_p − x̄))²/N²: the cluster-robust variance of a
-    mean of N points in K items. Fewer than two items: NaN bounds. Source: Liang and Zeger (1986).
-    """
-    x = changes.double()
-    sums = torch.zeros(int(labels.max()) + 1, dtype=x.dtype).index_add(0, labels, x - x.mean())
-    n_items = len(labels.unique())
-    if n_items < 2:
-        return Interval(float("nan"), float("nan"), level, n_items)
-    deviation = float(sums.square().sum() * n_items / (n_items - 1)) ** 0.5 / len(x)
-    half = float(stats.t.ppf(0.5 + level / 2, n_items - 1)) * deviation
-    return Interval(float(x.mean()) - half, float(x.mean()) + half, level, n_items)
-
-
 def _change(result: Displaced, control: Displaced | None, labels: Tensor) -> dict[str, Any]:
     if control is None:
         return {}
     changes = result.errors - control.errors
-    interval = change_interval(changes.cpu(), labels.cpu())
+    interval = student_interval(changes.cpu(), groups=labels.cpu())
     return {
         "mse_change": float(changes.mean()),
         "mse_change_low": interval.low,

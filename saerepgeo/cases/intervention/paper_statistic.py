@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scipy import stats
+from saerepgeo.cases.statistics import correlations
 
 __all__ = ["paper_statistic", "random_walk_distance"]
 
@@ -40,12 +40,7 @@ def paper_statistic(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             groups[key].append((float(row["best_inter_cluster_dist"]), float(row["mse_loss"])))
     found = []
     for (model, concept, loss_type), pairs in groups.items():
-        distances, errors = zip(*pairs, strict=True)
-        is_constant = len(set(distances)) < 2 or len(set(errors)) < 2
-        pearson, p_value, spearman = float("nan"), float("nan"), float("nan")
-        if not is_constant and len(pairs) > 2:
-            pearson, p_value = map(float, stats.pearsonr(distances, errors))
-            spearman = float(stats.spearmanr(distances, errors).statistic)
+        pearson, p_value, spearman = correlations(*zip(*pairs, strict=True))
         found.append(
             {
                 "model": model,

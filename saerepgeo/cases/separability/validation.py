@@ -1,4 +1,4 @@
-"""The figures of a validation: reconstruction of held-out text, separability of held-out points."""
+"""Held-out figures: reconstruction, and separability of labeled points."""
 
 import warnings
 from typing import Any
@@ -20,6 +20,14 @@ from saerepgeo.metrics import (
 )
 from saerepgeo.types import ActivationBatch, SAEOutput, SparseLatents
 
+__all__ = ["ReconstructionFigures", "ValidationFigures"]
+
+RECONSTRUCTION = {
+    "mse": MeanSquaredError,
+    "fvu": FractionVarianceUnexplained,
+    "cosine": CosineSimilarity,
+    "relative_reconstruction_bias": RelativeReconstructionBias,
+}
 SEPARABILITY = {
     "aedp": AverageEuclideanDistance,
     "relative_aedp": RelativeAEDP,
@@ -27,6 +35,31 @@ SEPARABILITY = {
 }
 POINT_SETS = {1: "val", 2: "val/heldout_items"}
 """Key prefix of the labeled dataloaders, by `dataloader_idx` (see `data.VALIDATION_LOADERS`)."""
+
+
+class ReconstructionFigures(nn.Module):
+    """Accumulate points and what an SAE makes of them; give mse, fvu, …, l0 and dead_fraction."""
+
+    def __init__(self, d_sae: int, prefix: str = "") -> None:
+        super().__init__()
+        recons: Any = {name: metric() for name, metric in RECONSTRUCTION.items()}
+        self.recons = MetricCollection(recons, prefix=prefix)
+        latents: Any = {"l0": L0(), "dead_fraction": DeadFraction(d_sae)}
+        self.latents = MetricCollection(latents, prefix=prefix)
+
+    def add(self, residuals: Tensor, out: SAEOutput) -> None:
+        """Add points."""
+        self.recons.update(out.recons.float(), residuals)
+        self.latents.update(out.latents)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return every figure, over all processes."""
+        return {**self.recons.compute(), **self.latents.compute()}
+
+    def reset(self) -> None:
+        """Forget all points."""
+        self.recons.reset()
+        self.latents.reset()
 
 
 class ValidationFigures(nn.Module):
@@ -39,18 +72,7 @@ class ValidationFigures(nn.Module):
 
     def __init__(self, prompts: ConceptPrompts, d_sae: int) -> None:
         super().__init__()
-        self.recons = MetricCollection(
-            {
-                "mse": MeanSquaredError(),
-                "fvu": FractionVarianceUnexplained(),
-                "cosine": CosineSimilarity(),
-                "relative_reconstruction_bias": RelativeReconstructionBias(),
-            },
-            prefix="val/",
-        )
-        self.latents = MetricCollection(
-            {"l0": L0(), "dead_fraction": DeadFraction(d_sae)}, prefix="val/"
-        )
+        self.text = ReconstructionFigures(d_sae, "val/")
         self.points: Any = nn.ModuleDict()
         for loader, prefix in POINT_SETS.items():
             self.points[str(loader)] = MetricCollection(
@@ -66,8 +88,7 @@ class ValidationFigures(nn.Module):
 
     def add_text(self, residuals: Tensor, out: SAEOutput) -> None:
         """Add points of held-out text."""
-        self.recons.update(out.recons.float(), residuals)
-        self.latents.update(out.latents)
+        self.text.add(residuals, out)
 
     def add_points(
         self, loader: int, effective: Tensor | SparseLatents, batch: ActivationBatch
@@ -77,12 +98,12 @@ class ValidationFigures(nn.Module):
 
     def compute(self) -> dict[str, Tensor]:
         """Return every figure that is defined, over all processes."""
-        figures = {**self.recons.compute(), **self.latents.compute()}
+        figures = self.text.compute()
         for loader, prefix in POINT_SETS.items():
-            collection = self.points[str(loader)]
             with warnings.catch_warnings():  # no held-out items: undefined, and left out
                 warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-                values = {k: v for k, v in collection.compute().items() if not v.isnan()}
+                computed = self.points[str(loader)].compute()
+            values = {key: value for key, value in computed.items() if not value.isnan()}
             figures |= values
             for name in SEPARABILITY:
                 of_name = [v for k, v in values.items() if k.startswith(f"{prefix}/{name}/")]
@@ -92,5 +113,5 @@ class ValidationFigures(nn.Module):
 
     def reset(self) -> None:
         """Forget all points."""
-        for collection in (self.recons, self.latents, *self.points.values()):
+        for collection in (self.text, *self.points.values()):
             collection.reset()

@@ -7,12 +7,10 @@ from saerepgeo.experiment.verdict.dose_response import (
     holm,
     paired_difference,
     sign_flip_test,
-    student_interval,
 )
-from saerepgeo.experiment.verdict.judgement import POOLED, Verdict, control_contrasts, judge
+from saerepgeo.experiment.verdict.judgement import Verdict, control_contrasts, judge
 
 __all__ = [
-    "POOLED",
     "DoseResponse",
     "Run",
     "Verdict",
@@ -22,5 +20,4 @@ __all__ = [
     "judge",
     "paired_difference",
     "sign_flip_test",
-    "student_interval",
 ]

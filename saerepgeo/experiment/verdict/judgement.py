@@ -1,10 +1,11 @@
 """From the rows of an experiment to worded verdicts, corrected for their number."""
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
+from saerepgeo.experiment.cells import POOLED, TEXT, Cell, cell_figures, figure_pairs, is_positive
 from saerepgeo.experiment.verdict.dose_response import (
     DoseResponse,
     Run,
@@ -13,19 +14,11 @@ from saerepgeo.experiment.verdict.dose_response import (
     paired_difference,
 )
 
-__all__ = ["POOLED", "Verdict", "control_contrasts", "judge"]
-
-POOLED = "pooled"
-"""In place of a concept's name: the geometric mean of every figure over the concepts."""
-TEXT = "text"
-"""Split of the rows on held-out background text."""
+__all__ = ["Verdict", "control_contrasts", "judge"]
 
 Row = Mapping[str, Any]
 Key = tuple[str, str]
-Cell = tuple[str, int, float]
-"""regularizer, seed, dose"""
-Arm = tuple[str, str, str, str, str, float]
-"""split, concept, figure, regularizer, labels, dose"""
+"""regularizer, concept"""
 
 
 class Verdict(NamedTuple):
@@ -96,7 +89,7 @@ def judge(
     Raises:
         ValueError: no rows of the splits named; one cell twice.
     """
-    runs = collect_runs(rows, separability, error, error_split)
+    runs = _collect_runs(list(rows), separability, error, error_split)
     if not runs:
         raise ValueError(
             f"no rows hold `{separability}` of heldout_items and `{error}` of {error_split}; "
@@ -118,69 +111,24 @@ def judge(
     return verdicts
 
 
-def collect_runs(
-    rows: Iterable[Row],
-    separability: str,
-    error: str,
-    error_split: str,
-    labels: str = "given",
+def _collect_runs(
+    rows: Sequence[Row], separability: str, error: str, error_split: str
 ) -> dict[Key, list[Run]]:
-    """Return the runs of each (regularizer, concept); pooled first, geometric means over concepts.
+    """Return the runs of each (regularizer, concept), pooled first.
 
-    A run with dose 0 is the control of every regularizer. Only runs in which all concepts have
-    both figures are pooled: a mean over other concepts would be no match of its control.
+    A run with dose 0 is the control of every regularizer.
     """
-    x, y = _figures(rows, separability, error, error_split, labels)
-    concepts = sorted({concept for _, concept in x})
-    cells = sorted({cell for cell, _ in x})
-    runs: dict[Key, list[Run]] = defaultdict(list)
-    for regularizer in sorted({cell[0] for cell in cells if cell[2] != 0}):
-        of_seed_and_dose = {c[1:]: c for c in cells if c[0] == regularizer or c[2] == 0}
-        for (seed, dose), cell in of_seed_and_dose.items():
-            pairs = {c: (x.get((cell, c), float("nan")), _of_concept(y, cell, c)) for c in concepts}
-            pairs = {c: pair for c, pair in pairs.items() if all(map(_is_positive, pair))}
-            if pairs and len(pairs) == len(concepts):
-                means = map(_geometric_mean, zip(*pairs.values(), strict=True))
-                runs[regularizer, POOLED].append(Run(seed, dose, *means))
-            for concept, pair in pairs.items():
-                runs[regularizer, concept].append(Run(seed, dose, *pair))
-    return dict(sorted(runs.items(), key=lambda item: (item[0][0], item[0][1] != POOLED)))
-
-
-def _figures(
-    rows: Iterable[Row], separability: str, error: str, error_split: str, labels: str
-) -> tuple[dict[tuple[Cell, str], float], dict[tuple[Cell, str], float]]:
-    x: dict[tuple[Cell, str], float] = {}
-    y: dict[tuple[Cell, str], float] = {}
-    for row in rows:
-        dose = float(row["dose"])
-        if row["concept"] == POOLED or (row["labels"] != labels and dose != 0):
-            continue
-        key = ((str(row["regularizer"]), int(row["seed"]), dose), str(row["concept"]))
-        if row["split"] == "heldout_items":
-            _put(x, key, row[separability])
-        if row["split"] == error_split:
-            _put(y, key, row[error])
-    return x, y
-
-
-def _put(table: dict[Any, float], key: Any, value: Any) -> None:
-    if key in table:
-        raise ValueError(f"expected one row a cell, split and concept, got two of {key}")
-    table[key] = float("nan") if value in ("", None) else float(value)
-
-
-def _of_concept(y: Mapping[Any, float], cell: Cell, concept: str) -> float:
-    """Return the error of the concept; on text, which has no concepts, the one there is."""
-    return y.get((cell, concept), y.get((cell, TEXT), float("nan")))
-
-
-def _is_positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
+    counted = [row for row in rows if row["labels"] == "given" or float(row["dose"]) == 0]
+    pairs = figure_pairs(counted, separability, error, error_split)
+    regularizers = {cell.regularizer for cell in pairs if cell.dose != 0}
+    runs: dict[Key, dict[tuple[int, float], Run]] = defaultdict(dict)
+    for cell, of_cell in pairs.items():
+        for regularizer in regularizers if cell.dose == 0 else [cell.regularizer]:
+            for concept, pair in of_cell.items():
+                run = Run(cell.seed, cell.dose, *pair)
+                runs[regularizer, concept][cell.seed, cell.dose] = run
+    order = sorted(runs, key=lambda key: (key[0], key[1] != POOLED, key[1]))
+    return {key: list(runs[key].values()) for key in order}
 
 
 def _worded(key: Key, r: DoseResponse, p: float, alpha: float) -> tuple[str, str]:
@@ -209,38 +157,39 @@ def _worded(key: Key, r: DoseResponse, p: float, alpha: float) -> tuple[str, str
 
 
 def control_contrasts(
-    rows: Iterable[Row], figures: Sequence[str] = ("relative_aedp", "mse"), level: float = 0.95
+    rows: Sequence[Row], figures: Sequence[str] = ("relative_aedp", "mse"), level: float = 0.95
 ) -> list[dict[str, Any]]:
     """Return paired relative differences at equal seeds, for held-out items and held-out text.
 
     Each dose against its control (λ = 0), and, at doses that were also run with shuffled labels,
     true against shuffled labels: what the same push costs when it means nothing.
     """
-    arms: dict[Arm, dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        if row["split"] not in ("heldout_items", TEXT):
-            continue
-        for figure in figures:
-            value = row.get(figure)
-            if value not in ("", None) and _is_positive(float(value)):
-                about = (row["split"], row["concept"], figure, row["regularizer"])
-                arm = (*about, row["labels"], float(row["dose"]))
-                arms[arm][int(row["seed"])] = float(value)
     contrasts = []
-    for arm, values in sorted(arms.items()):
-        split, concept, figure, regularizer, labels, dose = arm
-        if dose == 0:
+    for split, figure in product(("heldout_items", TEXT), figures):
+        arms: dict[str, dict[Cell, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        for cell, of_cell in cell_figures(rows, figure, split).items():
+            for concept, value in of_cell.items():
+                if is_positive(value):
+                    arms[concept][cell._replace(seed=0)][cell.seed] = value
+        for concept, of_concept in arms.items():
+            about = {"split": split, "concept": concept, "figure": figure}
+            contrasts += [about | contrast for contrast in _contrasts(of_concept, level)]
+    order = ("split", "concept", "figure", "regularizer", "labels", "dose")
+    return sorted(contrasts, key=lambda row: [row[name] for name in order])
+
+
+def _contrasts(arms: Mapping[Cell, Mapping[int, float]], level: float) -> Iterator[dict[str, Any]]:
+    """Give the contrasts of a figure whose value is known by arm (cell without seed) and seed."""
+    control = {
+        seed: v for arm, values in arms.items() if arm.dose == 0 for seed, v in values.items()
+    }
+    for arm, values in arms.items():
+        if arm.dose == 0:
             continue
-        controls = [v for a, v in arms.items() if a[:3] == arm[:3] and a[5] == 0]
-        against = {
-            "dose 0": {seed: value for control in controls for seed, value in control.items()}
-        }
-        if labels == "given":
-            shuffled = arms.get((*arm[:4], "shuffled", dose))
-            against |= {"shuffled labels": shuffled} if shuffled else {}
-        row = {"split": split, "concept": concept, "figure": figure}
-        row |= {"regularizer": regularizer, "labels": labels, "dose": dose}
-        for name, control in against.items():
-            found = paired_difference(values, control, level)
-            contrasts.append(row | {"against": name} | found)
-    return contrasts
+        against: dict[str, Mapping[int, float]] = {"dose 0": control}
+        shuffled = arms.get(arm._replace(labels="shuffled"))
+        if arm.labels == "given" and shuffled:
+            against["shuffled labels"] = shuffled
+        for name, others in against.items():
+            about = {"regularizer": arm.regularizer, "labels": arm.labels, "dose": arm.dose}
+            yield about | {"against": name} | paired_difference(values, others, level)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from saerepgeo.cases.intervention.displacement import (
-    change_interval,
     displace,
     random_displacement,
     sound_rows,
@@ -180,20 +179,6 @@ def test_changes_are_against_no_scaling_with_an_interval_over_items(points):
     expected = found["AEDP", 1.5].mse - found["AEDP", 1.0].mse
     assert row["mse_change"] == pytest.approx(expected, rel=1e-4)
     assert row["mse_change_low"] < row["mse_change"] < row["mse_change_high"]
-
-
-def test_the_interval_over_items_covers():
-    """95 % intervals of a mean whose points share an error by item: 93 to 97 % of 2,000 cover."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 12
-    n_covered = n_naive = 0
-    for _ in range(2000):
-        x = torch.randn(12, generator=generator)[labels] + torch.randn(60, generator=generator)
-        interval = change_interval(x, labels)
-        n_covered += interval.low <= 0 <= interval.high
-        n_naive += abs(float(x.mean())) <= 1.96 * float(x.std()) / 60**0.5
-    assert 0.93 < n_covered / 2000 < 0.97
-    assert n_naive / 2000 < 0.8  # what points taken as independent would give
 
 
 def test_too_few_clusters_are_told(sae, concept, data):

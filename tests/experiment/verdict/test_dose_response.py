@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 
 from saerepgeo.experiment.verdict import Run, dose_response, holm, paired_difference, sign_flip_test
-from saerepgeo.experiment.verdict.dose_response import student_interval
 
 DOSES = (-1.0, -0.3, 0.0, 0.3, 1.0)
 
@@ -98,13 +97,6 @@ def test_sign_flips_agree_with_scipy_where_they_are_drawn():
         random_state=0,
     )
     assert sign_flip_test(values) == pytest.approx(reference.pvalue, abs=0.01)
-
-
-def test_the_interval_is_students():
-    values = torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
-    low, high = stats.ttest_1samp(values.numpy(), 0).confidence_interval(0.9)
-    assert student_interval(values, 0.9)[:2] == pytest.approx((low, high), rel=1e-6)
-    assert math.isnan(student_interval(values[:1]).low)
 
 
 def test_holm_leaves_tests_that_were_not_made_out():

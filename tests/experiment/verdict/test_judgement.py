@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from saerepgeo.cases.intervention.paper_statistic import paper_statistic, random_walk_distance
-from saerepgeo.experiment.verdict import POOLED, control_contrasts, judge
+from saerepgeo.experiment.cells import POOLED
+from saerepgeo.experiment.verdict import control_contrasts, judge
 from saerepgeo.geometry import class_moments, relative_aedp
 
 DOSES = (-1.0, -0.3, 0.0, 0.3, 1.0)

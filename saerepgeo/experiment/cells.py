@@ -1,0 +1,85 @@
+"""The cells of an experiment, and their figures as the rows of `finetune_results.csv` hold them."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["POOLED", "TEXT", "Cell", "cell_figures", "figure_pairs", "is_positive"]
+
+POOLED = "pooled"
+"""In place of a concept's name: the geometric mean of every figure over the concepts."""
+TEXT = "text"
+"""Split of the rows on held-out background text."""
+
+Row = Mapping[str, Any]
+NAN = float("nan")
+
+
+class Cell(NamedTuple):
+    """One run: who is pushed how hard which way, from which seed, with which labels."""
+
+    regularizer: str
+    dose: float
+    """Signed weight λ of the regularizer: above 0 more separability, below 0 less."""
+    seed: int
+    labels: str = "given"
+    """`given`, or `shuffled` among the labeled points of each step."""
+
+    @classmethod
+    def of(cls, row: Row) -> "Cell":
+        """Return the cell that a row is about; its values may be text."""
+        return cls(row["regularizer"], float(row["dose"]), int(row["seed"]), row["labels"])
+
+
+def cell_figures(rows: Iterable[Row], column: str, split: str) -> dict[Cell, dict[str, float]]:
+    """Return a column of a split by cell and concept; NaN where it is empty.
+
+    Raises:
+        ValueError: one cell twice.
+    """
+    found: dict[Cell, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if row["split"] != split or row["concept"] == POOLED:
+            continue
+        cell, concept = Cell.of(row), row["concept"]
+        if concept in found[cell]:
+            raise ValueError(
+                f"expected one row a cell, split and concept, got two of {(*cell, split, concept)}"
+            )
+        value = row.get(column)
+        found[cell][concept] = NAN if value in ("", None) else float(value)
+    return found
+
+
+def figure_pairs(
+    rows: Sequence[Row], separability: str, error: str, error_split: str = "heldout_items"
+) -> dict[Cell, dict[str, tuple[float, float]]]:
+    """Return (separability of held-out items, error) of each cell by concept, pooled first.
+
+    Pairs with a figure that is not positive and finite are left out. `POOLED` are the geometric
+    means, only where all concepts have both: a mean over other concepts would be no match of its
+    control. Text, which has no concepts, gives all of them one error.
+    """
+    x = cell_figures(rows, separability, "heldout_items")
+    y = cell_figures(rows, error, error_split)
+    concepts = sorted({concept for of_cell in x.values() for concept in of_cell})
+    found = {}
+    for cell in sorted(x):
+        errors = y.get(cell, {})
+        pairs = {c: (x[cell][c], errors.get(c, errors.get(TEXT, NAN))) for c in sorted(x[cell])}
+        pairs = {c: pair for c, pair in pairs.items() if all(map(is_positive, pair))}
+        if pairs and len(pairs) == len(concepts):
+            means = [_geometric_mean(figures) for figures in zip(*pairs.values(), strict=True)]
+            pairs = {POOLED: (means[0], means[1])} | pairs
+        found[cell] = pairs
+    return found
+
+
+def is_positive(value: float) -> bool:
+    """Return whether a figure has a logarithm."""
+    return math.isfinite(value) and value > 0
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
