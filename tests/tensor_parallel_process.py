@@ -88,7 +88,7 @@ def dense(latents: SparseLatents) -> Tensor:
 
 def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
     """Return loss, outputs of rank 0, gradients, and the decoder after its constraint."""
-    from saerepgeo.sae.parallel.sharding import shard, unshard
+    from saerepgeo.sae.parallel.tensor_parallel import shard, unshard
 
     case = CASES[name]
     model = shard(make(case), mesh)

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from saerepgeo.files import write_json
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.sae.parallel.sharding import unshard
+from saerepgeo.sae.parallel.tensor_parallel import unshard
 
 
 class SAEExport(Callback):

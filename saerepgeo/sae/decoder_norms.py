@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from saerepgeo.sae.sparse.pair_products import gather_scalars
 from saerepgeo.types import Bool, Float, Int, SparseLatents
 
-__all__ = ["DecoderNorms", "constant_norm"]
+__all__ = ["DecoderNorms", "constant_norm", "local"]
 
 _TOLERANCE = 5e-3  # half-precision weights move a row's norm by about 1e-3
 
@@ -32,8 +32,7 @@ class DecoderNorms(nn.Module):
 
     def decoder_norms(self) -> Float[Tensor, "d_sae"]:
         """Return ‖W_dec,i‖; differentiable."""
-        norms: Tensor = self.sae.W_dec.norm(dim=-1)
-        return norms
+        return self.sae.W_dec.norm(dim=-1)
 
     def effective_latents(
         self,
@@ -44,31 +43,25 @@ class DecoderNorms(nn.Module):
 
         Every separability figure is taken of them: scaling a latent up and its decoder row down
         leaves them unchanged. SAEs with `rescale_acts_by_decoder_norm` hold such latents already.
-        `saerepgeo.types.to_dense` gives them densely.
 
         Differentiable in the latents, and in the decoder unless its rows keep their norm: that
         gradient lies along the rows, where `remove_parallel_gradient_` takes it out again.
         """
-        if self.rescales_by_norm:
-            norms = None
-        elif self.has_constant_decoder_norm:
-            norms = self.decoder_norms().detach()
-        else:
-            norms = self.decoder_norms()
-        if isinstance(latents, SparseLatents):
-            values, indices = latents.values, latents.indices
-            if rows is not None:
-                values, indices = values[rows], indices[rows]
-            values = values if norms is None else values * gather_scalars(norms, indices)
-            return SparseLatents(values, indices, latents.d_sae)
-        selected = latents if rows is None else latents[rows]
-        return selected if norms is None else selected * norms
+        norms = None if self.rescales_by_norm else self.decoder_norms()
+        if norms is not None and self.has_constant_decoder_norm:
+            norms = norms.detach()
+        chosen = slice(None) if rows is None else rows
+        if not isinstance(latents, SparseLatents):
+            return latents[chosen] if norms is None else latents[chosen] * norms
+        values, indices = latents.values[chosen], latents.indices[chosen]
+        values = values if norms is None else values * gather_scalars(norms, indices)
+        return SparseLatents(values, indices, latents.d_sae)
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
         """Rescale the decoder rows to the norm they had when the model was made (else to 1)."""
         target = self.decoder_norm_target if self.has_constant_decoder_norm else 1.0
-        weight = self.sae.W_dec
+        weight = local(self.sae.W_dec)
         norms = weight.norm(dim=1, keepdim=True)
         weight.mul_(target / torch.where(norms > 0, norms, torch.ones_like(norms)))
 
@@ -78,13 +71,18 @@ class DecoderNorms(nn.Module):
 
         Without it the optimizer spends its moments on a direction that the rescaling undoes.
         """
-        weight = self.sae.W_dec
-        if weight.grad is None:
+        if self.sae.W_dec.grad is None:
             return
+        weight, grad = local(self.sae.W_dec), local(self.sae.W_dec.grad)
         squared = weight.square().sum(dim=1, keepdim=True)
         safe = torch.where(squared > 0, squared, torch.ones_like(squared))
-        along = (weight.grad * weight).sum(dim=1, keepdim=True) / safe
-        weight.grad.addcmul_(along, weight, value=-1)
+        along = (grad * weight).sum(dim=1, keepdim=True) / safe
+        grad.addcmul_(along, weight, value=-1)
+
+
+def local(tensor: Any) -> Tensor:
+    """Return the part of a tensor that this process holds: all, unless devices share it."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def constant_norm(weight: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm
+from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm, local
 from saerepgeo.sae.normalization import (
     CONSTANT,
     MODES,
@@ -13,7 +13,7 @@ from saerepgeo.sae.normalization import (
     NormalizationMode,
     normalize,
 )
-from saerepgeo.sae.sparse.active_pairs import as_active
+from saerepgeo.sae.sparse.active_pairs import Pairs, as_active
 from saerepgeo.sae.sparse.encoding import encode_sparse
 from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
 from saerepgeo.sae.sparsity import ForwardOutput, sparsity_terms
@@ -183,7 +183,8 @@ class SAEModel(DecoderNorms):
         Under a per-point normalization pass the mean of the normalized residuals.
         """
         factor = self.input_scale if self.normalization == "expected_average_only_in" else 1.0
-        self.sae.b_dec.copy_(mean.to(self.sae.b_dec) * factor)
+        bias = local(self.sae.b_dec)
+        bias.copy_(mean.to(bias) * factor)
 
     def _normalize(self, residuals: Tensor) -> tuple[Tensor, InputNormalization]:
         if residuals.shape[1] != self.d_in:
@@ -206,13 +207,16 @@ class SAEModel(DecoderNorms):
     def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
         sae = self.sae
         if not isinstance(latents, SparseLatents):
-            return cast(Tensor, sae.decode(latents)).to(sae.W_dec.dtype)
+            return sae.decode(latents).to(sae.W_dec.dtype)
         values, _, pairs = as_active(latents)
+        return self._decode_pairs(values, pairs, sae.W_dec) + sae.b_dec
+
+    def _decode_pairs(self, values: Tensor, pairs: Pairs, weight: Tensor) -> Tensor:
         if self.rescales_by_norm:
-            norms = self.decoder_norms()
+            norms = weight.norm(dim=-1)
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
             values = values / gather_scalars(safe, pairs.columns, pairs)
-        return decode_pairs(values, pairs, sae.W_dec) + sae.b_dec
+        return decode_pairs(values, pairs, weight)
 
     def _own_terms(self, output: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
         return sparsity_terms(self.sae, output, step, scale)

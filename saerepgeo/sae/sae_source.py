@@ -61,12 +61,12 @@ class SAESource:
 
     def read_config(self) -> dict[str, Any]:
         """Return the SAE's config (d_in, d_sae, metadata, …) without reading any weights."""
-        from saerepgeo.sae.io.load import read_source_config
+        from saerepgeo.sae.io.load import read_config
 
         self.check()
         if self.architecture is not None:
             return {"architecture": self.architecture, "d_in": self.d_in, "d_sae": self.d_sae}
-        return read_source_config(self.release, self.sae_id, self.path)
+        return read_config(self.release, self.sae_id, self.path)
 
     def build(self, seed: int = 0) -> SAEModel:
         """Load the SAE, or make it; `seed` serves for a new one."""

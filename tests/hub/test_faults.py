@@ -11,7 +11,7 @@ from hub_server import Fault, HubServer
 from small_releases import GEMMA, GPT2, GPT2_SAE, PYTHIA_SAE, RELEASES
 
 from saerepgeo.lm.sources import load_config, load_model, load_tokenizer
-from saerepgeo.sae.io.load import load_sae, read_source_config
+from saerepgeo.sae.io.load import load_sae, read_config
 
 WEIGHTS = "model.safetensors"
 
@@ -166,7 +166,7 @@ def test_disk_full(hub: HubServer, fetch: Any, tmp_path: Path) -> None:
     """Files may not grow beyond 4 kB: the disk says so in the middle of a file."""
     load, _, _ = fetch
     load_config(GPT2)
-    read_source_config(*RELEASES["gpt2-small"])
+    read_config(*RELEASES["gpt2-small"])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:

@@ -8,7 +8,7 @@ from small_releases import D_IN, GEMMA, GPT2, PYTHIA, RELEASES, K
 
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.sources import load_model
-from saerepgeo.sae.io.load import load_sae, read_source_config
+from saerepgeo.sae.io.load import load_sae, read_config
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.types import SparseLatents
 
@@ -32,7 +32,7 @@ def test_the_last_layer_is_read_before_the_final_norm(
 
 @pytest.mark.parametrize("model", RELEASES)
 def test_metadata_come_without_weights(hub: HubServer, model: str) -> None:
-    config = read_source_config(*RELEASES[model])
+    config = read_config(*RELEASES[model])
     assert config["d_in"] == D_IN
     assert config["metadata"]["hook_name"] == RELEASES[model][1].split("__")[0]
     assert not hub.bodies(".safetensors")

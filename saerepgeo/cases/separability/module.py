@@ -23,7 +23,7 @@ from saerepgeo.geometry.separation import ClassMoments, centroids, pairwise_dist
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
-from saerepgeo.sae.parallel.sharding import check_run, shard
+from saerepgeo.sae.parallel.tensor_parallel import check_run, shard
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import (
     ActivationBatch,

@@ -1,12 +1,13 @@
 """Read the files of an SAE folder, and say in one line what is wrong with one."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["read_json", "read_safetensors"]
+__all__ = ["check_integers", "read_json", "read_safetensors"]
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -20,6 +21,16 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} must hold an object, got {type(content).__name__}")
     return content
+
+
+def check_integers(where: str, content: Mapping[str, Any], *names: str) -> None:
+    """Raise ValueError unless the content of a config holds these sizes."""
+    for name in names:
+        if not isinstance(content.get(name), int):
+            raise ValueError(
+                f"{where} must hold an integer `{name}`, got {content.get(name)!r}; is it the "
+                "config of an SAE?"
+            )
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:

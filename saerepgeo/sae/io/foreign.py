@@ -6,11 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.io.build import assemble
-from saerepgeo.sae.io.files import read_json, read_safetensors
-from saerepgeo.sae.model import SAEModel
-
-__all__ = ["is_foreign", "load_foreign", "read_foreign_config"]
+from saerepgeo.sae.io.files import check_integers, read_json, read_safetensors
 
 DICTIONARY_LEARNING_FILE = "ae.pt"
 SPARSIFY_FILE = "sae.safetensors"
@@ -41,77 +37,45 @@ _TRANSPOSED = ("encoder.weight", "decoder.weight")  # stored as nn.Linear has th
 _HOOKS = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "hook_attn_out"}
 
 
-def is_foreign(folder: Path) -> bool:
-    """Return whether a folder holds the weights of dictionary_learning or sparsify."""
-    return (folder / DICTIONARY_LEARNING_FILE).is_file() or (folder / SPARSIFY_FILE).is_file()
+def dictionary_learning_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a dictionary_learning folder under SAELens' names.
 
-
-def load_foreign(
-    folder: Path, device: str = "cpu", training: dict[str, Any] | None = None
-) -> SAEModel:
-    """Return the SAE of a dictionary_learning or sparsify folder, weights as they are stored.
-
-    batchtopk SAEs of dictionary_learning apply their threshold in evaluation and select over the
-    batch in training, as their own trainer does. Its `AutoEncoder.from_pretrained` additionally
-    rescales decoder rows to unit norm; the weights here are those of the file.
-
-    Raises ValueError on a class or setting without counterpart (signed or grouped selection,
-    transcoders, skip connections), and on files that are not what their names say.
+    Raises ValueError on a class without counterpart and on missing sizes.
     """
-    if (folder / DICTIONARY_LEARNING_FILE).is_file():
-        cfg, weights = _dictionary_learning(folder)
-    else:
-        cfg = _sparsify_config(folder)
-        weights = _renamed(read_safetensors(folder / SPARSIFY_FILE))
-    return assemble(cfg, weights, training, None, device)
-
-
-def read_foreign_config(folder: Path) -> dict[str, Any]:
-    """Return what the config of a foreign folder says of its SAE, without reading the weights.
-
-    Raises ValueError as `load_foreign`.
-    """
-    if (folder / DICTIONARY_LEARNING_FILE).is_file():
-        return _dictionary_learning_config(folder)[0]
-    return _sparsify_config(folder)
-
-
-def _dictionary_learning_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the config in SAELens' words, and the origin's own record of the training."""
-    config = read_json(folder / "config.json")
+    file = folder / "config.json"
+    config = read_json(file)
     trainer = config.get("trainer")
-    if not isinstance(trainer, dict) or trainer.get("dict_class") not in _ARCHITECTURES:
-        found = trainer.get("dict_class") if isinstance(trainer, dict) else trainer
+    kind = trainer.get("dict_class") if isinstance(trainer, dict) else trainer
+    if not isinstance(trainer, dict) or kind not in _ARCHITECTURES:
         raise ValueError(
-            f"{folder / 'config.json'} must name a trainer `dict_class` among "
-            f"{', '.join(_ARCHITECTURES)}, got {found!r}"
+            f"{file} must name a trainer `dict_class` among {', '.join(_ARCHITECTURES)}, got "
+            f"{kind!r}"
         )
-    for name in ("activation_dim", "dict_size"):
-        if not isinstance(trainer.get(name), int):
-            raise ValueError(
-                f"{folder / 'config.json'} must hold an integer `{name}` under trainer, got "
-                f"{trainer.get(name)!r}"
-            )
-    kind = trainer["dict_class"]
-    cfg: dict[str, Any] = {
+    check_integers(f"{file} under trainer", trainer, "activation_dim", "dict_size")
+    return {
         "architecture": _ARCHITECTURES[kind],
         "d_in": trainer["activation_dim"],
         "d_sae": trainer["dict_size"],
         "apply_b_dec_to_input": kind not in _UNCENTERED,
         "metadata": _dictionary_learning_metadata(trainer, config.get("buffer") or {}),
     }
-    return cfg, trainer
 
 
-def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    cfg, trainer = _dictionary_learning_config(folder)
-    architecture = cfg["architecture"]
+def read_dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], None]:
+    """Return config and weights of a dictionary_learning folder, weights as they are stored.
+
+    batchtopk SAEs apply their threshold in evaluation and select over the batch in training, as
+    their own trainer does. `AutoEncoder.from_pretrained` additionally rescales decoder rows to unit
+    norm; the weights here are those of the file.
+
+    Raises ValueError as `dictionary_learning_config`, and on a file that holds no tensors.
+    """
+    cfg = dictionary_learning_config(folder)
+    trainer, architecture = read_json(folder / "config.json")["trainer"], cfg["architecture"]
     stored = _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE)
     if "decoder.bias" in stored:  # an AutoEncoderNew, though its trainer's config says AutoEncoder
         cfg["apply_b_dec_to_input"] = False
-    k = stored.pop("k", None)
-    threshold = stored.pop("threshold", None)
-    groups = stored.pop("group_sizes", None)
+    k, threshold, groups = (stored.pop(n, None) for n in ("k", "threshold", "group_sizes"))
     if "topk" in architecture:
         cfg["k"] = int(k) if k is not None else trainer["k"]
     if "batchtopk" in architecture and threshold is not None:
@@ -122,7 +86,7 @@ def _dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor
         cfg["matryoshka_widths"] = torch.tensor(sizes).cumsum(0).tolist()
     if architecture == "jumprelu" and threshold is not None:
         stored["threshold"] = threshold.expand(trainer["dict_size"]).clone()
-    return cfg, _renamed(stored)
+    return cfg, _renamed(stored), None
 
 
 def _dictionary_learning_metadata(
@@ -161,7 +125,12 @@ def _read_pickled_tensors(file: Path) -> dict[str, Tensor]:
     return dict(stored)
 
 
-def _sparsify_config(folder: Path) -> dict[str, Any]:
+def sparsify_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a sparsify folder under SAELens' names.
+
+    Raises ValueError on a setting without counterpart (signed or grouped selection, transcoders,
+    skip connections) and on missing sizes.
+    """
     config = read_json(folder / "cfg.json")
     refused = [name for name in ("transcode", "skip_connection", "signed") if config.get(name)]
     if config.get("activation", "topk") != "topk":
@@ -179,6 +148,11 @@ def _sparsify_config(folder: Path) -> dict[str, Any]:
         "k": config["k"],
         "metadata": _sparsify_metadata(folder),
     }
+
+
+def read_sparsify(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], None]:
+    """Return config and weights of a sparsify folder, weights as they are stored."""
+    return sparsify_config(folder), _renamed(read_safetensors(folder / SPARSIFY_FILE)), None
 
 
 def _sparsify_metadata(folder: Path) -> dict[str, Any]:

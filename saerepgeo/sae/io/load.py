@@ -1,23 +1,29 @@
 """Load an SAE for analysis or further training: SAELens release, SAELens folder, foreign folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from saerepgeo.sae.io import foreign
 from saerepgeo.sae.io.build import assemble, check_architecture, new_sae
-from saerepgeo.sae.io.files import read_json, read_safetensors
-from saerepgeo.sae.io.foreign import is_foreign, load_foreign, read_foreign_config
+from saerepgeo.sae.io.files import check_integers, read_json, read_safetensors
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
-__all__ = ["load_sae", "new_sae", "read_config", "read_source_config"]
+__all__ = ["load_sae", "new_sae", "read_config"]
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 SCALER_FILE = "activation_scaler.json"
 TRAINING_FOLDER = "training"
+
+
+Config = dict[str, Any]
+Stored = tuple[Config, dict[str, Tensor], float | None]
+"""Config with what only the weights tell, weights, constant input scale where the files hold one"""
 
 
 def load_sae(
@@ -40,26 +46,16 @@ def load_sae(
     Raises ValueError, before any weights are read, on a missing folder or file, a config that is
     not one, an architecture that cannot be trained, tensors of the wrong names or shapes.
     """
-    if (path is None) == (release is None):
-        raise ValueError(
-            f"either `path` or `release` with `sae_id` must be given, got `path`={path!r}, "
-            f"`release`={release!r}"
-        )
-    if path is None:
-        from saerepgeo.sae.io.registry import load_release
-
-        return load_release(str(release), sae_id, device, training, input_scale)
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"`path` must be a folder that holds an SAE, got {folder}: no such folder")
-    if is_foreign(folder):
-        return load_foreign(folder, device, training)
-    if (folder / TRAINING_FOLDER / CONFIG_FILE).is_file():
-        folder = folder / TRAINING_FOLDER
-    return _load_sae_lens(folder, device, training, input_scale)
+    where, config_of, content_of = _locate(release, sae_id, path)
+    if path is not None:
+        check_architecture(config_of(*where), training)  # refuse before the weights are read
+    cfg, weights, recorded = content_of(*where)
+    return assemble(
+        cfg, weights, training, recorded if input_scale is None else input_scale, device
+    )
 
 
-def read_source_config(
+def read_config(
     release: str | None = None, sae_id: str | None = None, path: str | Path | None = None
 ) -> dict[str, Any]:
     """Return the config of what `load_sae` would load, without reading any weights.
@@ -68,46 +64,51 @@ def read_source_config(
 
     Raises ValueError and the hub's errors as `load_sae`.
     """
+    where, config_of, _ = _locate(release, sae_id, path)
+    return config_of(*where)
+
+
+def _locate(
+    release: str | None, sae_id: str | None, path: str | Path | None
+) -> tuple[tuple[Any, ...], Callable[..., Config], Callable[..., Stored]]:
+    """Return where an SAE is, and what reads its config and all of it from there."""
+    if (path is None) == (release is None):
+        raise ValueError(
+            f"either `path` or `release` with `sae_id` must be given, got `path`={path!r}, "
+            f"`release`={release!r}"
+        )
     if path is None:
-        from saerepgeo.sae.io.registry import read_release_config
+        from saerepgeo.sae.io.registry import fetch_release, fetch_release_config
 
-        return read_release_config(str(release), sae_id)
+        return (release, sae_id), fetch_release_config, fetch_release
     folder = Path(path)
-    if is_foreign(folder):
-        return read_foreign_config(folder)
-    has_training_form = (folder / TRAINING_FOLDER / CONFIG_FILE).is_file()
-    return read_config(folder / TRAINING_FOLDER if has_training_form else folder)
+    if not folder.is_dir():
+        raise ValueError(f"`path` must be a folder that holds an SAE, got {folder}: no such folder")
+    if (folder / foreign.DICTIONARY_LEARNING_FILE).is_file():
+        return (folder,), foreign.dictionary_learning_config, foreign.read_dictionary_learning
+    if (folder / foreign.SPARSIFY_FILE).is_file():
+        return (folder,), foreign.sparsify_config, foreign.read_sparsify
+    if (folder / TRAINING_FOLDER / CONFIG_FILE).is_file():
+        folder = folder / TRAINING_FOLDER
+    return (folder,), _sae_lens_config, _read_sae_lens
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Return the config of a SAELens folder in the 6.x layout, without touching the weights.
-
-    Raises ValueError where the file is missing, not JSON or without sizes.
-    """
+def _sae_lens_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a SAELens folder in the 6.x layout."""
     sae_lens()
     from sae_lens.loading.pretrained_sae_loaders import handle_config_defaulting
 
-    cfg = read_json(Path(path) / CONFIG_FILE)
-    for name in ("d_in", "d_sae"):
-        if not isinstance(cfg.get(name), int):
-            raise ValueError(
-                f"{Path(path) / CONFIG_FILE} must hold an integer `{name}`, got {cfg.get(name)!r}; "
-                "is it a SAELens config?"
-            )
-    config: dict[str, Any] = handle_config_defaulting(cfg)
-    return config
+    cfg = read_json(folder / CONFIG_FILE)
+    check_integers(str(folder / CONFIG_FILE), cfg, "d_in", "d_sae")
+    return handle_config_defaulting(cfg)
 
 
-def _load_sae_lens(
-    folder: Path, device: str, training: dict[str, Any] | None, input_scale: float | None
-) -> SAEModel:
-    cfg = read_config(folder)
-    check_architecture(cfg, training)  # refuse before the weights are read
-    is_scaled = cfg.get("normalize_activations") == "expected_average_only_in"
-    if is_scaled and input_scale is None and (folder / SCALER_FILE).is_file():
-        input_scale = read_json(folder / SCALER_FILE).get("scaling_factor")
-    weights = _without_finetuning_scale(read_safetensors(folder / WEIGHTS_FILE))
-    return assemble(cfg, weights, training, input_scale, device)
+def _read_sae_lens(folder: Path) -> Stored:
+    cfg, scaler = _sae_lens_config(folder), folder / SCALER_FILE
+    scale = None
+    if cfg.get("normalize_activations") == "expected_average_only_in" and scaler.is_file():
+        scale = read_json(scaler).get("scaling_factor")
+    return cfg, _without_finetuning_scale(read_safetensors(folder / WEIGHTS_FILE)), scale
 
 
 def _without_finetuning_scale(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,16 +14,6 @@ from torch import Tensor, distributed
 
 from saerepgeo.types import Float
 
-__all__ = [
-    "all_reduce_sum",
-    "exchange",
-    "gather_points",
-    "is_distributed",
-    "largest",
-    "mean_gradient",
-    "scatter_sums",
-]
-
 Group = Any
 """A `torch.distributed.ProcessGroup`; None means all processes."""
 Collective = Callable[[Tensor, Group], Tensor]
@@ -31,11 +21,8 @@ Collective = Callable[[Tensor, Group], Tensor]
 
 def is_distributed() -> bool:
     """Return whether several processes train together."""
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
+    is_ready = distributed.is_available() and distributed.is_initialized()
+    return is_ready and distributed.get_world_size() > 1
 
 
 class _Collective(torch.autograd.Function):
@@ -53,20 +40,13 @@ class _Collective(torch.autograd.Function):
         return ctx.adjoint(grads[0], ctx.group), None, None, None
 
 
-def _differentiable(
-    tensor: Tensor, group: Group, collective: Collective, adjoint: Collective
-) -> Tensor:
-    result: Tensor = _Collective.apply(tensor, group, collective, adjoint)
-    return result
-
-
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Return Σ over processes of `tensor`, differentiable; the tensor itself on one process.
 
     A loss made of the sum is computed on every process, so the backward pass sums as many equal
     gradients; the mean over processes takes the factor out again.
     """
-    return _differentiable(tensor, None, _summed, _summed) if is_distributed() else tensor
+    return _Collective.apply(tensor, None, _summed, _summed) if is_distributed() else tensor
 
 
 def gather_points(own: Float[Tensor, "own ..."], group: Group = None) -> Float[Tensor, "all ..."]:
@@ -74,12 +54,12 @@ def gather_points(own: Float[Tensor, "own ..."], group: Group = None) -> Float[T
 
     Every process must have equally many.
     """
-    return _differentiable(own, group, _gathered, _scattered)
+    return _Collective.apply(own, group, _gathered, _scattered)
 
 
 def scatter_sums(partial: Float[Tensor, "all ..."], group: Group = None) -> Tensor:
     """Return this process's rows of Σ over processes of `partial`: adjoint to `gather_points`."""
-    return _differentiable(partial, group, _scattered, _gathered)
+    return _Collective.apply(partial, group, _scattered, _gathered)
 
 
 def exchange(blocks: Tensor, group: Group = None) -> Tensor:
@@ -87,7 +67,7 @@ def exchange(blocks: Tensor, group: Group = None) -> Tensor:
 
     `blocks` is `[process, …]`. The exchange is its own adjoint.
     """
-    return _differentiable(blocks, group, _exchanged, _exchanged)
+    return _Collective.apply(blocks, group, _exchanged, _exchanged)
 
 
 def mean_gradient(tensor: Tensor, group: Group = None, is_shared: bool = False) -> Tensor:
@@ -96,7 +76,7 @@ def mean_gradient(tensor: Tensor, group: Group = None, is_shared: bool = False) 
     Of a tensor that each process holds a part of, the gradient is divided by the number of
     processes. A tensor that all hold (`is_shared`) has its gradients averaged over them.
     """
-    return _differentiable(tensor, group, _same, _mean if is_shared else _divided)
+    return _Collective.apply(tensor, group, _same, _mean if is_shared else _divided)
 
 
 def largest(number: int, device: torch.device, group: Group = None) -> int:

@@ -15,8 +15,7 @@ Parameters are DTensors on the "tensor_parallel" dimension of the mesh that Ligh
 `ModelParallelStrategy` makes, so that Lightning's checkpoints hold them whole.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from typing import Any
 
 import torch
@@ -31,15 +30,53 @@ from saerepgeo.sae.parallel.collectives import (
     scatter_sums,
 )
 from saerepgeo.sae.sparse.active_pairs import ActiveLatents, Pairs
-from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars, preactivations
+from saerepgeo.sae.sparse.pair_products import preactivations
 from saerepgeo.sae.sparse.selection import dense_topk
 from saerepgeo.sae.sparsity import ForwardOutput, dead_latents_term, decode_dead
 from saerepgeo.types import Float, SparseLatents
 
-__all__ = ["ShardedLatents", "TensorParallelSAE"]
+__all__ = ["TensorParallelSAE", "check_run", "shard", "unshard"]
 
 LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 """Which dimension of a parameter counts latents; b_dec has none and is held by all."""
+
+
+def shard(model: SAEModel, mesh: Any) -> "TensorParallelSAE":
+    """Divide the latents of a model among the processes of a mesh (see `TensorParallelSAE`)."""
+    return TensorParallelSAE(model.sae, float(model.input_scale), mesh)
+
+
+@torch.no_grad()
+def unshard(model: SAEModel) -> SAEModel | None:
+    """Return a sharded SAE as one model on the CPU of the first process, None on the others.
+
+    Collective; a device holds one whole parameter at a time. A model that is not sharded comes back
+    as it is, on every process.
+    """
+    if not isinstance(model, TensorParallelSAE):
+        return model
+    whole = {}
+    for parameter in model.sae.parameters():
+        full = parameter.full_tensor()
+        if model.rank == 0:
+            whole[id(parameter)] = nn.Parameter(full.cpu())
+    # the copy takes the whole parameters where the original has its parts
+    return SAEModel(copy.deepcopy(model.sae, whole), float(model.input_scale)) if whole else None
+
+
+def check_run(trainer: Any) -> None:
+    """Raise ValueError where a run cannot be divided: it analyses, or would write pickles."""
+    if trainer.testing or trainer.predicting:
+        raise ValueError(
+            "only `fit` and `validate` divide an SAE between devices; run the analyses on one, "
+            "without `ModelParallelStrategy`"
+        )
+    # Lightning keeps the argument under this name alone
+    if getattr(trainer.strategy, "_save_distributed_checkpoint", False):
+        raise ValueError(
+            "`save_distributed_checkpoint` must be false: torch writes and reads the index of a "
+            "distributed checkpoint as a pickle; set it in the strategy's init_args"
+        )
 
 
 class ShardedLatents(SparseLatents):
@@ -82,25 +119,6 @@ class TensorParallelSAE(SAEModel):
     def decoder_norms(self) -> Float[Tensor, "d_sae"]:
         """Return ‖W_dec,i‖ of all latents; differentiable."""
         return gather_points(self._own("W_dec").norm(dim=-1), self.group)
-
-    @torch.no_grad()
-    def normalize_decoder_(self) -> None:
-        """Rescale the decoder rows to the norm they had when the model was made (else to 1)."""
-        with _local_decoder(self.sae):
-            super().normalize_decoder_()
-
-    @torch.no_grad()
-    def remove_parallel_gradient_(self) -> None:
-        """Project the decoder's gradient orthogonal to its rows, where there is a gradient."""
-        with _local_decoder(self.sae):
-            super().remove_parallel_gradient_()
-
-    @torch.no_grad()
-    def initialize_bias_(self, mean: Float[Tensor, "d_model"]) -> None:
-        """Set the decoder bias, as `SAEModel.initialize_bias_`; `mean` is alike everywhere."""
-        factor = self.input_scale if self.normalization == "expected_average_only_in" else 1.0
-        bias = self.sae.b_dec.to_local()
-        bias.copy_(mean.to(bias) * factor)
 
     def _own(self, name: str) -> Tensor:
         """Return this process's part of a parameter, its gradient that of the mean loss."""
@@ -147,12 +165,8 @@ class TensorParallelSAE(SAEModel):
                 "be gathered whole on every device; export the SAE and decode on one device"
             )
         values, _, pairs = self._kept(latents)
-        weight = self._own("W_dec")
-        if self.rescales_by_norm:
-            norms = weight.norm(dim=-1)
-            safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-            values = values / gather_scalars(safe, pairs.columns, pairs)
-        recons = scatter_sums(decode_pairs(values, pairs, weight), self.group)
+        partial = self._decode_pairs(values, pairs, self._own("W_dec"))
+        recons = scatter_sums(partial, self.group)
         return recons[: len(latents.values)] + self._own("b_dec")
 
     def _kept(self, latents: SparseLatents) -> ActiveLatents:
@@ -209,19 +223,6 @@ def _pairs(indices: Tensor, is_kept: Tensor, n_latents: int) -> Pairs:
     """Return the kept entries of `indices [point, m]` as pairs."""
     offsets = nn.functional.pad(is_kept.sum(1).cumsum(0), (1, 0))
     return Pairs(indices[is_kept], offsets, n_latents)
-
-
-@contextmanager
-def _local_decoder(sae: Any) -> Iterator[None]:
-    """Let `sae.W_dec` be this process's own rows (the same memory) for a while."""
-    parameter = sae.W_dec
-    own = nn.Parameter(parameter.to_local().detach())
-    own.grad = None if parameter.grad is None else parameter.grad.to_local()
-    sae.W_dec = own
-    try:
-        yield
-    finally:
-        sae.W_dec = parameter
 
 
 def _shard(parameter: Tensor, name: str, mesh: Any) -> Any:

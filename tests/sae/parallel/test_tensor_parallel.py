@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.io.build import new_sae
-from saerepgeo.sae.parallel.sharding import check_run, shard, unshard
+from saerepgeo.sae.parallel.tensor_parallel import check_run, shard, unshard
 
 WORLD = 2
 Found = list[dict[str, Tensor]]
