@@ -1,7 +1,7 @@
 """Whether an SAE and a language model belong together, told from their configurations alone."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,9 @@ def check_agreement(
     """
     metadata = sae_config.get("metadata") or {}
     found = [
-        *_model(metadata, data),
-        *_hook(metadata, data),
-        *_width(sae_config, data, model),
-        *_processing(metadata, data, model),
-        *_context(metadata, data),
+        *_place_differs(metadata, data),
+        *_sizes_differ(sae_config["d_in"] if model else None, metadata, data, model),
+        *_weights_differ(metadata, data, model),
     ]
     if found:
         raise ValueError("SAE and data module disagree: " + "; ".join(found))
@@ -56,74 +54,60 @@ def check_agreement(
     return []
 
 
-def _model(metadata: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+def _place_differs(metadata: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
     expected, lm = metadata.get("model_name"), str(data["lm"])
-    if not expected or _is_local(lm) or _is_local(expected) or _same_model(expected, lm):
-        return []
-    return [
-        f"the SAE belongs to model `{expected}`, `data.lm` is `{lm}`; set the former, or give the "
-        "model as a local folder where the difference is meant"
-    ]
-
-
-def _hook(metadata: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    expected, hook = metadata.get("hook_name"), data["hook_name"]
-    found = []
-    if expected and _place(expected) != _place(hook):
-        found.append(
-            f"the SAE belongs to hook `{expected}`, `data.hook_name` is `{hook}`; set the former"
+    if expected and not (_is_local(lm) or _is_local(expected) or _same_model(expected, lm)):
+        yield (
+            f"the SAE belongs to model `{expected}`, `data.lm` is `{lm}`; set the former, or give "
+            "the model as a local folder where the difference is meant"
         )
+    expected, hook = metadata.get("hook_name"), data["hook_name"]
+    if expected and _place(expected) != _place(hook):
+        yield f"the SAE belongs to hook `{expected}`, `data.hook_name` is `{hook}`; set the former"
     head, reshape = metadata.get("hook_head_index"), metadata.get("reshape_activations")
     if head is not None or reshape not in (None, "none"):
-        found.append(
+        yield (
             f"the SAE reads heads of `{expected}` (hook_head_index {head}, reshape {reshape}), "
             "which is not supported; choose an SAE of the residual stream or of a layer's output"
         )
-    return found
 
 
-def _width(
-    sae_config: Mapping[str, Any], data: Mapping[str, Any], model: ModelFacts | None
-) -> list[str]:
-    if model is None or sae_config["d_in"] == model.d_model:
-        return []
-    return [
-        f"the SAE reads residuals of width {sae_config['d_in']} (d_in), those of `{data['lm']}` "
-        f"have {model.d_model}; set the `data.lm` that it was trained on"
-    ]
+def _sizes_differ(
+    d_in: int | None, metadata: Mapping[str, Any], data: Mapping[str, Any], model: ModelFacts | None
+) -> Iterator[str]:
+    if model is not None and d_in != model.d_model:
+        yield (
+            f"the SAE reads residuals of width {d_in} (d_in), those of `{data['lm']}` have "
+            f"{model.d_model}; set the `data.lm` that it was trained on"
+        )
+    trained, size = metadata.get("context_size"), data.get("context_size")
+    if trained and size and size > trained:
+        yield (
+            f"the SAE was trained on contexts of {trained} tokens, `data.context_size` is {size}; "
+            f"set {trained} or less"
+        )
 
 
-def _processing(
+def _weights_differ(
     metadata: Mapping[str, Any], data: Mapping[str, Any], model: ModelFacts | None
-) -> list[str]:
+) -> Iterator[str]:
     settings = metadata.get("model_from_pretrained_kwargs")
     if settings is None:
-        return []
-    found = [
-        f"the SAE was trained on other weights of the model ({name} {settings[name]}); fetch them "
-        "into a folder and give that as `data.lm`"
-        for name in _OTHER_WEIGHTS
-        if settings.get(name) is not None
-    ]
+        return
+    for name in _OTHER_WEIGHTS:
+        if settings.get(name) is not None:
+            yield (
+                f"the SAE was trained on other weights of the model ({name} {settings[name]}); "
+                "fetch them into a folder and give that as `data.lm`"
+            )
     # TransformerLens centers what LayerNorm models write, and leaves RMSNorm models alone
     has_effect = model is None or model.has_layer_norm
     expected = bool(settings.get("center_writing_weights")) and has_effect
     if expected != bool(data.get("center_residuals")):
-        found.append(
+        yield (
             f"the SAE was trained {'under' if expected else 'without'} center_writing_weights; "
             f"set `data.center_residuals: {str(expected).lower()}`"
         )
-    return found
-
-
-def _context(metadata: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    trained, size = metadata.get("context_size"), data.get("context_size")
-    if not trained or not size or size <= trained:
-        return []
-    return [
-        f"the SAE was trained on contexts of {trained} tokens, `data.context_size` is {size}; "
-        f"set {trained} or less"
-    ]
 
 
 def _place(hook: str) -> str | int:
@@ -139,16 +123,13 @@ def _is_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.endswith(".gguf") or Path(name).is_dir()
 
 
-def _same_model(first: str, second: str) -> bool:
-    if _canonical(first) == _canonical(second):
+def _same_model(x: str, y: str) -> bool:
+    both = {_canonical(x), _canonical(y)}
+    if len(both) == 1:
         return True
     from transformer_lens.supported_models import MODEL_ALIASES
 
-    for official, aliases in MODEL_ALIASES.items():
-        names = {_canonical(name) for name in (official, *aliases)}
-        if {_canonical(first), _canonical(second)} <= names:
-            return True
-    return False
+    return any(both <= {_canonical(n) for n in (k, *v)} for k, v in MODEL_ALIASES.items())
 
 
 def _canonical(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saerepgeo.sae.model import Encoded, SAEModel
 from saerepgeo.sae.normalization import CONSTANT, InputNormalization
-from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents, to_dense
+from saerepgeo.types import Bool, Float, SparseLatents, to_dense
 
 __all__ = ["INFERENCE_ONLY", "InferenceOnlySAE", "TemporalSAE", "Transcoder"]
 
@@ -20,7 +20,9 @@ __all__ = ["INFERENCE_ONLY", "InferenceOnlySAE", "TemporalSAE", "Transcoder"]
 class InferenceOnlySAE(SAEModel):
     """What the SAEs have in common that have no training form here; see the subclasses.
 
-    `sae` is a SAELens `SAE` of inference form. Only evaluation mode computes anything.
+    `sae` is a SAELens `SAE` of inference form. Only evaluation mode computes anything. `decode`
+    needs the `normalization` of the latents: it holds the part of the reconstruction that is not
+    in them.
     """
 
     is_trainable = False
@@ -28,39 +30,6 @@ class InferenceOnlySAE(SAEModel):
     def __init__(self, sae: torch.nn.Module, input_scale: float = 1.0) -> None:
         super().__init__(sae, input_scale)
         self.eval().requires_grad_(False)
-
-    def decode(
-        self,
-        latents: Float[Tensor, "point d_sae"] | SparseLatents,
-        normalization: InputNormalization | None = None,
-    ) -> Float[Tensor, "point d_out"]:
-        """Return reconstructions in the units of the model's activations.
-
-        Raises ValueError without the `normalization` that `encode` or `encode_prompts` returned
-        with the latents: it holds the part of the reconstruction that is not in them.
-        """
-        if normalization is None:
-            raise ValueError(
-                f"`normalization` must be given to decode a {self.architecture} SAE, got None; "
-                "pass the one that came with these latents"
-            )
-        return normalization.undo(self._decode(latents))
-
-    def forward(
-        self,
-        residuals: Float[Tensor, "point d_model"],
-        dead_mask: Bool[Tensor, "d_sae"] | None = None,
-        step: int = 0,
-        coefficient_scale: float = 1.0,
-    ) -> SAEOutput:
-        """Return reconstructions and latents; ValueError in training mode."""
-        if self.training:
-            raise ValueError(
-                f"a {self.architecture} SAE can be analysed but not trained here, got training "
-                "mode; call eval()"
-            )
-        latents, normalization = self.encode(residuals)
-        return SAEOutput(self.decode(latents, normalization), latents, {})
 
 
 class TemporalSAE(InferenceOnlySAE):

@@ -115,23 +115,23 @@ class SAEModel(DecoderNorms):
         self,
         latents: Float[Tensor, "point d_sae"] | SparseLatents,
         normalization: InputNormalization | None = None,
-    ) -> Float[Tensor, "point d_model"]:
+    ) -> Float[Tensor, "point d_out"]:
         """Return reconstructions in residual units.
 
-        `normalization` is what `encode` returned with the latents. It may be left out where the
-        normalization is the same for all points ("none", "expected_average_only_in"); elsewhere
-        leaving it out is a ValueError.
+        `normalization` is what `encode` returned with the latents. It may be left out where it is
+        the same for all points ("none", "expected_average_only_in") and the SAE can be trained;
+        elsewhere leaving it out is a ValueError.
         """
         recons = self._decode(latents)
-        if self.normalization == "none":
-            return recons
+        if self.is_trainable and self.normalization == "none":
+            return recons  # undoing the identity would cost as much as the loss itself
         if normalization is not None:
             return normalization.undo(recons)
-        if self.normalization in CONSTANT:
+        if self.is_trainable and self.normalization in CONSTANT:
             return recons / self.input_scale
         raise ValueError(
-            f"`normalization` must be given to decode under {self.normalization!r}, got None; "
-            "pass the one that encode returned with these latents"
+            f"`normalization` must be given to decode a {self.architecture} SAE under "
+            f"{self.normalization!r}, got None; pass the one that came with these latents"
         )
 
     def decode_alone(
@@ -155,25 +155,26 @@ class SAEModel(DecoderNorms):
 
         `dead_mask` marks the latents that the auxiliary terms revive; `step` drives the warm-up of
         the coefficients; all coefficients are multiplied by `coefficient_scale`. The MSE is left
-        to the caller.
+        to the caller. Raises ValueError in training mode where the SAE has no training form.
         """
-        if self.training:
-            self._project_threshold()
+        if not self.training:
+            encoded = self.encode(residuals)
+            return SAEOutput(self.decode(*encoded), encoded.latents, {})
+        if not self.is_trainable:
+            raise ValueError(
+                f"a {self.architecture} SAE can be analysed but not trained here, got training "
+                "mode; call eval()"
+            )
+        self._project_threshold()
         sae_in, normalization = self._normalize(residuals)
         latents, hidden_pre = self._encode(sae_in)
-        recons = self._decode(latents)
-        if self.normalization != "none":  # the identity would cost as much as the loss itself
-            recons = normalization.undo(recons)
-        if not self.training:
-            return SAEOutput(recons, latents, {})
-        dense = None if isinstance(latents, SparseLatents) else latents
-        active = as_active(latents) if isinstance(latents, SparseLatents) else None
+        recons = self.decode(latents, normalization)
         output = ForwardOutput(
-            residuals, sae_in, recons, dense, hidden_pre, normalization, dead_mask, active
+            residuals, sae_in, recons, latents, hidden_pre, normalization, dead_mask
         )
         losses = self._own_terms(output, step, coefficient_scale)
         if hasattr(self.sae, "topk_threshold"):
-            self._update_batchtopk_threshold(output)
+            self._update_batchtopk_threshold(latents)
         return SAEOutput(recons, latents, losses)
 
     @torch.no_grad()
@@ -228,10 +229,10 @@ class SAEModel(DecoderNorms):
             self.sae.threshold.clamp_(min=0.0)
 
     @torch.no_grad()
-    def _update_batchtopk_threshold(self, output: ForwardOutput) -> None:
+    def _update_batchtopk_threshold(self, latents: Tensor | SparseLatents) -> None:
         """Follow the smallest active latent of the global batch by an exponential average."""
-        latents = cast(Tensor, output.latents) if output.active is None else output.active.values
-        values = latents.detach().flatten()
+        values = latents.values if isinstance(latents, SparseLatents) else latents
+        values = values.detach().flatten()
         # infinite where nothing is active, so that other processes' minimum counts
         positive = torch.cat([values[values > 0], values.new_tensor([torch.inf])]).min().double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -98,20 +98,11 @@ def bag_sum(
     """Return Σ_e values[e] · rows[columns[e]] over the entries e of every bag; zero for none."""
     n_bags, width = offsets.shape[0] - 1, rows.shape[1]
     out = rows.new_empty(n_bags, width)
-    if out.numel() == 0:
-        return out
-    block = min(_WIDTH, triton.next_power_of_2(width))
-    _bag_sum_kernel[(n_bags, triton.cdiv(width, block))](
-        values.contiguous(),
-        columns.contiguous(),
-        offsets,
-        rows.contiguous(),
-        out,
-        width,
-        block_entries=_ENTRIES,
-        block_width=block,
-        dtype=_accumulator(rows),
-    )
+    if out.numel() > 0:
+        settings = _settings(rows)
+        grid = (n_bags, triton.cdiv(width, settings["block_width"]))
+        tensors = values.contiguous(), columns.contiguous(), offsets, rows.contiguous(), out
+        _bag_sum_kernel[grid](*tensors, width, **settings)
     return out
 
 
@@ -124,21 +115,15 @@ def bag_dots(
     """Return ⟨dense[b], rows[columns[e]]⟩ for the entries e of every bag b."""
     n_bags, width = dense.shape
     out = rows.new_zeros(columns.shape[0])
-    if out.numel() == 0 or width == 0:
-        return out
-    _bag_dots_kernel[(n_bags,)](
-        dense.contiguous(),
-        columns.contiguous(),
-        offsets,
-        rows.contiguous(),
-        out,
-        width,
-        block_entries=_ENTRIES,
-        block_width=min(_WIDTH, triton.next_power_of_2(width)),
-        dtype=_accumulator(rows),
-    )
+    if out.numel() > 0 and width > 0:
+        tensors = dense.contiguous(), columns.contiguous(), offsets, rows.contiguous(), out
+        _bag_dots_kernel[(n_bags,)](*tensors, width, **_settings(rows))
     return out
 
 
-def _accumulator(rows: Tensor) -> tl.dtype:
-    return tl.float64 if rows.dtype == torch.float64 else tl.float32
+def _settings(rows: Tensor) -> dict[str, Any]:
+    return {
+        "block_entries": _ENTRIES,
+        "block_width": min(_WIDTH, triton.next_power_of_2(rows.shape[1])),
+        "dtype": tl.float64 if rows.dtype == torch.float64 else tl.float32,
+    }
