@@ -5,9 +5,8 @@ of its input to what it decodes. Both travel beside the latents as input normali
 that latents can still be shifted and decoded in any order.
 """
 
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from saerepgeo.sae.model import Encoded, SAEModel
@@ -20,14 +19,13 @@ __all__ = ["INFERENCE_ONLY", "InferenceOnlySAE", "TemporalSAE", "Transcoder"]
 class InferenceOnlySAE(SAEModel):
     """What the SAEs have in common that have no training form here; see the subclasses.
 
-    `sae` is a SAELens `SAE` of inference form. Only evaluation mode computes anything. `decode`
-    needs the `normalization` of the latents: it holds the part of the reconstruction that is not
-    in them.
+    `sae` is a SAELens `SAE` of inference form; only evaluation mode computes anything. `decode`
+    needs `normalization`: it holds the part of the reconstruction that is not in the latents.
     """
 
     is_trainable = False
 
-    def __init__(self, sae: torch.nn.Module, input_scale: float = 1.0) -> None:
+    def __init__(self, sae: Any, input_scale: float = 1.0) -> None:
         super().__init__(sae, input_scale)
         self.eval().requires_grad_(False)
 
@@ -41,17 +39,14 @@ class TemporalSAE(InferenceOnlySAE):
 
     reads_context = True
 
-    def __init__(self, sae: torch.nn.Module, input_scale: float = 1.0) -> None:
-        cfg = cast(Any, sae).cfg
+    def __init__(self, sae: Any, input_scale: float = 1.0) -> None:
+        cfg = sae.cfg
         if cfg.normalize_activations == "constant_scalar_rescale":
             input_scale = cfg.activation_normalization_factor
         super().__init__(sae, input_scale)
 
     def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
-        """Refuse points without context.
-
-        Raises ValueError always: pass whole prompts to `encode_prompts`.
-        """
+        """Refuse points without context: raises ValueError always."""
         raise ValueError(
             "a temporal SAE encodes a point within its context, got points alone; pass whole "
             "prompts to `encode_prompts`"
@@ -78,7 +73,7 @@ class TemporalSAE(InferenceOnlySAE):
     def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
         sae = self.sae
         has_bias = not sae.cfg.tied_weights or sae.cfg.apply_b_dec_to_input
-        recons: Tensor = to_dense(latents) @ sae.W_dec  # SAELens' decode warns at every call
+        recons = to_dense(latents) @ sae.W_dec  # SAELens' decode warns at every call
         return recons + sae.b_dec if has_bias else recons
 
 
@@ -102,8 +97,7 @@ class Transcoder(InferenceOnlySAE):
     def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
         """Return the latents of activations at the hook that is read, and what `decode` adds."""
         sae_in, _ = self._normalize(residuals)
-        zeros = sae_in.new_zeros(len(sae_in), 1)
-        shift = zeros
+        shift = zeros = sae_in.new_zeros(len(sae_in), 1)
         if hasattr(self.sae, "W_skip"):
             shift = residuals.to(sae_in.dtype) @ self.sae.W_skip.T
         # input normalization is not undone at the other hook, but for a folded constant
@@ -119,36 +113,3 @@ INFERENCE_ONLY: dict[str, type[InferenceOnlySAE]] = {
     "jumprelu_skip_transcoder": Transcoder,
 }
 """By SAELens' name of the architecture."""
-
-
-def check_stage(config: dict[str, Any], stage: str) -> None:
-    """Refuse, from an SAE's config alone, a Lightning stage that its architecture cannot serve.
-
-    An `InferenceOnlySAE` is not trained. `validate` and `predict` encode points without their
-    context and compare reconstructions with the residuals that were read: neither a temporal SAE
-    nor a transcoder can. Case 3's `test` needs to know what a transcoder reconstructs.
-
-    Raises ValueError with one line that says what can be done instead.
-
-    >>> check_stage({"architecture": "temporal"}, "test")
-    """
-    architecture = config.get("architecture", "standard")
-    kind = INFERENCE_ONLY.get(architecture)
-    out = (config.get("metadata") or {}).get("hook_name_out")
-    is_known = kind is TemporalSAE or bool(out)
-    if kind is None or (stage == "test" and is_known):
-        return
-    cases = "configs/case1.yaml, case2.yaml or case3.yaml"
-    if stage == "fit":
-        reason = "has no training form"
-    elif kind is TemporalSAE:
-        reason = "encodes whole prompts and no points alone"
-    elif out:
-        reason = f"reconstructs `{out}` and not the residuals that it reads"
-    else:
-        reason = "reconstructs a hook that its metadata do not name (hook_name_out)"
-        cases = "configs/case1.yaml or case2.yaml"
-    raise ValueError(
-        f"`sae` is a {architecture} SAE, which {reason}: `{stage}` cannot use it here; run `test` "
-        f"with {cases}"
-    )

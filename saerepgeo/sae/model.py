@@ -1,9 +1,9 @@
 """An SAE of any architecture as one module: stateless normalization around SAELens' parameters."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm, local
 from saerepgeo.sae.normalization import (
@@ -46,9 +46,9 @@ class SAEModel(DecoderNorms):
     reads_context = False
     """Whether a point has latents only among the positions before it (`encode_prompts`)."""
 
-    def __init__(self, sae: nn.Module, input_scale: float = 1.0) -> None:
+    def __init__(self, sae: Any, input_scale: float = 1.0) -> None:
         super().__init__()
-        cfg = cast(Any, sae).cfg
+        cfg = sae.cfg
         if cfg.normalize_activations not in MODES:
             raise ValueError(
                 f"`sae` must have its input normalization among {', '.join(MODES)}, got "
@@ -62,10 +62,13 @@ class SAEModel(DecoderNorms):
                 f"expected_average_only_in, got {input_scale} for {cfg.normalize_activations!r}"
             )
         self.normalization: NormalizationMode = cfg.normalize_activations
-        _strip_state(sae)
-        self.sae: Any = sae
+        # SAELens' closures keep the last batch; a function of a module also pickles and copies
+        for name in ("activation_norm_fn_in", "activation_norm_fn_out"):
+            setattr(sae, f"run_time_{name}", _unchanged)
+        sae.reshape_fn_in = sae.reshape_fn_out = _unchanged
+        self.sae = sae
         self.register_buffer("input_scale", torch.tensor(float(input_scale)))
-        self.register_buffer("decoder_norm_target", constant_norm(cast(Any, sae).W_dec))
+        self.register_buffer("decoder_norm_target", constant_norm(sae.W_dec))
         self._sync_placement()
 
     @property
@@ -165,7 +168,9 @@ class SAEModel(DecoderNorms):
                 f"a {self.architecture} SAE can be analysed but not trained here, got training "
                 "mode; call eval()"
             )
-        self._project_threshold()
+        if self.architecture == "jumprelu":  # as SAELens does: below 0 negative latents would pass
+            with torch.no_grad():
+                self.sae.threshold.clamp_(min=0.0)
         sae_in, normalization = self._normalize(residuals)
         latents, hidden_pre = self._encode(sae_in)
         recons = self.decode(latents, normalization)
@@ -197,7 +202,8 @@ class SAEModel(DecoderNorms):
 
     def _encode(self, sae_in: Tensor) -> tuple[Tensor | SparseLatents, Tensor | None]:
         sae = self.sae
-        sparse = encode_sparse(sae, sae_in, self.training)
+        gain = self.decoder_norms() if self.rescales_by_norm else None
+        sparse = encode_sparse(sae, sae_in, gain, self.training)
         if sparse is not None:
             return sparse, None
         latents, hidden_pre = sae.encode_with_hidden_pre(sae_in)
@@ -223,12 +229,6 @@ class SAEModel(DecoderNorms):
         return sparsity_terms(self.sae, output, step, scale)
 
     @torch.no_grad()
-    def _project_threshold(self) -> None:
-        """Keep JumpReLU thresholds ≥ 0, as SAELens does: below, negative latents would pass."""
-        if self.architecture == "jumprelu":
-            self.sae.threshold.clamp_(min=0.0)
-
-    @torch.no_grad()
     def _update_batchtopk_threshold(self, latents: Tensor | SparseLatents) -> None:
         """Follow the smallest active latent of the global batch by an exponential average."""
         values = latents.values if isinstance(latents, SparseLatents) else latents
@@ -241,6 +241,7 @@ class SAEModel(DecoderNorms):
         moved = (1 - rate) * threshold + rate * positive
         threshold.copy_(torch.where(positive.isfinite(), moved, threshold))
 
+    # private to torch, and the one place that every move of a module passes through
     def _apply(self, fn: Any, recurse: bool = True) -> "SAEModel":
         super()._apply(fn, recurse)
         self._sync_placement()
@@ -253,17 +254,5 @@ class SAEModel(DecoderNorms):
         sae.cfg.device, sae.cfg.dtype = str(sae.device), str(sae.dtype).removeprefix("torch.")
 
 
-def _identity(tensor: Tensor) -> Tensor:
+def _unchanged(tensor: Tensor, *_: Any) -> Tensor:
     return tensor
-
-
-def _keep_width(tensor: Tensor, d_head: int | None) -> Tensor:
-    return tensor
-
-
-def _strip_state(sae: Any) -> None:
-    """Take the stateful closures off a SAELens SAE; module-level functions pickle and copy."""
-    sae.run_time_activation_norm_fn_in = _identity
-    sae.run_time_activation_norm_fn_out = _identity
-    sae.reshape_fn_in = _identity
-    sae.reshape_fn_out = _keep_width

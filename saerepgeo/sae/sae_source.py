@@ -49,15 +49,37 @@ class SAESource:
     def check_use(self, stage: str) -> None:
         """Refuse, without reading any weights, what the SAE's architecture cannot do at a stage.
 
-        Args:
-            stage: Lightning's `fit`, `validate`, `predict` or `test`.
+        An `InferenceOnlySAE` is not trained. `validate` and `predict` encode points without their
+        context and compare reconstructions with the residuals that were read: neither a temporal
+        SAE nor a transcoder can. Case 3's `test` needs to know what a transcoder reconstructs.
 
-        Raises:
-            ValueError: the SAE cannot be trained here, or reconstructs nothing that is given there.
+        Raises ValueError with one line that says what can be done instead of Lightning's `stage`.
         """
-        from saerepgeo.sae.inference_only import check_stage
+        from saerepgeo.sae.inference_only import INFERENCE_ONLY
 
-        check_stage(self.read_config(), getattr(stage, "value", stage))  # Lightning's is an enum
+        stage = getattr(stage, "value", stage)  # Lightning's is an enum
+        config = self.read_config()
+        architecture = config.get("architecture", "standard")
+        if architecture not in INFERENCE_ONLY:
+            return
+        reads_context = INFERENCE_ONLY[architecture].reads_context
+        out = (config.get("metadata") or {}).get("hook_name_out")
+        if stage == "test" and (reads_context or out):
+            return
+        cases = "configs/case1.yaml, case2.yaml or case3.yaml"
+        if stage == "fit":
+            reason = "has no training form"
+        elif reads_context:
+            reason = "encodes whole prompts and no points alone"
+        elif out:
+            reason = f"reconstructs `{out}` and not the residuals that it reads"
+        else:
+            reason = "reconstructs a hook that its metadata do not name (hook_name_out)"
+            cases = "configs/case1.yaml or case2.yaml"
+        raise ValueError(
+            f"`sae` is a {architecture} SAE, which {reason}: `{stage}` cannot use it here; run "
+            f"`test` with {cases}"
+        )
 
     def read_config(self) -> dict[str, Any]:
         """Return the SAE's config (d_in, d_sae, metadata, …) without reading any weights."""
@@ -73,16 +95,11 @@ class SAESource:
         from saerepgeo.sae.io.load import load_sae, new_sae
 
         self.check()
-        if self.architecture is not None:
-            assert self.d_in is not None
-            assert self.d_sae is not None
-            return new_sae(
-                self.architecture, d_in=self.d_in, d_sae=self.d_sae, seed=seed, **self.options
-            )
-        return load_sae(
-            self.release,
-            self.sae_id,
-            self.path,
-            training=self.options or None,
-            input_scale=self.input_scale,
-        )
+        if self.architecture is None:
+            where = self.release, self.sae_id, self.path
+            training = self.options or None
+            return load_sae(*where, training=training, input_scale=self.input_scale)
+        assert self.d_in is not None
+        assert self.d_sae is not None
+        sizes: dict[str, Any] = {"d_in": self.d_in, "d_sae": self.d_sae}
+        return new_sae(self.architecture, **sizes, seed=seed, **self.options)

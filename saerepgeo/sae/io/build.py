@@ -1,6 +1,7 @@
 """From a config and weights to a trainable `SAEModel`; from nothing but sizes to a new one."""
 
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -12,17 +13,8 @@ from saerepgeo.sae.model import SAEModel
 
 __all__ = ["assemble", "check_architecture", "new_sae", "training_config"]
 
-TRAINABLE = (
-    "standard",
-    "topk",
-    "abstopk",
-    "batchtopk",
-    "matryoshka_batchtopk",
-    "jumprelu",
-    "gated",
-    "matching_pursuit",
-)
 _TOPK_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
+TRAINABLE = ("standard", *_TOPK_FAMILY, "jumprelu", "gated", "matching_pursuit")
 
 
 def check_architecture(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> None:
@@ -30,14 +22,29 @@ def check_architecture(cfg: dict[str, Any], training: dict[str, Any] | None = No
 
     Raises ValueError on an unknown architecture, and on `training` settings that it has not got.
     """
+    _config(cfg | {"device": "cpu"}, training)
+
+
+def _config(cfg: dict[str, Any], training: dict[str, Any] | None) -> Any:
+    """Return SAELens' config in the form that this package gives an SAE of the architecture."""
     architecture = cfg.get("architecture", "standard")
     if architecture not in INFERENCE_ONLY:
-        training_config(cfg | {"device": "cpu"}, training)
-    elif training:
+        return training_config(cfg, training)
+    if training:
         raise ValueError(
             f"`training` must be left out: a {architecture} SAE can be analysed but not trained "
             f"here, got {', '.join(sorted(training))}"
         )
+    return _classes(architecture)[1].from_dict(cfg)
+
+
+def _classes(architecture: str) -> tuple[Any, Any]:
+    """Return SAELens' classes of an SAE and of its config."""
+    sae_lens()
+    from sae_lens.registry import get_sae_class, get_sae_training_class
+
+    find = get_sae_class if architecture in INFERENCE_ONLY else get_sae_training_class
+    return find(architecture)
 
 
 def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> Any:
@@ -51,17 +58,14 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
 
     Raises ValueError on an architecture that cannot be trained and on unknown `training` keys.
     """
-    sae_lens()
-    from sae_lens.registry import get_sae_training_class
-
     architecture = cfg.get("architecture", "standard")
     if architecture not in TRAINABLE:
         raise ValueError(
             f"`architecture` must be one of {', '.join(TRAINABLE)} (or, to be analysed and not "
             f"trained, {', '.join(INFERENCE_ONLY)}), got {architecture!r}"
         )
-    config_class = get_sae_training_class(architecture)[1]
-    known = set(config_class.__dataclass_fields__) - {"metadata", "d_in", "d_sae"}
+    config_class = _classes(architecture)[1]
+    known = {f.name for f in fields(config_class)} - {"metadata", "d_in", "d_sae"}
     unknown = sorted(set(training or {}) - known)
     if unknown:
         raise ValueError(
@@ -91,28 +95,20 @@ def assemble(
     Raises ValueError where a tensor is missing, superfluous or of the wrong shape, and where the
     config needs an `input_scale` that is not given.
     """
-    check_architecture(cfg, training)
+    config = _config(cfg | {"dtype": "float32", "device": "meta"}, training)
     factor = _required_scale(cfg, input_scale)
-    kind = INFERENCE_ONLY.get(cfg.get("architecture", "standard"), SAEModel)
-    placement = {"dtype": "float32", "device": "meta"}
-    if kind is SAEModel:
-        sae = _quiet_sae(training_config(cfg | placement, training))
-    else:
-        sae = _quiet_sae(_inference_config(cfg | placement))
-    weights = {
-        name: tensor if name == "topk_threshold" else tensor.float()
-        for name, tensor in weights.items()
-    }
+    sae = _quiet_sae(config)
+    kind = INFERENCE_ONLY.get(config.architecture(), SAEModel)
+    weights = {n: t if n == "topk_threshold" else t.float() for n, t in weights.items()}
     sae.process_state_dict_for_loading(weights)
-    if "topk_threshold" in sae.state_dict() and "topk_threshold" not in weights:
-        weights["topk_threshold"] = torch.zeros((), dtype=torch.float64)
-    _check_shapes({name: tuple(t.shape) for name, t in weights.items()}, sae)
+    if "topk_threshold" in sae.state_dict():
+        weights.setdefault("topk_threshold", torch.zeros((), dtype=torch.float64))
+    _check_shapes(weights, sae)
     if kind is SAEModel and "threshold" in weights:
         # inference takes relu first: below zero it acts as zero
         weights["threshold"] = weights["threshold"].clamp(min=0.0)
-    sae.load_state_dict(
-        {name: tensor.to(device).contiguous() for name, tensor in weights.items()}, assign=True
-    )
+    placed = {name: tensor.to(device).contiguous() for name, tensor in weights.items()}
+    sae.load_state_dict(placed, assign=True)
     return kind(sae, factor)
 
 
@@ -160,23 +156,11 @@ def new_sae(
     return SAEModel(sae, input_scale)
 
 
-def _inference_config(cfg: dict[str, Any]) -> Any:
-    sae_lens()
-    from sae_lens.registry import get_sae_class
-
-    return get_sae_class(cfg["architecture"])[1].from_dict(cfg)
-
-
 def _quiet_sae(config: Any) -> Any:
     """Build the SAE of a config; the model processing its metadata names is honoured by `lm`."""
-    sae_lens()
-    from sae_lens.registry import get_sae_class, get_sae_training_class
-
-    architecture = config.architecture()
-    find = get_sae_class if architecture in INFERENCE_ONLY else get_sae_training_class
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pre")
-        return find(architecture)[0](config)
+        return _classes(config.architecture())[0](config)
 
 
 def _required_scale(cfg: dict[str, Any], input_scale: float | None) -> float:
@@ -196,19 +180,18 @@ def _required_scale(cfg: dict[str, Any], input_scale: float | None) -> float:
     return float(input_scale)
 
 
-def _check_shapes(found: dict[str, tuple[int, ...]], sae: Any) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in sae.state_dict().items()}
-    missing = sorted(set(expected) - set(found))
-    extra = sorted(set(found) - set(expected))
+def _check_shapes(weights: dict[str, Tensor], sae: Any) -> None:
+    expected = sae.state_dict()
+    missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or extra:
         raise ValueError(
             f"weights must be those of architecture {sae.cfg.architecture()!r} "
             f"({', '.join(sorted(expected))}), missing: {', '.join(missing) or 'none'}, "
             f"unknown: {', '.join(extra) or 'none'}; does cfg.json belong to this file?"
         )
-    for name, shape in expected.items():
-        if found[name] != shape:
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape:
             raise ValueError(
-                f"`{name}` must have shape {shape} (d_in and d_sae of cfg.json), got "
-                f"{found[name]}; does cfg.json belong to this file?"
+                f"`{name}` must have shape {tuple(tensor.shape)} (d_in and d_sae of cfg.json), got "
+                f"{tuple(weights[name].shape)}; does cfg.json belong to this file?"
             )

@@ -46,8 +46,7 @@ def save_sae(
         if not model.is_trainable:
             _write_as_is(staging, model, record, dtype)
         else:
-            cfg = _inference_config(model, record, _name(dtype))
-            _write(staging, cfg, _inference_weights(model, dtype))
+            _write(staging, *_inference_form(model), record, dtype)
             if with_training_form:
                 _write_as_is(staging / TRAINING_FOLDER, model, record, dtype)
         _swap(staging, target)
@@ -65,74 +64,57 @@ def _metadata(model: SAEModel, extra: dict[str, Any] | None) -> dict[str, Any]:
     return record
 
 
-def _weights(model: SAEModel) -> dict[str, Tensor]:
-    state = model.sae.state_dict()
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-
-
-def _cast(weights: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    kept = ("threshold", "topk_threshold")  # a threshold rounded is another sparsity
-    return {
-        name: tensor if dtype is None or name in kept else tensor.to(dtype)
-        for name, tensor in weights.items()
-    }
-
-
 @torch.no_grad()
-def _inference_weights(model: SAEModel, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    weights = _weights(model)
+def _inference_form(model: SAEModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config and weights with decoder norms and the constant input scale folded in."""
+    cfg = dict(model.sae.cfg.get_inference_sae_cfg_dict())
+    weights = {name: tensor.clone() for name, tensor in model.sae.state_dict().items()}
     model.sae.process_state_dict_for_saving_inference(weights)
-    if model.normalization == "expected_average_only_in":
-        factor = model.input_scale.cpu()
-        if "W_enc" in weights:  # a tied encoder takes its latents in the unscaled units instead
-            weights["W_enc"] = weights["W_enc"] * factor
-            weights["W_dec"] = weights["W_dec"] / factor
-        weights["b_dec"] = weights["b_dec"] / factor
-    return {name: tensor.cpu().contiguous() for name, tensor in _cast(weights, dtype).items()}
-
-
-def _inference_config(model: SAEModel, record: dict[str, Any], dtype: str) -> dict[str, Any]:
-    cfg = model.sae.cfg.get_inference_sae_cfg_dict()
-    folded = model.normalization == "expected_average_only_in"
-    cfg |= {
-        "dtype": dtype,
-        "device": "cpu",
-        "normalize_activations": "none" if folded else model.normalization,
-        "metadata": cfg["metadata"] | record,
-    }
-    if folded and "residual_threshold" in cfg:  # a norm, in the units of the input
-        cfg["residual_threshold"] /= float(model.input_scale)
     if "rescale_acts_by_decoder_norm" in cfg:
-        cfg["rescale_acts_by_decoder_norm"] = False  # the norms are folded into the weights
-    return dict(cfg)
+        cfg["rescale_acts_by_decoder_norm"] = False
+    if model.normalization == "expected_average_only_in":
+        cfg["normalize_activations"] = "none"
+        if "residual_threshold" in cfg:  # a norm, in the units of the input
+            cfg["residual_threshold"] /= float(model.input_scale)
+        if "W_enc" in weights:  # a tied encoder takes its latents in the unscaled units instead
+            weights["W_enc"] = weights["W_enc"] * model.input_scale
+            weights["W_dec"] = weights["W_dec"] / model.input_scale
+        weights["b_dec"] = weights["b_dec"] / model.input_scale
+    return cfg, weights
 
 
 def _write_as_is(
     folder: Path, model: SAEModel, record: dict[str, Any], dtype: torch.dtype | None
 ) -> None:
     """Write config and parameters with nothing folded, and the constant input scale beside them."""
-    cfg = model.sae.cfg.to_dict()
-    cfg |= {
-        "dtype": _name(dtype),
-        "device": "cpu",
-        "normalize_activations": model.normalization,
-        "metadata": cfg["metadata"] | record,
-    }
-    _write(folder, cfg, _cast(_weights(model), dtype))
+    cfg = model.sae.cfg.to_dict() | {"normalize_activations": model.normalization}
+    _write(folder, cfg, model.sae.state_dict(), record, dtype)
     if model.normalization == "expected_average_only_in":
         scaler = {"scaling_factor": float(model.input_scale), "has_whitening": False}
         (folder / SCALER_FILE).write_text(json.dumps(scaler) + "\n", encoding="utf-8")
 
 
-def _name(dtype: torch.dtype | None) -> str:
-    return str(dtype or torch.float32).removeprefix("torch.")
-
-
-def _write(folder: Path, cfg: dict[str, Any], weights: dict[str, Tensor]) -> None:
+def _write(
+    folder: Path,
+    cfg: dict[str, Any],
+    weights: dict[str, Tensor],
+    record: dict[str, Any],
+    dtype: torch.dtype | None,
+) -> None:
     from safetensors.torch import save_file
 
+    kept = ("threshold", "topk_threshold")  # a threshold rounded is another sparsity
+    stored = {
+        name: tensor.detach().to("cpu", None if name in kept else dtype).clone().contiguous()
+        for name, tensor in weights.items()
+    }
+    cfg = cfg | {
+        "dtype": str(dtype or torch.float32).removeprefix("torch."),
+        "device": "cpu",
+        "metadata": cfg["metadata"] | record,
+    }
     folder.mkdir(parents=True)
-    save_file(weights, folder / WEIGHTS_FILE)
+    save_file(stored, folder / WEIGHTS_FILE)
     text = json.dumps(cfg, indent=2, sort_keys=True) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -144,13 +126,9 @@ def _swap(staging: Path, target: Path) -> None:
         return
     ours = {CONFIG_FILE, WEIGHTS_FILE, SCALER_FILE, TRAINING_FOLDER}
     for entry in target.iterdir():
-        if entry.name in ours:
-            continue
-        destination = staging / entry.name
-        if entry.is_dir():
-            shutil.copytree(entry, destination)
-        else:
-            shutil.copy2(entry, destination)
+        if entry.name not in ours:
+            copy = shutil.copytree if entry.is_dir() else shutil.copy2
+            copy(entry, staging / entry.name)
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     os.replace(target, retired)
     os.replace(staging, target)

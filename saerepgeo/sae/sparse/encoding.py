@@ -35,15 +35,16 @@ def max_share(weight: Tensor) -> float:
     return MAX_SHARE["autocast" if torch.is_autocast_enabled(device) else "float32"]
 
 
-def encode_sparse(sae: Any, sae_in: Tensor, is_training: bool) -> PairedLatents | None:
+def encode_sparse(
+    sae: Any, sae_in: Tensor, gain: Tensor | None, is_training: bool
+) -> PairedLatents | None:
     """Return the active latents of normalized points, or None where the dense route is faster.
 
-    TopK always has them; BatchTopK, JumpReLU and ReLU where at most `max_share` are active. Other
-    architectures have no sparse route.
+    `gain` multiplies the pre-activations of the TopK family. TopK always has active latents;
+    BatchTopK, JumpReLU and ReLU where at most `max_share` are active. Other architectures have no
+    sparse route.
     """
     architecture = sae.cfg.architecture()
-    rescales = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
-    gain = sae.W_dec.norm(dim=-1) if rescales else None
     input_bias = sae.b_dec if sae.cfg.apply_b_dec_to_input else None
     if architecture == "topk":
         return encode_topk(sae_in, sae.W_enc, sae.b_enc, sae.cfg.k, input_bias, gain)
