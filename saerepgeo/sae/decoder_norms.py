@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saerepgeo.sae.sparse.active_pairs import Pairs
 from saerepgeo.sae.sparse.pair_products import gather_scalars
 from saerepgeo.types import Bool, Float, Int, SparseLatents
 
@@ -54,7 +55,9 @@ class DecoderNorms(nn.Module):
         if not isinstance(latents, SparseLatents):
             return latents[chosen] if norms is None else latents[chosen] * norms
         values, indices = latents.values[chosen], latents.indices[chosen]
-        values = values if norms is None else values * gather_scalars(norms, indices)
+        if norms is not None:
+            pairs = Pairs.of_rows(indices, latents.d_sae)
+            values = values * gather_scalars(norms, pairs).view_as(values)
         return SparseLatents(values, indices, latents.d_sae)
 
     @torch.no_grad()

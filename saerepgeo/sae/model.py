@@ -222,7 +222,7 @@ class SAEModel(DecoderNorms):
         if self.rescales_by_norm:
             norms = weight.norm(dim=-1)
             safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-            values = values / gather_scalars(safe, pairs.columns, pairs)
+            values = values / gather_scalars(safe, pairs)
         return decode_pairs(values, pairs, weight)
 
     def _own_terms(self, output: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:

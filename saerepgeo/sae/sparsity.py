@@ -183,10 +183,10 @@ def _jumprelu_terms(
 
     cfg, pairs = sae.cfg, active.pairs
     n_points = max(pairs.n_points, 1)
-    threshold = gather_scalars(sae.threshold, pairs.columns, pairs)
+    threshold = gather_scalars(sae.threshold, pairs)
     row = (active.pre[None], threshold, sae.bandwidth, cfg.jumprelu_ste_to_input)
     if cfg.jumprelu_sparsity_loss_mode == "tanh":
-        norms = gather_scalars(sae.W_dec.norm(dim=1), pairs.columns, pairs)
+        norms = gather_scalars(sae.W_dec.norm(dim=1), pairs)
         l0 = torch.tanh(cfg.jumprelu_tanh_scale * active.values * norms).sum() / n_points
     elif cfg.jumprelu_sparsity_loss_mode == "quadratic":
         is_active = Step.apply(*row)[0]
@@ -213,6 +213,6 @@ def _pre_act_loss(sae: Any, output: ForwardOutput) -> Tensor:
 def _standard_terms(sae: Any, active: ActiveLatents, l1_coefficient: float) -> Terms:
     """Return mean_p ‖z_j·‖W_dec,j‖‖_p with the norm of the config (1 is the usual L1)."""
     pairs = active.pairs
-    weighted = active.values * gather_scalars(sae.W_dec.norm(dim=1), pairs.columns, pairs)
+    weighted = active.values * gather_scalars(sae.W_dec.norm(dim=1), pairs)
     rows = padded(ActiveLatents(weighted, weighted, pairs)).values
     return {"l1_loss": (l1_coefficient * rows.norm(p=sae.cfg.lp_norm, dim=-1)).mean()}

@@ -4,6 +4,7 @@ TopK has k pairs in every point; BatchTopK, JumpReLU and ReLU have as many as pa
 products read both in one form, rows of a CSR matrix without its values.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -27,24 +28,18 @@ class LatentOrder(NamedTuple):
     """Latent j has the sorted pairs offsets[j] .. offsets[j + 1]."""
 
 
+@dataclass(eq=False)
 class Pairs:
     """Which latents each point has: point p has `columns[offsets[p] : offsets[p + 1]]`.
 
     The order by latent, which both weight gradients need, is found once and kept.
     """
 
-    def __init__(
-        self,
-        columns: Int[Tensor, "pair"],
-        offsets: Int[Tensor, "point_plus_1"],
-        d_sae: int,
-        per_point: int | None = None,
-    ) -> None:
-        self.columns = columns
-        self.offsets = offsets
-        self.d_sae = d_sae
-        self.per_point = per_point
-        """Number of pairs of every point where it is the same for all, else None."""
+    columns: Int[Tensor, "pair"]
+    offsets: Int[Tensor, "point_plus_1"]
+    d_sae: int
+    per_point: int | None = None
+    """Number of pairs of every point where it is the same for all, else None."""
 
     @classmethod
     def of_rows(cls, indices: Int[Tensor, "point k"], d_sae: int) -> "Pairs":
@@ -73,13 +68,10 @@ class Pairs:
             bounds = torch.arange(self.d_sae + 1, device=columns.device, dtype=columns.dtype)
             return LatentOrder(order, self.points[order], torch.searchsorted(columns, bounds))
         # a counting sort in one thread: torch's parallel sort is slower here, on busy cores 50x
-        numbers = torch.arange(self.columns.shape[0], dtype=torch.int32).numpy()
-        rows = sparse.csr_matrix(
-            (numbers, self.columns.int().numpy(), self.offsets.int().numpy()),
-            shape=(self.n_points, self.d_sae),
-        ).tocsc()
-        parts = (rows.data, rows.indices, rows.indptr)
-        return LatentOrder(*(torch.from_numpy(part) for part in parts))
+        numbers = torch.arange(self.columns.shape[0], dtype=torch.int32)
+        parts = (part.int().numpy() for part in (numbers, self.columns, self.offsets))
+        rows = sparse.csr_matrix(tuple(parts), shape=(self.n_points, self.d_sae)).tocsc()
+        return LatentOrder(*map(torch.from_numpy, (rows.data, rows.indices, rows.indptr)))
 
 
 class ActiveLatents(NamedTuple):
@@ -103,18 +95,15 @@ def padded(active: ActiveLatents) -> PairedLatents:
     Differentiable in the values. Where every point has k pairs the result is a view of them.
     """
     values, _, pairs = active
-    if pairs.per_point is not None:
-        shape = (pairs.n_points, pairs.per_point)
-        latents = PairedLatents(values.view(shape), pairs.columns.view(shape), pairs.d_sae)
-    else:
-        counts = pairs.offsets.diff()
-        width = max(int(counts.max()), 1) if pairs.n_points else 1
-        places = torch.arange(values.shape[0], device=values.device) - pairs.offsets[pairs.points]
+    columns, width = pairs.columns, pairs.per_point
+    if width is None:
+        width = max(int(pairs.offsets.diff().max()), 1) if pairs.n_points else 1
+        places = torch.arange(len(values), device=values.device) - pairs.offsets[pairs.points]
         flat = pairs.points * width + places
-        shape = (pairs.n_points, width)
-        filled = values.new_zeros(pairs.n_points * width).scatter(0, flat, values)
-        indices = torch.zeros_like(filled, dtype=torch.long).scatter(0, flat, pairs.columns)
-        latents = PairedLatents(filled.view(shape), indices.view(shape), pairs.d_sae)
+        columns = columns.new_zeros(pairs.n_points * width).scatter(0, flat, columns)
+        values = values.new_zeros(pairs.n_points * width).scatter(0, flat, values)
+    shape = (pairs.n_points, width)
+    latents = PairedLatents(values.view(shape), columns.view(shape), pairs.d_sae)
     latents.active = active
     return latents
 

@@ -93,7 +93,7 @@ def _jumprelu(sae: Any, found: tuple[Tensor, Pairs] | None) -> PairedLatents | N
     if found is None:
         return None
     pre, pairs = found
-    threshold = gather_scalars(sae.threshold, pairs.columns, pairs)
+    threshold = gather_scalars(sae.threshold, pairs)
     # one row of all pairs: SAELens sums the threshold's gradient over the rows
     row = JumpReLU.apply(pre[None], threshold, sae.bandwidth, sae.cfg.jumprelu_ste_to_input)
     return padded(ActiveLatents(cast(Tensor, row)[0], pre, pairs))

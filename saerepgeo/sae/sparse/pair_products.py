@@ -22,32 +22,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from saerepgeo.sae.sparse.active_pairs import Pairs
-from saerepgeo.types import Float, Int
-
-__all__ = [
-    "Select",
-    "decode_pairs",
-    "dot_rows",
-    "gather_scalars",
-    "preactivations",
-    "scatter_outer",
-    "sum_by_latent",
-    "sum_rows",
-    "triton_kernels",
-]
+from saerepgeo.types import Float
 
 Select = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Pairs] | None"]
 """From centered points [point, d_model], weight [d_model, d_sae] and bias [d_sae] to the scores of
 the pairs that are kept, and the pairs; None where they are too many."""
-
-
-@cache
-def _load_kernels() -> ModuleType | None:
-    try:
-        from saerepgeo.sae.sparse import kernels
-    except ImportError:
-        return None
-    return kernels
 
 
 def triton_kernels(tensor: Tensor) -> ModuleType | None:
@@ -59,6 +38,15 @@ def triton_kernels(tensor: Tensor) -> ModuleType | None:
     if not tensor.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return None
     return _load_kernels()
+
+
+@cache
+def _load_kernels() -> ModuleType | None:
+    try:
+        from saerepgeo.sae.sparse import kernels
+    except ImportError:
+        return None
+    return kernels
 
 
 def sum_rows(
@@ -82,8 +70,7 @@ def dot_rows(
     """Return ⟨dense[p], rows[j]⟩ for every pair (p, j)."""
     kernels = triton_kernels(dense)
     if kernels is not None:
-        dots: Tensor = kernels.bag_dots(dense, pairs.columns, pairs.offsets, rows)
-        return dots
+        return kernels.bag_dots(dense, pairs.columns, pairs.offsets, rows)
     mode = 0  # a sum; the public `embedding_bag` gives this half in its backward pass alone
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
         dense.contiguous(), rows, pairs.columns, pairs.offsets[:-1], pairs.points, mode
@@ -96,16 +83,14 @@ def sum_by_latent(values: Float[Tensor, "pair"], pairs: Pairs) -> Float[Tensor, 
         return torch.bincount(pairs.columns, values, minlength=pairs.d_sae).to(values)
     # bincount adds atomically on CUDA
     order, _, offsets = pairs.by_latent
-    sorted_values = values.index_select(0, order)
-    return torch.segment_reduce(sorted_values, "sum", offsets=offsets.long())
+    return torch.segment_reduce(values.index_select(0, order), "sum", offsets=offsets.long())
 
 
 def _bag_sum(values: Tensor, columns: Tensor, offsets: Tensor, rows: Tensor) -> Tensor:
     """Return Σ_{e in bag b} values[e] · rows[columns[e]] for every bag b."""
     kernels = triton_kernels(rows)
     if kernels is not None:
-        sums: Tensor = kernels.bag_sum(values, columns, offsets, rows)
-        return sums
+        return kernels.bag_sum(values, columns, offsets, rows)
     return functional.embedding_bag(
         columns, rows, offsets, per_sample_weights=values, mode="sum", include_last_offset=True
     )
@@ -179,22 +164,15 @@ class _PairDecoder(torch.autograd.Function):
         return grad_values, grad_weight, None
 
 
-class _RowGather(torch.autograd.Function):
-    """out[…] = vector[indices[…]]; the gradient is a sum by latent."""
-
+class _ScalarGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vector: Tensor, indices: Tensor, pairs: Pairs | None) -> Tensor:
-        ctx.save_for_backward(indices)
-        ctx.length, ctx.pairs = vector.shape[0], pairs
-        return vector[indices]
+    def forward(ctx: Any, vector: Tensor, pairs: Pairs) -> Tensor:
+        ctx.pairs = pairs
+        return vector[pairs.columns]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (indices,) = ctx.saved_tensors
-        pairs = ctx.pairs
-        if pairs is None:
-            pairs = Pairs.of_rows(indices.reshape(len(indices), -1), ctx.length)
-        return sum_by_latent(grads[0].reshape(-1), pairs), None, None
+        return sum_by_latent(grads[0], ctx.pairs), None
 
 
 def preactivations(
@@ -217,13 +195,14 @@ def preactivations(
         selected = select(centered, *scaled)
         if selected is None:
             return None
-        pre, pairs = selected[0].to(weight.dtype), selected[1]
+        pre, pairs = selected
+        pre = pre.to(weight.dtype)
         if gain is not None:
             picked = gain[pairs.columns]
             pre = torch.where(picked > 0, pre / picked, torch.zeros_like(pre))
     pre = _PairEncoder.apply(inputs, weight, bias, input_bias, (pre, centered, pairs))
     if gain is not None:
-        pre = pre * gather_scalars(gain, pairs.columns, pairs)
+        pre = pre * gather_scalars(gain, pairs)
     return pre, pairs
 
 
@@ -231,19 +210,13 @@ def decode_pairs(
     values: Float[Tensor, "pair"], pairs: Pairs, weight: Float[Tensor, "d_sae d_model"]
 ) -> Float[Tensor, "point d_model"]:
     """Return Σ_{(p, j)} values · weight[j] for every point; zero for a point without pairs."""
-    recons: Tensor = _PairDecoder.apply(values.to(weight.dtype), weight, pairs)
-    return recons
+    return _PairDecoder.apply(values.to(weight.dtype), weight, pairs)
 
 
-def gather_scalars(
-    vector: Float[Tensor, "d_sae"], indices: Int[Tensor, "*pair"], pairs: Pairs | None = None
-) -> Float[Tensor, "*pair"]:
-    """Return `vector[indices]` with a gradient that needs no atomic adds.
+def gather_scalars(vector: Float[Tensor, "d_sae"], pairs: Pairs) -> Float[Tensor, "pair"]:
+    """Return the number that `vector` has for the latent of each pair, without atomic adds.
 
-    `pairs` may be given where `indices` are its columns, so that their order is found only once.
-
-    >>> gather_scalars(torch.tensor([5.0, 7.0]), torch.tensor([[1, 1, 0]]))
-    tensor([[7., 7., 5.]])
+    >>> gather_scalars(torch.tensor([5.0, 7.0]), Pairs.of_rows(torch.tensor([[1, 1, 0]]), 2))
+    tensor([7., 7., 5.])
     """
-    gathered: Tensor = _RowGather.apply(vector, indices, pairs)
-    return gathered
+    return _ScalarGather.apply(vector, pairs)

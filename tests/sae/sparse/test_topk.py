@@ -53,7 +53,7 @@ def fused(t: dict[str, Tensor], k: int, has_gain: bool, has_input_bias: bool) ->
     )
     values, _, pairs = as_active(latents)
     if has_gain:
-        values = values * gather_scalars(t["gain"], pairs.columns)
+        values = values * gather_scalars(t["gain"], pairs)
     return decode_pairs(values, pairs, t["decoder"])
 
 
