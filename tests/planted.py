@@ -1,12 +1,12 @@
 """Activations whose structure is known, and an SAE that keeps it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
+from saerepgeo.data.loaders import Concepts
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import new_sae
 from saerepgeo.types import ConceptActivations, ModelFacts
@@ -60,6 +60,8 @@ def planted_concept(seed: int = 0) -> ConceptActivations:
 class PlantedData(LightningDataModule):
     """A language model's place is taken by `planted_concept`."""
 
+    names = ("planted",)
+
     def __init__(self, lm: str = "planted", hook_name: str = "blocks.0.hook_resid_post") -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -68,33 +70,26 @@ class PlantedData(LightningDataModule):
     def model_facts(self) -> ModelFacts | None:
         return None
 
-    def test_dataloader(self) -> "PlantedConcepts":
-        return PlantedConcepts()
+    def test_dataloader(self) -> Concepts:
+        parts = getattr(self.trainer.lightning_module, "parts", ())
+        return Concepts(self.names, lambda name: planted_concept()._replace(concept=name), parts)
 
 
-class PlantedConcepts:
-    """One concept; a list would be taken for several dataloaders."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[ConceptActivations]:
-        yield planted_concept()
-
-
-class Results(Callback):
-    """Keeps what the test step of a module returned."""
+class Rows(Callback):
+    """Keeps the rows that the test steps of a module returned."""
 
     def __init__(self) -> None:
-        self.results: list[Any] = []
+        self.rows: list[dict[str, Any]] = []
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
-        self.results.append(outputs["result"])
+        self.rows += outputs["rows"]
 
 
-def run_test(module: LightningModule, *callbacks: Callback, folder: Path) -> Any:
-    """Return the result of a module on the planted concept."""
-    kept = Results()
+def run_test(
+    module: LightningModule, *callbacks: Callback, folder: Path, data: Any = None
+) -> list[dict[str, Any]]:
+    """Return the rows of a module on the planted concept."""
+    kept = Rows()
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
@@ -103,8 +98,8 @@ def run_test(module: LightningModule, *callbacks: Callback, folder: Path) -> Any
         callbacks=[kept, *callbacks],
         default_root_dir=folder,
     )
-    trainer.test(module, datamodule=PlantedData(), verbose=False)
-    return kept.results[0]
+    trainer.test(module, datamodule=PlantedData() if data is None else data, verbose=False)
+    return kept.rows
 
 
 def save_isometric_sae(folder: Path) -> None:

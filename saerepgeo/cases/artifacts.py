@@ -50,6 +50,7 @@ class CaseArtifacts(Callback):
                 0,
             )
             for row in rows
+            if not row["metric"].endswith("/tested")
         ]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

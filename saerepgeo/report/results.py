@@ -58,7 +58,7 @@ def result_row(about: Mapping[str, Any], name: str, figure: Figure) -> list[dict
 
 def of_count(number: int) -> Figure:
     """Return a plain number of something as a figure."""
-    return Figure(Estimate.undefined("").with_value(number)._replace(n_used=number, reason=None))
+    return Figure(Estimate.undefined("").with_value(float(number))._replace(n_used=number, reason=None))
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:

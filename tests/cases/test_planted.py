@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from saerepgeo.cases.stratification.module import StratificationModule
-from saerepgeo.cases.structure.module import RANDOM, StructureModule
+from saerepgeo.cases.stratification.table import rank_rows
+from saerepgeo.cases.structure.module import StructureModule
+from saerepgeo.cases.structure.table import RANDOM, clustering_rows
+from saerepgeo.metrics import TensorRanks
 from saerepgeo.sae.sae_source import SAESource
 from tests.planted import DIMENSION, N_ITEMS, RANK, run_test, save_isometric_sae
 
@@ -23,10 +26,9 @@ def ranks(sae: SAESource, tmp_path_factory: pytest.TempPathFactory) -> list[dict
         sae,
         noise_levels=(0.0, 0.05, 0.2),
         noise_scales=("absolute",),
-        rules=("eps", "gavish-donoho"),
+        metrics=[TensorRanks(("eps", "gavish-donoho"))],
     )
-    rows: list[dict[str, Any]] = run_test(module, folder=tmp_path_factory.mktemp("case1")).rows
-    return rows
+    return rank_rows(run_test(module, folder=tmp_path_factory.mktemp("case1")))
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,8 @@ def structure(sae: SAESource, tmp_path_factory: pytest.TempPathFactory) -> dict[
     module = StructureModule(
         sae, protocols=("sound",), n_permutations=99, n_nulls=9, n_subsamples=12
     )
-    result = run_test(module, folder=tmp_path_factory.mktemp("case2"))
-    return {row["Protocol"]: row for row in result.rows}
+    rows = run_test(module, folder=tmp_path_factory.mktemp("case2"))
+    return {row["Protocol"]: row for row in clustering_rows(rows)}
 
 
 @pytest.mark.parametrize("space", ["residuals", "latents"])

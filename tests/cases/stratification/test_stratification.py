@@ -7,33 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from saerepgeo.cases.analysis import model_name, random_model
-from saerepgeo.cases.stratification.artifacts import StratificationArtifacts, summary
-from saerepgeo.cases.stratification.module import StratificationModule, noise_unit, strata
-from saerepgeo.cases.stratification.tensor_ranks import MODES, TensorRanks
-from saerepgeo.geometry.rank import multilinear_rank
+from saerepgeo.cases.analysis import model_name
+from saerepgeo.cases.spaces import random_model
+from saerepgeo.cases.stratification.artifacts import StratificationArtifacts
+from saerepgeo.cases.stratification.module import StratificationModule, noise_unit
+from saerepgeo.cases.stratification.table import rank_rows, strata, summary
+from saerepgeo.metrics import TensorRanks
 from saerepgeo.report.files import read_rows
 from saerepgeo.sae.io.load import new_sae
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import to_dense
 from tests.planted import planted_concept, run_test, save_isometric_sae
-
-
-def test_ranks_by_mode_are_the_multilinear_rank_and_batches_make_no_difference() -> None:
-    generator = torch.Generator().manual_seed(0)
-    factors = [torch.randn(n, r, generator=generator) for n, r in ((9, 2), (6, 3), (20, 4))]
-    core = torch.randn(2, 3, 4, generator=generator)
-    tensor = torch.einsum("abc,ia,jb,kc->ijk", core, *factors)
-    prompts, positions = torch.ones(9, 6).nonzero().T
-    whole, batched = TensorRanks(("eps",)), TensorRanks(("eps",))
-    points = tensor.flatten(0, 1)
-    whole.update(points, prompts, positions)
-    for rows in torch.arange(54).split(7):
-        batched.update(points[rows], prompts[rows], positions[rows])
-    figures = whole.compute()
-    ranks = [int(figures[f"rank/{mode}/eps"]) for mode in MODES]
-    assert ranks == [int(r) for r in multilinear_rank(tensor)] == [2, 3, 4]
-    assert all(torch.equal(v, figures[k]) for k, v in batched.compute().items())
 
 
 def test_noise_in_units_of_the_residuals() -> None:
@@ -85,13 +69,13 @@ def test_case_1_leaves_tables_tensors_and_figures(tmp_path: Path) -> None:
         noise_levels=(0.0, 1.0),
         noise_scales=("absolute",),
         n_draws=2,
-        rules=(0.01,),
+        metrics=[TensorRanks((0.01,))],
         name="a/b c",
     )
     writer = StratificationArtifacts(str(tmp_path / "out"))
-    result = run_test(module, writer, folder=tmp_path)
+    found = run_test(module, writer, folder=tmp_path)
     rows = read_rows(tmp_path / "out" / "rank_by_noise.csv")
-    assert len(rows) == 3 * 3 * (1 + 2) == len(result.rows)
+    assert len(rows) == 3 * 3 * (1 + 2) == len(rank_rows(found))
     assert {r["n_points"] for r in rows} == {str(int(planted_concept().is_real.sum()))}
     names = {path.name for path in (tmp_path / "out").iterdir()}
     for space in ("residuals", "latents", "random"):

@@ -1,4 +1,4 @@
-"""Case 2: which points there are, the statistics, the paper's steps, and what is left on disk."""
+"""Case 2: which points there are, the paper's steps, and what is left on disk."""
 
 import math
 import sys
@@ -12,18 +12,17 @@ import torch
 from safetensors.torch import load_file
 from scipy.spatial import procrustes
 
-from saerepgeo.cases.concept_points import concept_cloud
-from saerepgeo.cases.structure.artifacts import StructureArtifacts, summary
-from saerepgeo.cases.structure.module import COLUMNS, StructureModule
-from saerepgeo.cases.structure.paper_structure import (
-    UMAP_SEED,
-    UMAP_SETTINGS,
-    PaperSpace,
-    label_paired_procrustes,
-    paper_embedding,
-    paper_space,
-)
+from saerepgeo.cases.concept_points import all_positions, distinct_points
+from saerepgeo.cases.structure.artifacts import StructureArtifacts
+from saerepgeo.cases.structure.module import StructureModule
+from saerepgeo.cases.structure.paper_embedding import UMAP_SEED, UMAP_SETTINGS, paper_embedding
+from saerepgeo.cases.structure.protocols import paper_metrics
+from saerepgeo.cases.structure.table import COLUMNS, clustering_rows, summary
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.metrics import Evidence, PairMetric, ProcrustesDisparity
 from saerepgeo.report.files import read_rows
+from saerepgeo.report.results import COLUMNS as LONG_COLUMNS
+from saerepgeo.report.results import RESULTS, read_results
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import ConceptActivations
 from tests.planted import planted_concept, run_test, save_isometric_sae
@@ -40,12 +39,16 @@ def test_a_causal_prefix_is_one_point_and_knows_its_item_from_the_mention_on() -
         labels=torch.tensor([0, 0, 1]),
         item_positions=torch.tensor([2, 2, 1]),
     )
-    cloud = concept_cloud(batch)
-    assert cloud.rows.tolist() == [0, 1, 2, 5, 6, 7]  # 7 and 7 8 come twice
-    assert cloud.prompts.tolist() == [0, 0, 0, 1, 2, 2]
-    assert cloud.labels.tolist() == [-1, 0, 0, 0, 1, 1]
-    assert cloud.is_mention.tolist() == [False, True, False, False, True, False]
-    assert cloud.n_merged == 2
+    points = distinct_points(batch)
+    assert points.chosen.nonzero().tolist() == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 1], [2, 2]]
+    assert points.prompts.tolist() == [0, 0, 0, 1, 2, 2]  # 7 and 7 8 come twice
+    assert points.positions.tolist() == [1, 2, 3, 3, 1, 2]
+    assert points.named.tolist() == [-1, 0, 0, 0, 1, 1]
+    assert points.labels.tolist() == [-1, 0, -1, -1, 1, -1]
+    assert points.n_merged == 2
+    everywhere = all_positions(batch)
+    assert bool(everywhere.chosen.all())
+    assert everywhere.named.tolist() == [-1, -1, 0, 0, -1, -1, 0, 0, -1, 1, 1, -1]
 
 
 @pytest.mark.slow  # numba compiles UMAP
@@ -93,34 +96,42 @@ def test_paper_embeds_alike_where_the_neighbor_graph_falls_apart() -> None:
     assert torch.equal(paper_embedding(points), paper_embedding(points))
 
 
+def paper_cloud(n_clusters: int, generator: torch.Generator) -> LabeledCloud:
+    """Groups far apart."""
+    centers = 50 * torch.randn(n_clusters, 6, generator=generator, dtype=torch.float64)
+    noise = torch.randn(20 * n_clusters, 6, generator=generator, dtype=torch.float64)
+    return LabeledCloud(centers.repeat_interleave(20, 0) + noise, is_turned=False)
+
+
 def test_paper_finds_separate_groups_and_their_tree() -> None:
     generator = torch.Generator().manual_seed(1)
     centers = 4 * torch.randn(3, 30, generator=generator)
     points = centers.repeat_interleave(40, 0) + torch.randn(120, 30, generator=generator)
-    space = paper_space(points)
-    assert space.n_clusters == 3
-    truth = torch.arange(3).repeat_interleave(40)
+    cloud = LabeledCloud(paper_embedding(points), is_turned=False)
+    alone = [metric for metric in paper_metrics() if not isinstance(metric, PairMetric)]
+    found = Evidence(alone, 0, 0, 0).results(cloud)
+    assert float(found["cluster_count"].estimate) == 3
+    truth, clusters = torch.arange(3).repeat_interleave(40), cloud.clusters(10)
     for label in range(3):
-        assert len(truth[space.labels == label].unique()) == 1
-    means = torch.stack([space.embedding[space.labels == k].mean(0) for k in range(3)])
+        assert len(truth[clusters == label].unique()) == 1
+    means = torch.stack([cloud.points[clusters == k].mean(0) for k in range(3)])
     sides = torch.cdist(means, means)[[0, 0, 1], [1, 2, 2]].sort().values
-    assert space.mst_weight == pytest.approx(float(sides[:2].sum()))
-    assert space.average_dimension > 0
+    assert float(found["mstw"].estimate) == pytest.approx(float(sides[:2].sum()))
+    assert float(found["two_nn_per_cluster"].estimate) > 0
+    assert all(math.isnan(figure.interval.low) for figure in found.values())
+    assert all(figure.test is None for figure in found.values()), "the paper has no p-values"
 
 
-def test_paper_pairs_means_by_label_number_like_scipy() -> None:
+def test_paper_pairs_means_by_cluster_number_like_scipy() -> None:
     generator = torch.Generator().manual_seed(2)
-    spaces = []
-    for n_clusters in (4, 3):
-        embedding = torch.randn(40, 6, generator=generator, dtype=torch.float64)
-        labels = torch.arange(40) % n_clusters
-        spaces.append(PaperSpace(embedding, labels, n_clusters, 0.0, 0, 0.0, 0.0))
+    x, y = (paper_cloud(n_clusters, generator) for n_clusters in (4, 3))
     means = [
-        np.stack([s.embedding[s.labels == k].mean(0).numpy() for k in range(3)]) for s in spaces
+        np.stack([c.points[c.clusters(10) == k].mean(0).numpy() for k in range(3)]) for c in (x, y)
     ]
-    assert label_paired_procrustes(*spaces) == pytest.approx(procrustes(*means)[2])
-    alone = spaces[0]._replace(n_clusters=1)
-    assert math.isnan(label_paired_procrustes(alone, spaces[1]))
+    metric = ProcrustesDisparity("cluster_numbers")
+    assert float(metric.of_pair(x, y)) == pytest.approx(procrustes(*means)[2])
+    alone = LabeledCloud(y.points[:20], is_turned=False)
+    assert metric.of_pair(alone, y).reason is not None
 
 
 def test_without_umap_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +148,11 @@ def test_case_2_leaves_both_protocols_side_by_side(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba's and UMAP's, as at the command line
         writer = StructureArtifacts(str(out))
-        result = run_test(StructureModule(source, **work), writer, folder=tmp_path)
+        found = run_test(StructureModule(source, **work), writer, folder=tmp_path)
+    long = read_results(out / RESULTS)
+    assert tuple(long[0]) == LONG_COLUMNS
+    assert len(long) == len(found)
+    assert all(row["value"] == row["value"] or row["reason"] for row in long)
     table = out / "clustering_analysis_results.csv"
     rows = read_rows(table)
     assert [r["Protocol"] for r in rows] == ["paper", "sound", "sound, random dictionary"]
@@ -159,8 +174,8 @@ def test_case_2_leaves_both_protocols_side_by_side(tmp_path: Path) -> None:
     figures = {path.name for path in out.glob("*.svg")}
     for name in ("cluster_map_paper", "cluster_map_sound", "item_tree", "dimension_by_scale"):
         assert f"{name}_planted_Layer_0_planted.svg" in figures
-    assert "nulls_planted_Layer_0_planted.svg" in figures
-    assert "sound, random dictionary" in summary(result.rows)
+    assert {f"metrics_planted_Layer_0_{name}.svg" for name in ("paper", "sound")} <= figures
+    assert "sound, random dictionary" in summary(clustering_rows(found))
 
 
 def test_no_protocol_is_refused(tmp_path: Path) -> None:
