@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from saerepgeo.metrics.wrappers import Figure
 from saerepgeo.report.files import read_rows
 from saerepgeo.types import Estimate
@@ -58,7 +60,7 @@ def result_row(about: Mapping[str, Any], name: str, figure: Figure) -> list[dict
 
 def of_count(number: int) -> Figure:
     """Return a plain number of something as a figure."""
-    return Figure(Estimate.undefined("").with_value(float(number))._replace(n_used=number, reason=None))
+    return Figure(Estimate(torch.tensor(float(number)).double(), number, 0))
 
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
