@@ -14,7 +14,7 @@ from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
 from saerepgeo.metrics.estimates import EstimateMetric
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
-from saerepgeo.types import Estimate, Float, Int, SparseLatents
+from saerepgeo.types import Estimate, Float, Int, Interval, SparseLatents
 
 __all__ = ["CloudFigure", "CloudMetric", "PairMetric"]
 
@@ -44,6 +44,8 @@ class CloudFigure(EstimateMetric):
     """Whether items are read at all points that have seen one, not at the labeled ones alone."""
     reads_sources: ClassVar[bool] = False
     """Whether paths from some of the points stand for all."""
+    bounds: ClassVar[tuple[float, float]] = (-torch.inf, torch.inf)
+    """Where an interval is cut off: what is possible."""
     n_neighbors: int = 0
     """Neighbors of each point that the figure reads, about: one search serves all figures."""
 
@@ -54,6 +56,10 @@ class CloudFigure(EstimateMetric):
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
         """Return the figures of a cloud by name."""
         return {self.stem: self.of(cloud)}
+
+    def own_intervals(self, cloud: LabeledCloud, level: float) -> dict[str, Interval]:
+        """Return intervals by name, where the figure has them without any draws."""
+        return {}
 
     def scaled(self, share: float) -> "CloudFigure":
         """Return the metric for a `share` of the points: neighborhoods shrink with the sample."""
@@ -264,8 +270,6 @@ class PairMetric(CloudMetric):
     """
 
     null = None
-    bounds: ClassVar[tuple[float, float]] = (-torch.inf, torch.inf)
-    """Where an interval is cut off: what is possible."""
 
     def update(  # type: ignore[override]
         self,

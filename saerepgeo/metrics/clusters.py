@@ -70,6 +70,7 @@ class NoiseShare(ClusterMetric):
     0.059
     """
 
+    bounds = (0.0, 1.0)
     plot_upper_bound = 1.0
 
     def of(self, cloud: LabeledCloud) -> Estimate:

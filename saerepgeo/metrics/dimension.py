@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy import stats
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
@@ -17,7 +18,7 @@ from saerepgeo.geometry.dimension import (
     two_nn_within,
 )
 from saerepgeo.metrics.cloud_metric import CloudMetric
-from saerepgeo.types import Estimate
+from saerepgeo.types import Estimate, Interval
 
 __all__ = ["GRIDE", "TwoNN", "TwoNNPerCluster", "TwoNNWithin"]
 
@@ -131,9 +132,9 @@ class TwoNNPerCluster(CloudMetric):
 class GRIDE(CloudMetric):
     """Intrinsic dimension over scales: neighbors n₁ and 2·n₁ for each of several n₁.
 
-    One figure a scale, `gride/1`, `gride/2`, …; see `geometry.gride`. After `compute` the attribute
-    `curve` holds scales and standard errors. Scales that need more neighbors than there are points
-    are left out; fewer than 30 distinct points give none.
+    One figure a scale, `gride/1`, `gride/2`, …; see `geometry.gride`. Intervals follow from the
+    likelihood, without draws; there is no null. Scales that need more neighbors than there are
+    points are left out; fewer than 30 distinct points give none.
 
     Args:
         n1: numbers of neighbors.
@@ -146,7 +147,6 @@ class GRIDE(CloudMetric):
     """
 
     is_drawn = False
-    curve: ScaleCurve | None = None
 
     def __init__(
         self,
@@ -157,9 +157,21 @@ class GRIDE(CloudMetric):
         super().__init__(**kwargs)
         self.n1, self.tolerance = tuple(n1), tolerance
 
+    def curve(self, cloud: LabeledCloud) -> ScaleCurve:
+        """Return the dimension at each scale, with the scales and standard errors."""
+        key = ("scale curve", self.n1, self.tolerance)
+        return cloud.found(key, lambda: gride(cloud.cloud, self.n1, tolerance=self.tolerance))
+
+    def own_intervals(self, cloud: LabeledCloud, level: float) -> dict[str, Interval]:
+        """Return normal intervals from the Fisher information."""
+        curve, z = self.curve(cloud), float(stats.norm.ppf(0.5 + level / 2))
+        half, columns = z * curve.standard_errors, (curve.n1, curve.dimensions)
+        rows = zip(*(column.tolist() for column in (*columns, half)), strict=True)
+        return {f"{self.stem}/{n1}": Interval(d - h, d + h, level, 0) for n1, d, h in rows}
+
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
         """Return the dimension at each scale."""
-        self.curve = curve = gride(cloud.cloud, self.n1, tolerance=self.tolerance)
+        curve = self.curve(cloud)
         if not len(curve.n1):
             undefined = Estimate.undefined(str(curve.reason), curve.n_used, curve.n_dropped)
             return {f"{self.stem}/{self.n1[0]}": undefined}

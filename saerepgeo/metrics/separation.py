@@ -215,6 +215,7 @@ class Silhouette(CloudMetric):
 
     null = "items"
     alternative = "greater"
+    bounds = (-1.0, 1.0)
     higher_is_better = True
 
     def __init__(

@@ -120,6 +120,8 @@ def save_figure(figure: Any, path: str | Path) -> None:
     """
     import matplotlib
 
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not for every format
     stem = Path(path)
     for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
         target = stem.with_name(stem.name + suffix)

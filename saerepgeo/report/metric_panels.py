@@ -39,26 +39,22 @@ def metric_panels(title: str, rows: Sequence[Row]) -> Any:
         axis.set_visible(False)
     axes[0].set_yticks(range(len(concepts)), concepts)
     axes[0].invert_yaxis()
-    handles = [
-        axes[0].plot([], [], _marker(number), label=" ".join(space).strip(), linestyle="none")[0]
-        for number, space in enumerate(spaces)
-    ]
-    handles += axes[0].plot([], [], "x", color="0.4", label="mean of the null", linestyle="none")
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8)
-    for number, handle in enumerate(handles[:-1]):
-        handle.set_color(COLORS[number % len(COLORS)])
+    looks = [(" ".join(space).strip(), *_look(number)) for number, space in enumerate(spaces)]
+    for label, marker, color in (*looks, ("mean of the null", "x", "0.4")):
+        axes[0].plot([], [], marker, color=color, label=label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.suptitle(f"{title}\nbars: 95 % intervals", fontsize=10)
     return figure
 
 
 def _draw(axis: Any, row: Row, height: float, number: int) -> None:
-    color = COLORS[number % len(COLORS)]
-    axis.plot(row["value"], height, _marker(number), color=color, markersize=3.5)
+    marker, color = _look(number)
+    axis.plot(row["value"], height, marker, color=color, markersize=3.5)
     if row["low"] == row["low"]:
         axis.plot([row["low"], row["high"]], [height, height], color=color, linewidth=1)
     if row["null"] == row["null"]:
         axis.plot(row["null"], height, "x", color="0.4", markersize=3.5)
 
 
-def _marker(number: int) -> str:
-    return MARKERS[number % len(MARKERS)]
+def _look(number: int) -> tuple[str, str]:
+    return MARKERS[number % len(MARKERS)], COLORS[number % len(COLORS)]

@@ -6,7 +6,6 @@ import torch
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import interval_of_draws
-from saerepgeo.metrics.cloud_metric import PairMetric
 from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics, evaluate, in_threads
 from saerepgeo.types import Estimate, Int, Interval, generator_for
 
@@ -74,6 +73,9 @@ class SubsampleInterval(CloudWrapper):
         """Return the figures of a cloud, or of a pair, and their intervals."""
         whole = evaluate(list(self.metrics.values()), *clouds)
         draws = self.draws(*clouds)
+        own: dict[str, Interval] = {}
+        for metric in self.metrics.values():
+            own |= metric.own_intervals(clouds[0], self.level) if self.n_draws else {}
         found = {}
         for name, figure in whole.items():
             metric = self.metrics[name.split("/")[0]]
@@ -83,9 +85,8 @@ class SubsampleInterval(CloudWrapper):
             else:
                 share = self._share(clouds[0])
                 low, high, *_ = interval_of_draws(float(figure), values, share, level=self.level)
-            if isinstance(metric, PairMetric):
-                low, high = max(low, metric.bounds[0]), min(high, metric.bounds[1])
-            found[name] = figure, Interval(low, high, self.level, len(values))
+            low, high = max(low, metric.bounds[0]), min(high, metric.bounds[1])
+            found[name] = figure, own.get(name, Interval(low, high, self.level, len(values)))
         return found
 
     def draws(self, *clouds: LabeledCloud) -> list[dict[str, Estimate]]:
