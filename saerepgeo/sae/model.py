@@ -6,13 +6,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm, local
-from saerepgeo.sae.normalization import (
-    CONSTANT,
-    MODES,
-    InputNormalization,
-    NormalizationMode,
-    normalize,
-)
+from saerepgeo.sae.normalization import CONSTANT, MODES, InputNormalization, normalize
 from saerepgeo.sae.sparse.active_pairs import Pairs, as_active
 from saerepgeo.sae.sparse.encoding import encode_sparse
 from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
@@ -61,7 +55,7 @@ class SAEModel(DecoderNorms):
                 "`input_scale` must be left out unless the SAE was trained with "
                 f"expected_average_only_in, got {input_scale} for {cfg.normalize_activations!r}"
             )
-        self.normalization: NormalizationMode = cfg.normalize_activations
+        self.normalization: str = cfg.normalize_activations
         # SAELens' closures keep the last batch; a function of a module also pickles and copies
         for name in ("activation_norm_fn_in", "activation_norm_fn_out"):
             setattr(sae, f"run_time_{name}", _unchanged)
@@ -234,7 +228,7 @@ class SAEModel(DecoderNorms):
         values = latents.values if isinstance(latents, SparseLatents) else latents
         values = values.detach().flatten()
         # infinite where nothing is active, so that other processes' minimum counts
-        positive = torch.cat([values[values > 0], values.new_tensor([torch.inf])]).min().double()
+        positive = values.where(values > 0, torch.inf).min().double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(positive, op=torch.distributed.ReduceOp.MIN)
         threshold, rate = self.sae.topk_threshold, self.sae.cfg.topk_threshold_lr

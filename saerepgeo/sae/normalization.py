@@ -5,25 +5,19 @@ decode, so that decoding anything else is wrong. Here they are returned, and giv
 caller.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from saerepgeo.types import Float
 
-__all__ = ["InputNormalization", "NormalizationMode", "normalize"]
+__all__ = ["InputNormalization", "normalize"]
 
-NormalizationMode = Literal[
-    "none",
-    "expected_average_only_in",
-    "constant_scalar_rescale",
-    "constant_norm_rescale",
-    "layer_norm",
-]
-MODES: tuple[str, ...] = get_args(NormalizationMode)
 CONSTANT = ("expected_average_only_in", "constant_scalar_rescale")
 """One factor for all points; SAELens folds the first into the weights and holds the second."""
+MODES = ("none", *CONSTANT, "constant_norm_rescale", "layer_norm")
+
 
 _LAYER_NORM_EPS = 1e-5
 
@@ -42,7 +36,7 @@ class InputNormalization(NamedTuple):
 
 def normalize(
     residuals: Float[Tensor, "point d_model"],
-    mode: NormalizationMode,
+    mode: str,
     input_scale: Float[Tensor, ""] | None = None,
 ) -> tuple[Float[Tensor, "point d_model"], InputNormalization]:
     """Return what the SAE sees of the residuals, and how to undo it.

@@ -20,7 +20,6 @@ WEIGHTS_FILE = "sae_weights.safetensors"
 SCALER_FILE = "activation_scaler.json"
 TRAINING_FOLDER = "training"
 
-
 Config = dict[str, Any]
 Stored = tuple[Config, dict[str, Tensor], float | None]
 """Config with what only the weights tell, weights, constant input scale where the files hold one"""
@@ -50,9 +49,8 @@ def load_sae(
     if path is not None:
         check_architecture(config_of(*where), training)  # refuse before the weights are read
     cfg, weights, recorded = content_of(*where)
-    return assemble(
-        cfg, weights, training, recorded if input_scale is None else input_scale, device
-    )
+    scale = recorded if input_scale is None else input_scale
+    return assemble(cfg, weights, training, scale, device)
 
 
 def read_config(

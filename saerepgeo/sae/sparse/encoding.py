@@ -6,7 +6,7 @@ many latents are active.
 """
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,10 +54,11 @@ def encode_sparse(
         return preactivations(sae_in, sae.W_enc, sae.b_enc, input_bias, gain, select)
 
     if architecture == "jumprelu":
-        return _jumprelu(sae, above(_lowest_read(sae)))
+        # the straight-through estimators live within half a bandwidth of the threshold
+        reach = sae.bandwidth / 2 if torch.is_grad_enabled() else 0.0
+        return _jumprelu(sae, above(sae.threshold.detach() - reach))
     if architecture == "standard":
-        low = torch.zeros((), device=sae_in.device)
-        return _cut(above(low), low)
+        return _cut(above(low := torch.zeros((), device=sae_in.device)), low)
     if architecture in ("batchtopk", "matryoshka_batchtopk"):
         if not is_training and sae.topk_threshold > 0:
             return _cut(above(sae.topk_threshold, gain), sae.topk_threshold)
@@ -77,15 +78,6 @@ def _cut(found: tuple[Tensor, Pairs] | None, low: Tensor) -> PairedLatents | Non
     return padded(ActiveLatents(pre * (pre > low), pre, pairs))
 
 
-def _lowest_read(sae: Any) -> Tensor:
-    """Return the pre-activations from which a JumpReLU reads: where gradients are wanted, lower.
-
-    The straight-through estimators live within half a bandwidth of the threshold.
-    """
-    reach = sae.bandwidth / 2 if torch.is_grad_enabled() else 0.0
-    return cast(Tensor, sae.threshold.detach() - reach)
-
-
 def _jumprelu(sae: Any, found: tuple[Tensor, Pairs] | None) -> PairedLatents | None:
     """z = pre·[pre > θ] by SAELens' own function, applied to the pairs."""
     from sae_lens.saes.jumprelu_sae import JumpReLU
@@ -96,7 +88,7 @@ def _jumprelu(sae: Any, found: tuple[Tensor, Pairs] | None) -> PairedLatents | N
     threshold = gather_scalars(sae.threshold, pairs)
     # one row of all pairs: SAELens sums the threshold's gradient over the rows
     row = JumpReLU.apply(pre[None], threshold, sae.bandwidth, sae.cfg.jumprelu_ste_to_input)
-    return padded(ActiveLatents(cast(Tensor, row)[0], pre, pairs))
+    return padded(ActiveLatents(row[0], pre, pairs))
 
 
 def encode_topk(

@@ -122,10 +122,7 @@ def select_above(
     lower precision than `low`, some at the bound may be returned that are not above it.
     """
     found = _flat_above(centered, weight, bias, low, max_share)
-    if found is None:
-        return None
-    scores, flat = found
-    return scores, _pairs(flat, centered.shape[0], weight.shape[1])
+    return None if found is None else _as_pairs(*found, len(centered), weight.shape[1])
 
 
 def select_batch_topk(
@@ -148,14 +145,11 @@ def select_batch_topk(
     probe = torch.cat(list(score_chunks(sample, weight, bias))).flatten().relu_()
     for guess in _GUESSES:
         n_above = math.ceil(guess * n_kept * len(sample) / max(n_points, 1)) + _SLACK
-        if n_above < len(probe):
-            low = probe.topk(n_above, sorted=False).values.min()
-        else:
-            low = bias.new_zeros(())
+        reaches = n_above < len(probe)
+        low = probe.topk(n_above, sorted=False).values.min() if reaches else bias.new_zeros(())
         found = _flat_above(centered, weight, bias, low, 4 * max_share)
         if found is not None and (len(found[0]) >= n_kept or not low > 0):
-            scores, flat = _largest(*found, n_kept)
-            return scores, _pairs(flat, n_points, d_sae)
+            return _as_pairs(*_largest(*found, n_kept), n_points, d_sae)
     return None
 
 
@@ -213,10 +207,8 @@ def _ordered_bits(values: Tensor, low: Tensor) -> np.ndarray:
 
 
 def _largest(scores: Tensor, flat: Tensor, n_kept: int) -> tuple[Tensor, Tensor]:
-    if len(scores) <= n_kept:
-        return scores, flat
-    if n_kept == 0:
-        return scores[:0], flat[:0]
+    if len(scores) <= n_kept or n_kept == 0:
+        return scores[:n_kept], flat[:n_kept]
     least = scores.topk(n_kept, sorted=False).values.min()
     keep = scores > least
     ties = (scores == least).nonzero().squeeze(1)
@@ -224,6 +216,6 @@ def _largest(scores: Tensor, flat: Tensor, n_kept: int) -> tuple[Tensor, Tensor]
     return scores[keep], flat[keep]
 
 
-def _pairs(flat: Tensor, n_points: int, d_sae: int) -> Pairs:
+def _as_pairs(scores: Tensor, flat: Tensor, n_points: int, d_sae: int) -> tuple[Tensor, Pairs]:
     starts = torch.arange(n_points + 1, device=flat.device) * d_sae
-    return Pairs(flat % d_sae, torch.searchsorted(flat, starts), d_sae)
+    return scores, Pairs(flat % d_sae, torch.searchsorted(flat, starts), d_sae)
