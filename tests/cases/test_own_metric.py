@@ -29,6 +29,8 @@ class Spread(CloudMetric):
 
 
 OWN = {"class_path": f"{__name__}.Spread"}
+CKA = {"class_path": "saerepgeo.metrics.LinearCKA"}
+OF_SAE = ("latents", "random", "random 1")
 FEW = {"n_permutations": 9, "n_nulls": 4, "n_subsamples": 4}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "case1": ("Stratification", {"noise_levels": [0.0, 0.5], "noise_scales": ["relative"]}),
@@ -95,6 +97,30 @@ def test_a_metric_named_in_a_configuration_gives_rows_scalars_and_a_figure(
     assert any(name.startswith(("metrics_", "spread_by_noise")) for name in pictures)
     drawn = [path.read_text() for path in tmp_path.glob("*.svg")]
     assert any("spread" in text for text in drawn)
+
+
+def test_several_saes_are_several_spaces(
+    tmp_path: Path, sae: Path, tiny_data: dict[str, Any], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["saerepgeo"])
+    wide = save_sae(new_sae("topk", d_in=32, d_sae=128, k=4), tmp_path / "wide")
+    settings = config(tmp_path, "case2", tiny_data | {"concepts": ["days"]}, sae)
+    settings["model"]["init_args"] |= {"sae": [{"path": str(sae)}, {"path": str(wide)}]}
+    settings["model"]["init_args"] |= {"metrics": [OWN, CKA], "n_random": 2}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    assert main(["test", "--config", str(file)]) == 0
+    rows = [row for row in long_table(tmp_path) if row["metric"] == "spread"]
+    spaces = [(row["sae"], row["space"]) for row in rows]
+    latents = [(name, space) for name in (sae.name, "wide") for space in OF_SAE]
+    assert sorted(spaces) == sorted([("", "residuals"), *latents])
+    assert len({row["value"] for row in rows}) == len(rows)
+    pairs = [row for row in long_table(tmp_path) if row["metric"] == "cka"]
+    assert {(row["sae"], row["space"]) for row in pairs} == set(latents)
+    settings["model"]["init_args"] |= {"sae": [{"path": str(sae)}, {"path": str(sae)}]}
+    file.write_text(yaml.safe_dump(settings))
+    with pytest.raises((ValueError, SystemExit)):
+        main(["test", "--config", str(file)])
 
 
 @pytest.mark.slow
