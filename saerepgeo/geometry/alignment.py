@@ -3,13 +3,17 @@
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64
-from saerepgeo.types import Estimate, Float
+from saerepgeo.geometry.clouds.cloud import Cloud
+from saerepgeo.geometry.clouds.conversion import AnyPoints, as_float64
+from saerepgeo.types import Estimate, Float, SparseLatents
 
 __all__ = ["debiased_cka", "procrustes_disparity"]
 
 
-def procrustes_disparity(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -> Estimate:
+def procrustes_disparity(
+    x: Float[Tensor, "point d_x"] | SparseLatents | Cloud,
+    y: Float[Tensor, "point d_y"] | SparseLatents | Cloud,
+) -> Estimate:
     """Return what rotation, translation and scaling cannot make equal in two paired point sets.
 
     1 − (Σ_i σ_i(XᵀY))², X and Y centered, of unit Frobenius norm, the narrower padded with zeros: 0
@@ -32,19 +36,18 @@ def procrustes_disparity(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point 
     >>> abs(procrustes_disparity(square, turned).value.item()) < 1e-12
     True
     """
-    x, y = _checked_pair(x, y)
-    n = len(x)
-    if n < 2:
-        return Estimate.undefined(f"a shape needs two or more points, got {n}", n_used=n)
-    x, y = _centered(x), _centered(y)
-    size_x, size_y = x.norm(), y.norm()
-    if not (bool(size_x > 0) and bool(size_y > 0)):
-        return Estimate.undefined("all points of one side are equal: no shape", n_used=n)
-    spectrum = torch.linalg.svdvals(_narrowed(x / size_x).T @ _narrowed(y / size_y))
-    return Estimate((1 - spectrum.sum().square()).clamp(min=0.0), n_used=n, n_dropped=0)
+    prepared = _unit_pair(x, y, least=2)
+    if isinstance(prepared, Estimate):
+        return prepared
+    unit_x, unit_y = prepared
+    spectrum = torch.linalg.svdvals(_narrowed(unit_x).T @ _narrowed(unit_y))
+    return Estimate((1 - spectrum.sum().square()).clamp(min=0.0), len(unit_x), 0)
 
 
-def debiased_cka(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -> Estimate:
+def debiased_cka(
+    x: Float[Tensor, "point d_x"] | SparseLatents | Cloud,
+    y: Float[Tensor, "point d_y"] | SparseLatents | Cloud,
+) -> Estimate:
     """Return the linear centered kernel alignment of paired points, without its bias.
 
     HSIC₁(x, y)/√(HSIC₁(x, x)·HSIC₁(y, y)), with centered rows and up to one factor of n
@@ -68,34 +71,23 @@ def debiased_cka(x: Float[Tensor, "point d_x"], y: Float[Tensor, "point d_y"]) -
     >>> round(debiased_cka(x, 2 * x.flip(1) - 1).value.item(), 12)
     1.0
     """
-    x, y = _checked_pair(x, y)
-    n = len(x)
-    if n < 4:
-        return Estimate.undefined(f"debiased CKA needs four or more points, got {n}", n_used=n)
-    x, y = _centered(x), _centered(y)
-    size_x, size_y = x.norm(), y.norm()
-    if not (bool(size_x > 0) and bool(size_y > 0)):
-        return Estimate.undefined("all points of one side are equal", n_used=n)
-    x, y = x / size_x, y / size_y
-    by_points = n < max(x.shape[1], y.shape[1])
-    products = _products_of_points(x, y) if by_points else _products_of_features(x, y)
-    sizes = x.square().sum(1), y.square().sum(1)
+    prepared = _unit_pair(x, y, least=4)
+    if isinstance(prepared, Estimate):
+        return prepared
+    unit_x, unit_y = prepared
+    n = len(unit_x)
+    if n < max(unit_x.shape[1], unit_y.shape[1]):
+        of_x, of_y = unit_x @ unit_x.T, unit_y @ unit_y.T
+        products = [(a * b).sum() for a, b in ((of_x, of_x), (of_y, of_y), (of_x, of_y))]
+    else:  # the same from products of columns, for many points in few dimensions
+        pairs = ((unit_x, unit_x), (unit_y, unit_y), (unit_x, unit_y))
+        products = [(a.T @ b).square().sum() for a, b in pairs]
+    sizes = unit_x.square().sum(1), unit_y.square().sum(1)
     own_x = _unbiased_hsic(products[0], sizes[0], sizes[0])
     own_y = _unbiased_hsic(products[1], sizes[1], sizes[1])
     if min(own_x.item(), own_y.item()) <= 1e-12:
-        return Estimate.undefined("the self-similarity of one side is not positive", n_used=n)
+        return Estimate.undefined("the self-similarity of one side is not positive", n)
     return Estimate(_unbiased_hsic(products[2], *sizes) / (own_x * own_y).sqrt(), n, 0)
-
-
-def _products_of_points(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ‖XᵀX‖²_F, ‖YᵀY‖²_F and ‖XᵀY‖²_F from the n×n products of rows, each formed once."""
-    of_x, of_y = x @ x.T, y @ y.T
-    return of_x.square().sum(), of_y.square().sum(), (of_x * of_y).sum()
-
-
-def _products_of_features(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the same from products of columns: for many points in few dimensions."""
-    return (x.T @ x).square().sum(), (y.T @ y).square().sum(), (x.T @ y).square().sum()
 
 
 def _unbiased_hsic(product: Tensor, squares_x: Tensor, squares_y: Tensor) -> Tensor:
@@ -123,8 +115,16 @@ def _centered(points: Tensor) -> Tensor:
     return torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)
 
 
-def _checked_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = as_float64(x, "x"), as_float64(y, "y")
-    if len(x) != len(y):
-        raise ValueError(f"`x` and `y` must have paired rows, got {len(x)} and {len(y)}.")
-    return x, y
+def _unit_pair(x: AnyPoints, y: AnyPoints, least: int) -> tuple[Tensor, Tensor] | Estimate:
+    """Return paired points, centered and of unit Frobenius norm, or why there are none."""
+    pair = as_float64(x, "x"), as_float64(y, "y")
+    n = len(pair[0])
+    if n != len(pair[1]):
+        raise ValueError(f"`x` and `y` must have paired rows, got {n} and {len(pair[1])}.")
+    if n < least:
+        return Estimate.undefined(f"needs {least} or more points, got {n}", n)
+    centered_x, centered_y = map(_centered, pair)
+    norm_x, norm_y = centered_x.norm(), centered_y.norm()
+    if not (bool(norm_x > 0) and bool(norm_y > 0)):
+        return Estimate.undefined("all points of one side are equal: no shape", n)
+    return centered_x / norm_x, centered_y / norm_y

@@ -8,14 +8,13 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64
-from saerepgeo.geometry.clouds.cloud import Cloud
-from saerepgeo.geometry.clouds.conversion import as_cloud
+from saerepgeo.geometry.clouds.cloud import Points
+from saerepgeo.geometry.clouds.conversion import as_cloud, as_float64
 from saerepgeo.geometry.clouds.linkage import Linkage, single_linkage
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clouds.pairwise import gram_distances
-from saerepgeo.types import Estimate, Float, Int, SparseLatents
+from saerepgeo.types import Estimate, Int
 
 __all__ = ["Matching", "cluster", "match_clusters"]
 
@@ -40,7 +39,7 @@ class Matching(NamedTuple):
 
 
 def cluster(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    points: Points,
     min_cluster_size: int = 5,
     *,
     min_samples: int | None = None,

@@ -1,8 +1,8 @@
 """Intrinsic dimension: in how many directions a cloud of points spreads, seen from its neighbors.
 
 The ratios of neighbor distances of a locally uniform cloud depend on its dimension only, neither
-on the density nor on the space around it. Bootstrapped rows would be duplicates of each other and
-drive such ratios to 0/0: intervals come from subsamples without replacement (`nulls`).
+on the density nor on the space around it. Intervals come from subsamples without replacement
+(`nulls`): bootstrapped rows would be duplicates and drive the ratios to 0/0.
 """
 
 import math
@@ -13,16 +13,16 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from saerepgeo.geometry.checks import check_finite
-from saerepgeo.geometry.clouds.cloud import Cloud
-from saerepgeo.geometry.clouds.conversion import as_cloud
+from saerepgeo.geometry.clouds.cloud import Points
+from saerepgeo.geometry.clouds.conversion import as_cloud, check_finite
 from saerepgeo.geometry.clouds.neighbors import distinct_points, nearest_neighbors
-from saerepgeo.types import Estimate, Float, Int, SparseLatents
+from saerepgeo.types import Estimate, Float, Int
 
-__all__ = ["MIN_POINTS", "ScaleCurve", "dimension_from_ratios", "gride", "two_nn", "two_nn_within"]
+__all__ = ["ScaleCurve", "dimension_from_ratios", "gride", "two_nn", "two_nn_within"]
 
 MIN_POINTS = 30
 """Fewer distinct points say nothing: the standard error d/√N would be a fifth of the dimension."""
+TOO_FEW = f"{{}} distinct points, at least {MIN_POINTS} needed"
 TOLERANCE = 1e-6
 """Relative distance below which two points are one; float32 rounding of one activation is less."""
 
@@ -46,7 +46,7 @@ class ScaleCurve(NamedTuple):
 
 
 def two_nn(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    points: Points,
     discard: float = 0.1,
     *,
     method: Method = "linear",
@@ -64,8 +64,7 @@ def two_nn(
     first and counted in `n_dropped`; `n_used` counts the distinct points. NaN with a reason for
     fewer than 30 distinct points and where all neighbors are equally far (a lattice).
 
-    Dense tensors, torch sparse tensors and `SparseLatents` are welcome; neighbors are exact, and
-    the search is sparse where the points are. Not differentiable.
+    Neighbors are exact, and the search is sparse where the points are. Not differentiable.
 
     Raises ValueError for integer or non-finite points, and `discard` or `tolerance` outside [0, 1).
 
@@ -83,13 +82,13 @@ def two_nn(
     kept, neighbors = distinct_points(cloud, 2, tolerance)
     n_dropped = cloud.n_points - len(kept)
     if neighbors is None or len(kept) < MIN_POINTS:
-        return _too_few(len(kept), n_dropped)
+        return Estimate.undefined(TOO_FEW.format(len(kept)), len(kept), n_dropped)
     ratios = neighbors.distances[:, 1] / neighbors.distances[:, 0]
     return dimension_from_ratios(ratios, discard, method=method)._replace(n_dropped=n_dropped)
 
 
 def two_nn_within(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    points: Points,
     labels: Int[Tensor, "point"],
     discard: float = 0.1,
 ) -> Estimate:
@@ -162,7 +161,7 @@ def dimension_from_ratios(
 
 
 def gride(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    points: Points,
     n1: Sequence[int] = (1, 2, 4, 8, 16, 32),
     *,
     tolerance: float = TOLERANCE,
@@ -199,9 +198,9 @@ def gride(
         scales.pop()
     n_dropped = cloud.n_points - len(kept)
     if neighbors is None or len(kept) < MIN_POINTS:
-        reason = _too_few(len(kept), n_dropped).reason
         empty = torch.zeros(0, dtype=torch.float64, device=cloud.device)
-        return ScaleCurve(empty.long(), empty, empty, empty, len(kept), n_dropped, reason)
+        too_few = TOO_FEW.format(len(kept))
+        return ScaleCurve(empty.long(), empty, empty, empty, len(kept), n_dropped, too_few)
     distances = neighbors.distances
     fits = [_fit_scale((distances[:, 2 * n - 1] / distances[:, n - 1]).log(), n) for n in scales]
     values, errors = torch.tensor(fits, dtype=torch.float64, device=cloud.device).T
@@ -239,8 +238,3 @@ def _fit_scale(log_ratios: Tensor, n1: int) -> tuple[float, float]:
 def _check_fraction(name: str, value: float) -> None:
     if not 0 <= value < 1:
         raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
-
-
-def _too_few(n_points: int, n_dropped: int) -> Estimate:
-    reason = f"{n_points} distinct points, at least {MIN_POINTS} needed"
-    return Estimate.undefined(reason, n_points, n_dropped)

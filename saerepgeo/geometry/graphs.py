@@ -8,14 +8,13 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, shortest_path
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64, count_points
-from saerepgeo.geometry.clouds.cloud import Cloud
-from saerepgeo.geometry.clouds.conversion import as_cloud
+from saerepgeo.geometry.clouds.cloud import Cloud, Points
+from saerepgeo.geometry.clouds.conversion import AnyPoints, as_cloud, as_float64, count_points
 from saerepgeo.geometry.clouds.dense import DenseCloud
 from saerepgeo.geometry.clouds.linkage import components_within, spanning_edges
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS, MatrixCloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
-from saerepgeo.types import Estimate, Float, Int, SparseLatents
+from saerepgeo.types import Estimate, Float, Int
 
 __all__ = [
     "SpanningTree",
@@ -45,7 +44,7 @@ class SpanningTree(NamedTuple):
 
 
 def minimum_spanning_tree(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    points: Points,
 ) -> SpanningTree:
     """Return the Euclidean minimum spanning tree, by Prim's algorithm.
 
@@ -76,7 +75,7 @@ def minimum_spanning_tree(
     return SpanningTree(edges, lengths)
 
 
-def mst_weight(points: Float[Tensor, "point dim"] | SparseLatents | Cloud) -> Estimate:
+def mst_weight(points: Points) -> Estimate:
     """Return the sum of the edges of the minimum spanning tree (MSTW), differentiable.
 
     One point: 0. No points: undefined. Duplicates add nothing. Raises as `minimum_spanning_tree`.
@@ -91,7 +90,7 @@ def mst_weight(points: Float[Tensor, "point dim"] | SparseLatents | Cloud) -> Es
 
 
 def persistence_0(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    points: Points,
 ) -> Float[Tensor, "edge"]:
     """Return the N − 1 finite death times of connected components as balls grow, ascending.
 
@@ -105,7 +104,7 @@ def persistence_0(
     return minimum_spanning_tree(points).lengths.sort().values
 
 
-def betti_0(points: Float[Tensor, "point dim"] | SparseLatents | Cloud, radius: float) -> Estimate:
+def betti_0(points: Points, radius: float) -> Estimate:
     """Return β₀(r) = 1 + #{edges of the minimum spanning tree longer than r}.
 
     The number of connected components of the graph that joins points at most `radius` apart. This
@@ -129,9 +128,7 @@ def betti_0(points: Float[Tensor, "point dim"] | SparseLatents | Cloud, radius: 
     return Estimate(value, cloud.n_points, 0)
 
 
-def connection_radius(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, n_neighbors: int = 10
-) -> float:
+def connection_radius(points: Points, n_neighbors: int = 10) -> float:
     """Return the 95 % quantile over points of the distance to neighbor `n_neighbors`: a scale.
 
     A radius without units of its own: scaling the points scales it, so Betti-0 stays. A random
@@ -154,7 +151,7 @@ def connection_radius(
 
 
 def average_geodesic_distance(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud,
+    points: Points,
     n_neighbors: int = 10,
     sources: Int[Tensor, "source"] | None = None,
 ) -> Estimate:
@@ -198,9 +195,7 @@ def average_geodesic_distance(
     return Estimate(mean, cloud.n_points, 0)
 
 
-def neighbor_graph_components(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, n_neighbors: int = 10
-) -> int:
+def neighbor_graph_components(points: Points, n_neighbors: int = 10) -> int:
     """Return the number of connected components of the graph of `average_geodesic_distance`.
 
     Each point alone for fewer than two. Raises as there.
@@ -212,9 +207,7 @@ def neighbor_graph_components(
     return int(connected_components(graph, directed=False)[0])
 
 
-def _neighbor_graph(
-    points: Tensor | SparseLatents | Cloud, n_neighbors: int
-) -> tuple[Cloud, csr_matrix]:
+def _neighbor_graph(points: AnyPoints, n_neighbors: int) -> tuple[Cloud, csr_matrix]:
     if n_neighbors < 1:
         raise ValueError(f"`n_neighbors` must be at least 1, got {n_neighbors}")
     cloud = as_cloud(points)

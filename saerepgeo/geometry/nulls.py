@@ -1,12 +1,14 @@
 """What the same statistics give by chance: permutations and subsamples."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from saerepgeo.types import Estimate, Float, Int, Interval
+from saerepgeo.geometry.clouds.cloud import Points
+from saerepgeo.geometry.clouds.conversion import count_points, take_points
+from saerepgeo.types import Estimate, Int, Interval, SparseLatents
 
 __all__ = [
     "PermutationTest",
@@ -37,9 +39,9 @@ class PermutationTest(NamedTuple):
 
 
 def permutation_test(
-    statistic: Callable[[Tensor, Tensor], Estimate | Tensor | float],
-    points: Float[Tensor, "point dim"],
-    labels: Int[Tensor, "point"],
+    statistic: Callable[[Any, Tensor], Estimate | Tensor | float],
+    points: Points,
+    labels: Int[Tensor, "_"],
     n_draws: int = 999,
     generator: torch.Generator | None = None,
     *,
@@ -55,19 +57,15 @@ def permutation_test(
     "less").
 
     Args:
-        statistic: function of points and labels; NaN, or an undefined `Estimate`, where it has no
-        value.
-        points: passed on unchanged.
+        statistic: function of points, passed on unchanged, and labels; NaN, or an undefined
+            `Estimate`, where it has no value.
         labels: permuted; labels of −1 stay where they are.
-        n_draws: number of draws, at least 1.
         generator: source of randomness, on the CPU; by default one seeded with 0.
         alternative: "greater", "less", or "two-sided" (twice the smaller p, at most 1).
 
     A statistic undefined on the given labels gives p NaN with the reason. Draws in which it is
-    undefined leave the null and are counted in `n_dropped`. No points: as the statistic says.
-
-    Raises:
-        ValueError: unequal lengths, n_draws < 1, or an unknown `alternative`.
+    undefined leave the null and are counted in `n_dropped`. Raises ValueError for unequal lengths,
+    n_draws < 1, or an unknown `alternative`.
 
     Source: Phipson & Smyth (2010), *Permutation p-values should never be zero*.
 
@@ -77,22 +75,21 @@ def permutation_test(
     >>> test.p_value < 0.15, test.n_draws
     (True, 99)
     """
-    if labels.shape != points.shape[:1]:
+    if len(labels) != count_points(points):
         raise ValueError(
-            f"`labels` must have one entry a point, got {tuple(labels.shape)} for "
-            f"{points.shape[0]} points."
+            f"`labels` must have one entry a point, got {len(labels)} for "
+            f"{count_points(points)} points."
         )
     if n_draws < 1:
         raise ValueError(f"`n_draws` must be at least 1, got {n_draws}.")
-    if alternative not in ("greater", "less", "two-sided"):
+    if alternative not in get_args(Alternative):
         raise ValueError(
             f'`alternative` must be "greater", "less" or "two-sided", got {alternative!r}.'
         )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     observed, reason = _value(statistic(points, labels))
     if reason is not None:
-        nan = float("nan")
-        return PermutationTest(nan, nan, 0, 0, nan, (nan,) * len(QUANTILE_LEVELS), reason)
+        return null_test(observed, [], alternative)._replace(reason=reason)
     null, named = [], (labels >= 0).nonzero()[:, 0]
     for _ in range(n_draws):
         permuted = labels.clone()
@@ -146,7 +143,7 @@ def _p_value(observed: float, draws: Tensor, alternative: Alternative) -> float:
 
 def subsample_interval(
     statistic: Callable[..., Estimate | Tensor | float],
-    points: Float[Tensor, "point dim"],
+    points: Points,
     *aligned: Tensor,
     fraction: float = 0.5,
     n_draws: int = 200,
@@ -160,10 +157,9 @@ def subsample_interval(
 
         [θ_N − c·q_{1−α/2}, θ_N − c·q_{α/2}],  c = τ(b)/τ(N)/√(1 − b/N),
 
-    q the quantiles of θ_b − θ̄_b over the draws, θ̄_b their mean. The root is the correction for
-    drawing from a finite set: subsamples share points with the whole, so θ_b varies less than it
-    does over fresh samples. For the mean the interval has the width of the usual one at every
-    fraction. Unlike the bootstrap no point occurs twice, which would ruin statistics of nearest
+    q the quantiles of θ_b − θ̄_b over the draws, θ̄_b their mean. The root corrects for drawing from
+    a finite set: subsamples share points with the whole, so θ_b varies less than over fresh
+    samples. Unlike the bootstrap no point occurs twice, which would ruin statistics of nearest
     neighbors.
 
     The interval is one for E[θ_N]: what samples of this size give on average. A statistic that
@@ -172,19 +168,16 @@ def subsample_interval(
     jackknife does the same); how far E[θ_N] is from the limit at infinite N is not in it.
 
     Args:
-        statistic: function of (points, *aligned); NaN or an undefined `Estimate` where it has no
-        value. points, aligned: subsampled by the same rows, e.g. points and labels.
+        statistic: function of (points, *aligned), which are subsampled by the same rows; NaN or an
+            undefined `Estimate` where it has no value.
         fraction: share of the points in a subsample, between 0 and 1.
-        n_draws: number of subsamples.
         level: nominal coverage.
         rate: exponent of convergence; 1/2 for means and what is smooth in them.
         generator: source of randomness, on the CPU; by default one seeded with 0.
 
     Where the statistic is undefined on all points, or in every subsample (too few points), there is
     no interval: NaN bounds and `n_draws` 0. Other undefined subsamples are left out of `n_draws`.
-
-    Raises:
-        ValueError: fraction or level outside (0, 1), n_draws < 1, or unequal lengths.
+    Raises ValueError for fraction or level outside (0, 1), n_draws < 1, and unequal lengths.
 
     Source: Politis & Romano (1994); Shao & Wu (1989) for the correction.
 
@@ -193,7 +186,7 @@ def subsample_interval(
     >>> interval.low < 49.5 < interval.high
     True
     """
-    n_points = len(points)
+    n_points = count_points(points)
     if not (0 < fraction < 1 and 0 < level < 1 and n_draws >= 1):
         raise ValueError(
             "`fraction` and `level` must lie between 0 and 1 and `n_draws` be at least 1, got "
@@ -204,14 +197,15 @@ def subsample_interval(
             f"`aligned` must have one row a point ({n_points}), got {[len(a) for a in aligned]}."
         )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    whole, reason = _value(statistic(points, *aligned))
+    whole = _value(statistic(points, *aligned))[0]
     size = int(fraction * n_points)
-    if reason is not None or size == 0:
+    if whole != whole or size == 0:
         return Interval(float("nan"), float("nan"), level, 0)
-    values = []
+    values, device = [], (points.values if isinstance(points, SparseLatents) else points).device
     for _ in range(n_draws):
-        rows = torch.randperm(n_points, generator=generator)[:size].to(points.device)
-        values.append(_value(statistic(points[rows], *(other[rows] for other in aligned)))[0])
+        rows = torch.randperm(n_points, generator=generator)[:size].to(device)
+        parts = [take_points(part, rows) for part in (points, *aligned)]
+        values.append(_value(statistic(*parts))[0])
     return interval_of_draws(whole, values, size / n_points, level=level, rate=rate)
 
 

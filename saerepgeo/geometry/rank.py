@@ -1,11 +1,11 @@
 """How many directions a matrix of representations uses, by its singular values.
 
-The Gram matrix G = X Xᵀ has the rank of X, so no function here forms one: a wide X [point, d_sae]
-would turn into a d_sae × d_sae matrix, and squaring halves the digits that tell a small singular
-value from none.
+The Gram matrix G = X Xᵀ has the rank of X, so no function here forms one: squaring halves the
+digits that tell a small singular value from none.
 """
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -14,8 +14,9 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from torch import Tensor
 
-from saerepgeo.geometry.checks import check_finite
-from saerepgeo.types import Estimate, Float
+from saerepgeo.geometry.clouds.cloud import Cloud
+from saerepgeo.geometry.clouds.conversion import as_float64, check_finite
+from saerepgeo.types import Estimate, Float, SparseLatents
 
 __all__ = [
     "NumericalRankResult",
@@ -61,19 +62,18 @@ def unfold(tensor: Float[Tensor, "..."], mode: int) -> Float[Tensor, "mode rest"
     return moved.reshape(moved.shape[0], math.prod(moved.shape[1:]))
 
 
-def singular_values(matrix: Float[Tensor, "row column"]) -> Float[Tensor, "value"]:
+def singular_values(
+    matrix: Float[Tensor, "row column"] | SparseLatents | Cloud,
+) -> Float[Tensor, "value"]:
     """Return the singular values of `matrix` in float64, largest first; differentiable.
 
     There are min(row, column) of them; none for an empty matrix. Raises ValueError for integer or
-    non-finite input.
+    non-finite input, and for tensors of other than two axes: `unfold` them.
 
     >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
     tensor([4., 3.], dtype=torch.float64)
     """
-    check_finite(matrix, "matrix")
-    if matrix.ndim != 2:
-        raise ValueError(f"`matrix` must have two axes, got shape {tuple(matrix.shape)}: unfold it")
-    x = matrix.double()
+    x = as_float64(matrix, "matrix")
     if 0 in x.shape:
         return x.new_zeros(0)
     # the thin factor of the long axis first: the square one left holds all singular values
@@ -93,7 +93,7 @@ def numerical_rank(
 ) -> NumericalRankResult:
     """Return the number of singular values above a threshold, with the threshold.
 
-    With σ₁ ≥ σ₂ ≥ … of an m × n matrix, m ≤ n, β = m/n, the threshold is
+    With σ₁ ≥ σ₂ ≥ … of an m × n matrix (`shape`), m ≤ n, β = m/n, the threshold is
 
     - `"eps"`: σ₁ · n · eps(`dtype`), where `dtype` is the precision the *data* had, not `sv`;
     - `"gavish-donoho"`: λ(β) √n · `noise` for noise of known standard deviation, with
@@ -102,17 +102,9 @@ def numerical_rank(
       data the median is itself rounding error;
     - a number: that number.
 
-    A matrix without singular values, or with zeros only, has rank 0.
-
-    Args:
-        sv: singular values in any order; fewer than m of them means that the others are 0.
-        shape: shape of the matrix they belong to.
-        tolerance: the rule above.
-        dtype: precision of the data.
-        noise: standard deviation of an entry's noise, for `"gavish-donoho"`.
-
-    Raises:
-        ValueError: an unknown rule, a negative or NaN number, more values than the shape allows.
+    Values may come in any order; fewer than m of them means that the others are 0. A matrix without
+    singular values, or with zeros only, has rank 0. Raises ValueError for an unknown rule, a
+    negative or NaN number, and more values than the shape allows.
 
     Source: Gavish & Donoho 2014, *The Optimal Hard Threshold for Singular Values is 4/√3*.
 
@@ -142,52 +134,49 @@ def numerical_rank(
 def effective_rank(sv: Float[Tensor, "value"]) -> Estimate:
     """Return exp H(p), p = σ/Σσ: the number of equal singular values of the same entropy.
 
-    Between 1 and the rank. NaN with a reason where no singular value is positive. Differentiable.
+    Between 1 and the rank, as the two below; undefined where no singular value is positive, and
+    `n_used` counts the positive ones. Differentiable.
 
     Source: Roy & Vetterli 2007; Garrido et al. 2023 (RankMe, equation 1, without its ε).
 
     >>> round(float(effective_rank(torch.ones(7))), 6)
     7.0
     """
-    values = _positive(sv)
-    if values.numel() == 0:
-        return _no_spectrum(sv)
-    share = values / values.sum()
-    return Estimate(torch.exp(-(share * share.log()).sum()), values.numel(), 0)
+
+    def perplexity(s: Tensor) -> Tensor:
+        share = s / s.sum()
+        return torch.exp(-(share * share.log()).sum())
+
+    return _of_spectrum(sv, perplexity)
 
 
 def stable_rank(sv: Float[Tensor, "value"]) -> Estimate:
     """Return ‖X‖²_F / ‖X‖₂² = Σσ² / σ₁², which small perturbations of X hardly change.
-
-    Between 1 and the rank. NaN with a reason where no singular value is positive. Differentiable.
 
     Source: Rudelson & Vershynin 2007, *Sampling from Large Matrices*.
 
     >>> stable_rank(torch.tensor([2.0, 1.0])).value
     tensor(1.2500, dtype=torch.float64)
     """
-    values = _positive(sv)
-    if values.numel() == 0:
-        return _no_spectrum(sv)
-    return Estimate((values / values.max()).square().sum(), values.numel(), 0)
+    return _of_spectrum(sv, lambda s: (s / s.max()).square().sum())
 
 
 def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
     """Return (Σσ²)² / Σσ⁴, the participation ratio of the eigenvalues σ² of X Xᵀ.
 
-    Between 1 and the rank; of the covariance where X was centered first. NaN with a reason where no
-    singular value is positive. Differentiable.
+    Of the covariance where X was centered first.
 
     Source: Gao et al. 2017, *A Theory of Multineuronal Dimensionality*, equation 5.
 
     >>> participation_ratio(torch.tensor([1.0, 1.0, 0.0])).value
     tensor(2., dtype=torch.float64)
     """
-    values = _positive(sv)
-    if values.numel() == 0:
-        return _no_spectrum(sv)
-    energy = (values / values.max()).square()
-    return Estimate(energy.sum().square() / energy.square().sum(), values.numel(), 0)
+
+    def ratio(s: Tensor) -> Tensor:
+        energy = (s / s.max()).square()
+        return energy.sum().square() / energy.square().sum()
+
+    return _of_spectrum(sv, ratio)
 
 
 def multilinear_rank(
@@ -207,27 +196,19 @@ def multilinear_rank(
     >>> [r.rank for r in multilinear_rank(torch.ones(3, 4, 5))]
     [1, 1, 1]
     """
-    matrices = [unfold(tensor, mode) for mode in range(tensor.ndim)]
-    return tuple(
-        numerical_rank(
-            singular_values(m),
-            (m.shape[0], m.shape[1]),
-            tolerance,
-            dtype=dtype or m.dtype,
-            noise=noise,
-        )
-        for m in matrices
-    )
+    precision, ranks = dtype or tensor.dtype, []
+    for matrix in (unfold(tensor, mode) for mode in range(tensor.ndim)):
+        sv, shape = singular_values(matrix), (matrix.shape[0], matrix.shape[1])
+        ranks.append(numerical_rank(sv, shape, tolerance, dtype=precision, noise=noise))
+    return tuple(ranks)
 
 
-def _positive(sv: Tensor) -> Tensor:
+def _of_spectrum(sv: Tensor, formula: Callable[[Tensor], Tensor]) -> Estimate:
     check_finite(sv, "sv")
-    values = sv.double()
-    return values[values > 0]
-
-
-def _no_spectrum(sv: Tensor) -> Estimate:
-    return Estimate.undefined(f"none of {sv.numel()} singular values is positive")
+    positive = sv.double()[sv > 0]
+    if not len(positive):
+        return Estimate.undefined(f"none of {sv.numel()} singular values is positive")
+    return Estimate(formula(positive), len(positive), 0)
 
 
 def _gavish_donoho(values: Tensor, small: int, large: int, noise: float | None) -> float:

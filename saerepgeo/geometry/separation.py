@@ -4,13 +4,20 @@ Everything here follows from per-class counts, sums and square sums, which add u
 over processes: a figure, or a regularizer made of it, has one value however points are shared out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import check_finite
+from saerepgeo.geometry.clouds.cloud import Points
+from saerepgeo.geometry.clouds.conversion import (
+    AnyPoints,
+    as_float64,
+    check_finite,
+    count_points,
+    take_points,
+)
 from saerepgeo.geometry.graphs import mst_weight
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
@@ -46,8 +53,8 @@ class ClassMoments(NamedTuple):
 
 
 def class_moments(
-    points: Float[Tensor, "point dim"] | SparseLatents,
-    labels: Int[Tensor, "point"],
+    points: Points,
+    labels: Int[Tensor, "_"],
     n_classes: int,
     *,
     dtype: torch.dtype = torch.float64,
@@ -56,53 +63,51 @@ def class_moments(
 
     n_k = #{i: y_i = k},  s_k = Σ_{y_i=k} x_i,  q_k = Σ_{y_i=k} ‖x_i‖².
 
-    The within-class scatter is q_k − ‖s_k‖²/n_k: points far from the origin lose digits.
+    The within-class scatter is q_k − ‖s_k‖²/n_k: points far from the origin lose digits. Labels of
+    −1 leave points out; classes without a point get zeros. Sparse latents (each index at most once
+    a row) stay sparse. Differentiable; accumulated in `dtype`, float32 or float64.
 
-    Args:
-        points: coordinates, or sparse latents (each index at most once a row), which stay sparse.
-        labels: class of each point; −1 leaves a point out.
-        n_classes: number of classes; classes without a point get zeros.
-        dtype: type of the accumulation, float32 or float64. Differentiable with respect to
-        `points`.
-
-    No points at all give zero moments.
-
-    Raises:
-        ValueError: integer or non-finite points, labels outside −1…n_classes−1, unequal lengths.
+    Raises ValueError for integer or non-finite points, labels outside −1…n_classes−1, unequal
+    lengths.
 
     >>> moments = class_moments(torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([0, 0, -1]), 2)
     >>> moments.counts.tolist(), moments.sums.tolist(), moments.square_sums.tolist()
     ([2, 0], [[2.0], [0.0]], [4.0, 0.0])
     """
-    values = points.values if isinstance(points, SparseLatents) else points
-    _check_labeled(values, labels, n_classes)
-    keep = labels >= 0
-    values, labels = values[keep], labels[keep]
+    _check_labels(points, labels, n_classes)
+    named = (labels >= 0).nonzero()[:, 0]
+    kept, labels = take_points(points, named), labels[named]
+    if isinstance(kept, SparseLatents):
+        values = kept.values
+    else:
+        is_dense = isinstance(kept, Tensor) and kept.layout == torch.strided
+        values = kept if is_dense else as_float64(kept)  # type: ignore[assignment]
     check_finite(values)
     values = values.to(dtype)
     counts = torch.bincount(labels, minlength=n_classes)
-    if isinstance(points, SparseLatents):
-        cells = labels[:, None] * points.d_sae + points.indices[keep]
-        sums = values.new_zeros(n_classes * points.d_sae)
-        sums = sums.index_add(0, cells.flatten(), values.flatten()).view(n_classes, points.d_sae)
+    if isinstance(kept, SparseLatents):
+        cells = labels[:, None] * kept.d_sae + kept.indices
+        sums = values.new_zeros(n_classes * kept.d_sae)
+        sums = sums.index_add(0, cells.flatten(), values.flatten()).view(n_classes, kept.d_sae)
     else:
         sums = values.new_zeros(n_classes, values.shape[1]).index_add(0, labels, values)
     square_sums = values.new_zeros(n_classes).index_add(0, labels, values.square().sum(1))
     return ClassMoments(counts, sums, square_sums)
 
 
-def _check_labeled(points: Tensor, labels: Tensor, n_classes: int) -> None:
-    if points.ndim != 2 or labels.shape != points.shape[:1]:
+def _check_labels(points: AnyPoints, labels: Tensor, n_classes: int) -> None:
+    shape = points.shape if isinstance(points, Tensor) else (count_points(points), 0)
+    if len(shape) != 2 or labels.shape != shape[:1]:
         raise ValueError(
             "expected `points` [point, dim] and `labels` [point], got shapes "
-            f"{tuple(points.shape)} and {tuple(labels.shape)}."
+            f"{tuple(shape)} and {tuple(labels.shape)}."
         )
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"`labels` must be integers, got {labels.dtype}.")
-    if labels.numel() and not -1 <= int(labels.min()) <= int(labels.max()) < n_classes:
+    low, high = map(int, labels.aminmax()) if len(labels) else (0, 0)
+    if not -1 <= low <= high < max(n_classes, 1):
         raise ValueError(
-            f"`labels` must lie in −1…{n_classes - 1} (n_classes={n_classes}), got "
-            f"{int(labels.min())}…{int(labels.max())}."
+            f"`labels` must lie in −1…{n_classes - 1} (n_classes={n_classes}), got {low}…{high}."
         )
 
 
@@ -168,15 +173,15 @@ def relative_aedp(moments: ClassMoments) -> Estimate:
     unbiased, so that the figure does not drift with the number of points a class has in a batch.
 
     Fewer than two classes with points, or no scatter within any class (every class a single point,
-    say): undefined. Classes without points are counted in `n_dropped`.
+    say): undefined. `n_used` counts the centroids, `n_dropped` the classes without points.
     """
-    reason = _undefined_ratio(moments)
-    if reason is not None:
-        return _undefined(reason, moments)
-    n_used, n_dropped = _class_counts(moments)
-    variance = within_scatter(moments) / (int(moments.counts.sum()) - n_used)
-    aedp = average_pairwise_distance(centroids(moments)).value
-    return Estimate(aedp / variance.double().sqrt(), n_used, n_dropped)
+
+    def figure(within: Tensor) -> Tensor:
+        n_free = int(moments.counts.sum()) - int((moments.counts > 0).sum())
+        aedp = average_pairwise_distance(centroids(moments)).value
+        return aedp / (within / n_free).double().sqrt()
+
+    return _relative_to_scatter(moments, figure)
 
 
 def fisher_ratio(moments: ClassMoments) -> Estimate:
@@ -186,19 +191,17 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
     − c_k)ᵀ, c̄ the mean of all labeled points. Under it, trace(S_b)/(trace(S_b) + trace(S_w)) is
     the share of the variance that the classes explain.
 
-    Fewer than two classes with points, or no scatter within any class: undefined. Classes without
-    points are counted in `n_dropped`. Source: Fukunaga (1990), *Introduction to Statistical
-    Pattern Recognition*, ch. 10.
+    Undefined, and counted, as `relative_aedp`. Source: Fukunaga (1990), *Introduction to
+    Statistical Pattern Recognition*, ch. 10.
     """
-    reason = _undefined_ratio(moments)
-    if reason is not None:
-        return _undefined(reason, moments)
-    present = moments.counts > 0
-    weights = moments.counts[present].to(moments.sums)
-    mean = moments.sums.sum(0) / weights.sum()
-    between = (weights * (centroids(moments) - mean).square().sum(1)).sum()
-    n_used, n_dropped = _class_counts(moments)
-    return Estimate((between / within_scatter(moments)).double(), n_used, n_dropped)
+
+    def figure(within: Tensor) -> Tensor:
+        weights = moments.counts[moments.counts > 0].to(moments.sums)
+        mean = moments.sums.sum(0) / weights.sum()
+        between = (weights * (centroids(moments) - mean).square().sum(1)).sum()
+        return (between / within).double()
+
+    return _relative_to_scatter(moments, figure)
 
 
 def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
@@ -220,20 +223,14 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     return Estimate(mst_weight(centers).value / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
 
 
-def _class_counts(moments: ClassMoments) -> tuple[int, int]:
+def _relative_to_scatter(moments: ClassMoments, figure: Callable[[Tensor], Tensor]) -> Estimate:
     n_used = int((moments.counts > 0).sum())
-    return n_used, len(moments.counts) - n_used
-
-
-def _undefined(reason: str, moments: ClassMoments) -> Estimate:
-    n_used, n_dropped = _class_counts(moments)
-    return Estimate.undefined(reason, n_used, n_dropped)
-
-
-def _undefined_ratio(moments: ClassMoments) -> str | None:
-    n_used, _ = _class_counts(moments)
+    n_dropped = len(moments.counts) - n_used
+    within = within_scatter(moments)
     if n_used < 2:
-        return f"needs two or more classes with points, got {n_used}"
-    if not bool(within_scatter(moments.__class__(*(m.detach() for m in moments))) > 0):
-        return "no scatter within the classes (single or coincident points in each)"
-    return None
+        reason = f"needs two or more classes with points, got {n_used}"
+    elif not bool(within.detach() > 0):
+        reason = "no scatter within the classes (single or coincident points in each)"
+    else:
+        return Estimate(figure(within), n_used, n_dropped)
+    return Estimate.undefined(reason, n_used, n_dropped)

@@ -3,19 +3,19 @@
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.cloud import Points
+from saerepgeo.geometry.clouds.conversion import as_float64, count_points, take_points
+from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.geometry.clouds.pairwise import gram_distances
-from saerepgeo.types import Estimate, Float, Int
+from saerepgeo.types import Estimate, Int
 
 __all__ = ["silhouette"]
 
-_BLOCK_ENTRIES = 2**22  # distances held at a time: 32 MB in float64
+BLOCK_ENTRIES = 2**22
+"""Distances held at a time: 32 MB in float64."""
 
 
-def silhouette(
-    points: Float[Tensor, "point dim"],
-    labels: Int[Tensor, "point"],
-) -> Estimate:
+def silhouette(points: Points, labels: Int[Tensor, "_"]) -> Estimate:
     """Return the mean silhouette of labeled points, between −1 and 1; differentiable.
 
     mean_i (b_i − a_i)/max(a_i, b_i), a_i the mean distance of point i to the others of its class,
@@ -24,10 +24,7 @@ def silhouette(
 
     Labels of −1 are left out and counted in `n_dropped`. Fewer than two classes, or every point a
     class of its own: undefined. Time O(N² d), memory O(N) beside the points (when no gradient is
-    asked for).
-
-    Raises:
-        ValueError: integer or non-finite points, unequal lengths.
+    asked for). Raises ValueError for integer or non-finite points, and unequal lengths.
 
     Source: Rousseeuw (1987); equal to `sklearn.metrics.silhouette_score`.
 
@@ -35,30 +32,30 @@ def silhouette(
     >>> round(silhouette(points, torch.tensor([0, 0, 1, 1])).value.item(), 6)
     0.899749
     """
-    if labels.shape != points.shape[:1]:
+    if len(labels) != count_points(points):
         raise ValueError(
-            f"`labels` must have one entry a point, got {tuple(labels.shape)} for "
-            f"{points.shape[0]} points."
+            f"`labels` must have one entry a point, got {len(labels)} for "
+            f"{count_points(points)} points."
         )
-    keep = labels >= 0
-    n_dropped = len(labels) - int(keep.sum())
-    x = as_float64(points[keep])
-    classes, own = labels[keep].unique(return_inverse=True)
-    n, n_classes = len(x), len(classes)
-    if not 2 <= n_classes <= n - 1:
-        reason = f"needs 2 to n−1 classes, got {n_classes} for n={n} labeled points"
+    named = (labels >= 0).nonzero()[:, 0]
+    n, n_dropped = len(named), len(labels) - len(named)
+    kept = take_points(points, named)
+    matrix = kept.distances.double() if isinstance(kept, MatrixCloud) else None
+    x = as_float64(kept) if matrix is None else matrix
+    classes, own = labels[named].unique(return_inverse=True)
+    if not 2 <= len(classes) <= n - 1:
+        reason = f"needs 2 to n−1 classes, got {len(classes)} for n={n} labeled points"
         return Estimate.undefined(reason, n, n_dropped)
-    members = torch.nn.functional.one_hot(own, n_classes).to(x)
+    members = torch.nn.functional.one_hot(own, len(classes)).to(x)
     x = x - x.detach().mean(0)
-    rows = max(1, _BLOCK_ENTRIES // n)
-    blocks = zip(x.split(rows), own.split(rows), strict=True)
-    total = torch.stack([_silhouette_sum(block, mine, x, members) for block, mine in blocks]).sum()
+    total = x.new_zeros(())
+    for rows in torch.arange(n, device=x.device).split(max(1, BLOCK_ENTRIES // n)):
+        distances = gram_distances(x[rows], x) if matrix is None else matrix[rows]
+        total = total + _silhouette_sum(distances @ members, own[rows], members.sum(0))
     return Estimate(total / n, n, n_dropped)
 
 
-def _silhouette_sum(rows: Tensor, own: Tensor, points: Tensor, members: Tensor) -> Tensor:
-    to_class = gram_distances(rows, points) @ members
-    sizes = members.sum(0)
+def _silhouette_sum(to_class: Tensor, own: Tensor, sizes: Tensor) -> Tensor:
     index = own[:, None]
     n_others = sizes[own] - 1
     within = to_class.gather(1, index)[:, 0] / n_others.clamp(min=1)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.geometry.rank import singular_values
 from saerepgeo.types import Float, SparseLatents
 

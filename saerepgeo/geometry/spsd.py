@@ -6,7 +6,7 @@ G_X = X Xᵀ with X [dim, factor]; the matrices themselves (dim × dim) are neve
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.types import Estimate, Float
 
 __all__ = ["bures_wasserstein", "spsd_distance"]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import check_finite
+from saerepgeo.geometry.clouds.conversion import check_finite
 from saerepgeo.types import Float
 
 __all__ = ["Coupling", "gromov_wasserstein"]
@@ -43,8 +43,8 @@ def gromov_wasserstein(
     - the matching of whole distance profiles (the minimizer of Mémoli's third lower bound);
     - the product coupling p qᵀ, and `plan`.
 
-    The value is exact for the plan returned, hence an upper bound of the minimum; the gradient
-    treats the plan as fixed, which is right at an optimum (envelope theorem).
+    The value is exact for the plan returned, hence an upper bound of the minimum; the gradient,
+    POT's, treats the plan as fixed, which is right at an optimum (envelope theorem).
 
     Args:
         c1, c2: symmetric matrices of distances, in the same units; float64 inside.
@@ -65,42 +65,29 @@ def gromov_wasserstein(
     solver: Vayer et al. (2019) in POT.
 
     >>> near, far = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0], [3.0, 0.0]])
-    >>> gromov_wasserstein(near, far).value.item()
+    >>> round(gromov_wasserstein(near, far).value.item(), 9)
     2.0
     """
+    import ot
+
     first, second = _checked_distances(c1, "c1"), _checked_distances(c2, "c2")
     p_mass, q_mass = _checked_weights(p, len(first), "p"), _checked_weights(q, len(second), "q")
     unit = max(first.max(), second.max()) or 1.0
-    first, second = first / unit, second / unit
-    starts = _starts(first, second, p_mass, q_mass, n_anchors)
+    problem = first / unit, second / unit, p_mass, q_mass
+    starts = _starts(*problem, n_anchors)
     if plan is not None:
         starts.append(_checked_plan(plan, p_mass, q_mass))
-    plans = [_descend(first, second, p_mass, q_mass, start) for start in starts]
-    costs = [_cost(first, second, candidate) for candidate in plans]
-    best = torch.from_numpy(plans[int(np.argmin(costs))]).to(c1.device)
-    return Coupling(_objective(c1.double(), c2.double(), best), best)
-
-
-def _objective(c1: Tensor, c2: Tensor, plan: Tensor) -> Tensor:
-    """Expand the square: O(n³) instead of O(n⁴); rounding below 0 is cut off."""
-    p, q = plan.sum(1), plan.sum(0)
-    squares = p @ c1.square() @ p + q @ c2.square() @ q
-    return (squares - 2 * ((c1 @ plan @ c2.T) * plan).sum()).clamp(min=0.0)
-
-
-def _cost(c1: np.ndarray, c2: np.ndarray, plan: np.ndarray) -> float:
-    return float(_objective(*(torch.from_numpy(array) for array in (c1, c2, plan))))
-
-
-def _descend(
-    c1: np.ndarray, c2: np.ndarray, p: np.ndarray, q: np.ndarray, start: np.ndarray
-) -> np.ndarray:
-    import ot
-
-    descended: np.ndarray = ot.gromov.gromov_wasserstein(
-        c1, c2, p, q, loss_fun="square_loss", symmetric=True, G0=start
-    )
-    return descended
+    found = [
+        ot.gromov.gromov_wasserstein(*problem, symmetric=True, G0=start, log=True)
+        for start in starts
+    ]
+    best = min(found, key=lambda descended: descended[1]["gw_dist"])[0]
+    # again from the best plan, by POT's torch backend: value, gradient and the plan they belong to
+    given = c1.double() / unit, c2.double() / unit
+    weights = (torch.from_numpy(mass).to(c1.device) for mass in (p_mass, q_mass))
+    start = torch.from_numpy(best).to(c1.device)
+    value, log = ot.gromov.gromov_wasserstein2(*given, *weights, symmetric=True, G0=start, log=True)
+    return Coupling((value * unit**2).clamp(min=0.0), log["T"].detach())
 
 
 def _starts(
@@ -115,8 +102,9 @@ def _starts(
     starts.append(ot.emd(p, q, profiles))
     if n_anchors == 0:
         return starts
+    terms = ot.gromov.init_matrix(c1, c2, p, q)
     anchored = [ot.emd_1d(c1[0], row, p, q) for row in c2]
-    anchored.sort(key=lambda start: _cost(c1, c2, start))
+    anchored.sort(key=lambda start: float(ot.gromov.gwloss(*terms, start)))
     return starts + anchored[:n_anchors]
 
 

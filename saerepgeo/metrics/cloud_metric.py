@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
 from saerepgeo.metrics.estimates import EstimateMetric

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.geometry.rank import (
     Tolerance,
     effective_rank,

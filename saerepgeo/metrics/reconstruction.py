@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64
+from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.metrics.estimates import EstimateMetric, ratio
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Estimate, Float

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saerepgeo.geometry.checks import check_finite
+from saerepgeo.geometry.clouds.conversion import check_finite
 from saerepgeo.metrics.estimates import EstimateMetric
 from saerepgeo.types import Estimate, Float
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.checks import check_finite
+from saerepgeo.geometry.clouds.conversion import check_finite
 from saerepgeo.metrics.estimates import EstimateMetric, ratio
 from saerepgeo.types import Estimate, Float, SparseLatents
 

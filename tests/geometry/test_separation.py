@@ -78,7 +78,7 @@ def test_parity_with_scikit_learn_and_numpy():
 
 @pytest.mark.parametrize("block", [1, 64, 10**6])
 def test_silhouette_of_any_block_size_equals_scikit_learn(block, monkeypatch):
-    monkeypatch.setattr("saerepgeo.geometry.silhouettes._BLOCK_ENTRIES", block)
+    monkeypatch.setattr("saerepgeo.geometry.silhouettes.BLOCK_ENTRIES", block)
     points, labels = _sample(1, n=50)
     labels[:1] = 9  # a class of one point has silhouette 0
     expected = silhouette_score(points.numpy() + 1e4, labels.numpy())

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.types import Float, Int
+from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["BLOCK_BYTES", "Cloud", "Neighbors", "Nomination", "RowCloud", "power_of_two"]
+__all__ = ["BLOCK_BYTES", "Cloud", "Neighbors", "Nomination", "Points", "RowCloud", "power_of_two"]
 
 BLOCK_BYTES = 1 << 26
 """Size of a temporary array, about; two or three of them are alive at once."""
@@ -59,6 +59,10 @@ class Cloud(ABC):
     @abstractmethod
     def lengths(self, edges: Int[Tensor, "edge 2"]) -> Float[Tensor, "edge"]:
         """Return the distances between the two points of each edge."""
+
+
+Points = Float[Tensor, "point dim"] | SparseLatents | Cloud
+"""What every function of a cloud takes: dense and torch sparse tensors, latents, clouds."""
 
 
 class RowCloud(Cloud):

@@ -1,23 +1,71 @@
-"""The border: whatever holds points becomes a cloud."""
+"""The border: whatever holds points is checked, and becomes a cloud or a matrix."""
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
 
-from saerepgeo.geometry.checks import as_float64, check_finite
-from saerepgeo.geometry.clouds.cloud import Cloud
+from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
 from saerepgeo.geometry.clouds.dense import DenseCloud
 from saerepgeo.geometry.clouds.sparse import SparseCloud
-from saerepgeo.types import SparseLatents
+from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["as_cloud"]
+__all__ = ["as_cloud", "as_float64", "check_finite", "count_points", "take_points"]
 
 SPARSE_SHARE = 0.05
 """A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
 
+AnyPoints = Tensor | SparseLatents | Cloud
+"""`Points` before they are checked."""
 
-def as_cloud(points: Tensor | SparseLatents | Cloud) -> Cloud:
+
+def check_finite(x: Tensor, name: str = "points") -> None:
+    """Raise ValueError unless `x`, of any shape and layout, is floating point and finite."""
+    if not x.is_floating_point():
+        raise ValueError(f"`{name}` must be floating point, got {x.dtype}: convert with `.float()`")
+    # a layout that stores few entries is finite exactly if they are
+    stored = x if x.layout == torch.strided else x.values()
+    if not bool(stored.isfinite().all()):
+        n_bad = int((~stored.isfinite()).sum())
+        raise ValueError(f"`{name}` must be finite, got {n_bad} NaN or infinite entries: drop them")
+
+
+def as_float64(points: AnyPoints, name: str = "points") -> Float[Tensor, "point dim"]:
+    """Return `points` as a dense float64 matrix on its own device; differentiable.
+
+    Takes what the cloud functions take: dense and torch sparse tensors, `SparseLatents`, and clouds
+    that know their coordinates, which come up to a shift of all points.
+
+    Raises ValueError for integers, non-finite entries and anything that is not a matrix.
+    """
+    if isinstance(points, Cloud):
+        if not isinstance(points, RowCloud):
+            raise ValueError(f"`{name}` must have coordinates, got distances only: pass the points")
+        return points.coordinates()
+    x = points.to_dense() if isinstance(points, SparseLatents) else points
+    if x.ndim != 2:
+        raise ValueError(f"`{name}` must be a matrix [point, dim], got shape {tuple(x.shape)}")
+    check_finite(x, name)
+    return (x if x.layout == torch.strided else x.to_dense()).double()
+
+
+def count_points(points: AnyPoints) -> int:
+    """Return the number of points, whatever holds them."""
+    if isinstance(points, Cloud):
+        return points.n_points
+    return len(points.values if isinstance(points, SparseLatents) else points)
+
+
+def take_points(points: AnyPoints, rows: Int[Tensor, "kept"]) -> AnyPoints:
+    """Return the points `rows`, held in the same way."""
+    if isinstance(points, Cloud):
+        return points.take(rows)
+    if isinstance(points, SparseLatents):
+        return SparseLatents(points.values[rows], points.indices[rows], points.d_sae)
+    return points[rows] if points.layout == torch.strided else points.index_select(0, rows)
+
+
+def as_cloud(points: AnyPoints) -> Cloud:
     """Return the cloud of `points`; sparse where that saves most of the work.
 
     Raises ValueError for integers, non-finite entries and anything that is not a matrix.

@@ -8,16 +8,13 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
 from saerepgeo.geometry.clouds.conversion import as_cloud
-from saerepgeo.geometry.clouds.matrix import MatrixCloud
+from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS, MatrixCloud
 from saerepgeo.geometry.clouds.pairwise import rotated
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
 from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["LARGE", "LabeledCloud"]
-
-LARGE = 2048
-"""Points from which on no distance matrix of the whole is held, and draws are of samples."""
+__all__ = ["LabeledCloud"]
 
 KEPT = ("cloud", "clusters", "centers")
 """What other items of the same points do not change."""
@@ -29,9 +26,9 @@ class LabeledCloud:
     """Points, which item and prompt each belongs to, and what has been found of them.
 
     Neighbors, clusters, centroids and whatever else is asked for through `found` are computed once,
-    however many figures read them. Up to `LARGE` points the coordinates are turned into as many
-    dimensions as there are points, and all distances are held at once: a subsample reads off its
-    own. More points stay as they came, sparse if they came so, and are measured block by block.
+    however many figures read them. Up to `MATRIX_POINTS` points the coordinates are turned into as
+    many dimensions as there are points, and all distances are held at once: a subsample reads off
+    its own. More points stay as they came, sparse if they came so, and are measured block by block.
 
     Args:
         points: coordinates, dense or latents by their active entries.
@@ -67,7 +64,7 @@ class LabeledCloud:
         self.prompts = torch.arange(self.n_points) if prompts is None else prompts.cpu()
         self.positions = torch.zeros_like(none) if positions is None else positions.cpu()
         self.name, self.concept = name, concept
-        self.is_large = self.n_points > LARGE
+        self.is_large = self.n_points > MATRIX_POINTS
         self._is_turned = is_turned and not self.is_large
         self._x: Tensor | None = None
         self._make_cloud: Callable[[], Cloud] = self._measured
@@ -187,7 +184,9 @@ class LabeledCloud:
         self._found.pop(("cloud",), None)
 
     def _sum(self, rows: Tensor) -> Tensor:
-        return torch.stack([self.coordinates(block).sum(0) for block in rows.split(LARGE)]).sum(0)
+        return torch.stack(
+            [self.coordinates(block).sum(0) for block in rows.split(MATRIX_POINTS)]
+        ).sum(0)
 
     def _measured(self) -> Cloud:
         if self._is_turned:

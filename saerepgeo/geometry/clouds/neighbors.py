@@ -12,11 +12,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.cloud import Cloud, Neighbors, RowCloud
+from saerepgeo.geometry.clouds.cloud import Cloud, Neighbors, Points, RowCloud
 from saerepgeo.geometry.clouds.conversion import as_cloud
 from saerepgeo.geometry.clouds.dense import DenseCloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
-from saerepgeo.types import Float, Int, SparseLatents
+from saerepgeo.types import Int
 
 __all__ = ["Neighbors", "distinct_points", "nearest_neighbors"]
 
@@ -26,9 +26,7 @@ TREE_DIM = 10
 """Up to this dimension a k-d tree visits few points; beyond, nearly all of them."""
 
 
-def nearest_neighbors(
-    points: Float[Tensor, "point dim"] | SparseLatents | Cloud, n_neighbors: int
-) -> Neighbors:
+def nearest_neighbors(points: Points, n_neighbors: int) -> Neighbors:
     """Return the `n_neighbors` nearest other points of every point, exact to float64.
 
     A duplicate of a point is a neighbor at distance 0. Among equally near points any may come

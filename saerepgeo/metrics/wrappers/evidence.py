@@ -31,7 +31,7 @@ class Evidence(CloudWrapper):
 
     Metrics are tested against one Gaussian cloud of the same covariance, or items dealt out to
     prompts at random, as they say; metrics of pairs against a random pairing. Values are of all
-    points, however many; of more than `LARGE` points, nulls stand beside the figures of one
+    points, however many; of more than `MATRIX_POINTS` points, nulls stand beside the figures of one
     subsample.
 
     `compute()` gives `{name}`, `{name}/low`, `{name}/high`, `{name}/null` and `{name}/p`.

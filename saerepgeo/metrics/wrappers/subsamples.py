@@ -20,7 +20,7 @@ class SubsampleInterval(CloudWrapper):
     95 % by `geometry.interval_of_draws`, for what as many prompts give on average; for counts,
     which no rate of convergence fits, the 95 % range of the subsamples with the value itself. The
     same prompts are drawn for every space of a concept, and neighborhoods shrink with the sample.
-    In draws the AGD is that of paths from some of the points. Of more than `LARGE` points
+    In draws the AGD is that of paths from some of the points. Of more than `MATRIX_POINTS` points
     subsamples are much smaller than the cloud: neighborhoods stay, counts have no interval.
 
     `compute()` gives `{name}`, `{name}/low` and `{name}/high`.
