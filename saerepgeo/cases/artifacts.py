@@ -50,7 +50,7 @@ class CaseArtifacts(Callback):
                 0,
             )
             for row in rows
-            if not row["metric"].endswith("/tested")
+            if not row["metric"].endswith(("/tested", "/beside_random"))
         ]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

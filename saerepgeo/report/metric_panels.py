@@ -19,7 +19,7 @@ def metric_panels(title: str, rows: Sequence[Row]) -> Any:
     A marker for each concept and space, its interval as a bar, the mean of its null as a cross.
     """
     names = [name for name in dict.fromkeys(row["metric"] for row in rows) if name not in COUNTS]
-    names = [name for name in names if not name.endswith("/tested")]
+    names = [name for name in names if not name.endswith(("/tested", "/beside_random"))]
     concepts = list(dict.fromkeys(row["concept"] for row in rows))
     spaces = list(dict.fromkeys((row["space"], row["sae"]) for row in rows))
     n_rows = max(1, math.ceil(len(names) / COLUMNS))

@@ -115,6 +115,12 @@ def test_several_saes_are_several_spaces(
     latents = [(name, space) for name in (sae.name, "wide") for space in OF_SAE]
     assert sorted(spaces) == sorted([("", "residuals"), *latents])
     assert len({row["value"] for row in rows}) == len(rows)
+    beside = [row for row in long_table(tmp_path) if row["metric"] == "spread/beside_random"]
+    assert {(row["sae"], row["space"]) for row in beside} == {
+        (sae.name, "latents"),
+        ("wide", "latents"),
+    }
+    assert all(float(row["p"]) in (1 / 3, 2 / 3, 1.0) for row in beside), "two dictionaries"
     pairs = [row for row in long_table(tmp_path) if row["metric"] == "cka"]
     assert {(row["sae"], row["space"]) for row in pairs} == set(latents)
     settings["model"]["init_args"] |= {"sae": [{"path": str(sae)}, {"path": str(sae)}]}

@@ -13,7 +13,7 @@ from saerepgeo.cases.spaces import RESIDUALS, Space, latent_spaces
 from saerepgeo.cases.structure.paper_embedding import paper_embedding
 from saerepgeo.cases.structure.protocols import paper_metrics, sound_metrics
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
-from saerepgeo.metrics import Evidence, PairMetric
+from saerepgeo.metrics import Evidence, NullTest, PairMetric, RandomDictionaries
 from saerepgeo.metrics.wrappers import Figure
 from saerepgeo.report.results import of_count
 from saerepgeo.sae.sae_source import SAESource
@@ -43,7 +43,7 @@ class StructureModule(AnalysisModule):
         n_permutations: draws of the nulls that are fast.
         n_nulls: draws of the nulls that are slow; the least p-value is 1/(1 + draws).
         n_subsamples: subsamples behind an interval.
-        n_random: random dictionaries.
+        n_random: random dictionaries; of more than one, latents are tested against them as well.
         name: the model in tables; by default its language model and layer.
         seed: of the random dictionaries, nulls and subsamples; UMAP's is always 42.
     """
@@ -92,6 +92,8 @@ class StructureModule(AnalysisModule):
         if space != RESIDUALS:
             residuals = self.cloud(concept, protocol, RESIDUALS)
             figures |= self._figures(f"{protocol} pair", residuals, cloud)
+        if space.kind == "latents" and protocol == "sound" and self.n_random > 1:
+            figures |= self._beside_random(concept, space, figures)
         n_merged = self._points(concept, protocol).n_merged
         figures |= {
             "n_items": of_count(len(concept.items)),
@@ -129,6 +131,24 @@ class StructureModule(AnalysisModule):
 
         made: LabeledCloud = self.kept(concept.concept, (protocol, space), make)
         return made
+
+    def _beside_random(
+        self, concept: ConceptActivations, space: Space, figures: Mapping[str, Figure]
+    ) -> dict[str, Figure]:
+        """Return the figures of latents beside those of several random dictionaries.
+
+        `{name}/beside_random`: the least p-value of n dictionaries is 1/(1 + n).
+        """
+        one: Any = self.evidence["sound one"]
+        null = RandomDictionaries(
+            lambda draw: self.cloud(concept, "sound", Space("random", space.sae, draw))
+        )
+        test = NullTest(one.drawn, null, self.n_random, self.seed, sync_on_compute=False)
+        tests = test.tests(self.cloud(concept, "sound", space))
+        return {
+            f"{name}/beside_random": Figure(figures[name].estimate, test=found)
+            for name, found in tests.items()
+        }
 
     def _points(self, concept: ConceptActivations, protocol: str) -> Any:
         find = distinct_points if protocol == "sound" else all_positions
