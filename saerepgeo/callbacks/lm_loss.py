@@ -10,9 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from saerepgeo.data.cache import cached_tensors, model_fingerprint
-from saerepgeo.data.concepts import LMSettings
-from saerepgeo.data.reader import tokens_key
+from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint, tokens_key
 from saerepgeo.lm.frozen import FrozenLM, is_sink
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
 from saerepgeo.types import Float, Int

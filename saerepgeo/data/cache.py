@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -22,6 +22,22 @@ from saerepgeo.lm.sources import cache_root, load_config, resolve_model
 Tensors = dict[str, Tensor]
 
 DEFAULT_LIMIT_GIB = 8.0
+
+
+class LMSettings(NamedTuple):
+    """What, besides the tokens, residuals depend on."""
+
+    name: str
+    hook_name: str
+    dtype: str
+    center_residuals: bool
+
+
+def tokens_key(kind: str, fingerprint: str, settings: LMSettings, tokens: Tensor) -> dict[str, Any]:
+    """Return the cache key of what a model makes of `tokens`."""
+    digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
+    facts = {"model": fingerprint, **settings._asdict(), "tokens": [digest, *tokens.shape]}
+    return {"kind": kind, **facts}
 
 
 def activations_folder() -> Path:

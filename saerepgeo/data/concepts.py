@@ -1,17 +1,44 @@
 """Concept prompts as activations: whole prompts for the analyses, labeled points for training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from saerepgeo.data.cache import cached_tensors, model_fingerprint
+from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint
 from saerepgeo.data.prompts import Concept, ConceptPrompts
 from saerepgeo.lm.frozen import FrozenLM
-from saerepgeo.types import ActivationBatch, ConceptActivations, generator_for
+from saerepgeo.types import ActivationBatch, AnalysisBatch, ConceptActivations, generator_for
 
 PROMPTS_PER_CALL = 64
+
+
+class Concepts:
+    """Concepts by name, each loaded when it is reached.
+
+    Args:
+        parts: of the work on a concept: it is given once for each, as `AnalysisBatch`; without any
+            as it is.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        load: Callable[[str], ConceptActivations],
+        parts: Sequence[str] = (),
+    ) -> None:
+        self.names, self.load, self.parts = names, load, parts
+
+    def __len__(self) -> int:
+        return len(self.names) * (len(self.parts) or 1)
+
+    def __iter__(self) -> Iterator[ConceptActivations | AnalysisBatch]:
+        for name in self.names:
+            concept = self.load(name)
+            if not self.parts:
+                yield concept
+            yield from (AnalysisBatch(concept, part) for part in self.parts)
 
 
 class ConceptPoints(NamedTuple):
@@ -20,15 +47,6 @@ class ConceptPoints(NamedTuple):
     train: ActivationBatch
     heldout_prompts: ActivationBatch
     heldout_items: ActivationBatch
-
-
-class LMSettings(NamedTuple):
-    """What, besides the prompts, residuals depend on."""
-
-    name: str
-    hook_name: str
-    dtype: str
-    center_residuals: bool
 
 
 def concept_activations(

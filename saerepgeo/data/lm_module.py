@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from lightning.pytorch import LightningDataModule
 
-from saerepgeo.data.concepts import LMSettings
+from saerepgeo.data.cache import LMSettings
 from saerepgeo.lm.frozen import FrozenLM, check_hook_name
 from saerepgeo.lm.precision import autocast_dtype
 from saerepgeo.lm.sources import model_facts

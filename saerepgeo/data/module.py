@@ -1,5 +1,6 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -7,19 +8,35 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from saerepgeo.data.concepts import ConceptPoints, concept_activations, split_points
+from saerepgeo.data.concepts import ConceptPoints, Concepts, concept_activations, split_points
 from saerepgeo.data.contexts import BackgroundText
 from saerepgeo.data.lm_module import LMDataModule
-from saerepgeo.data.loaders import Batches, Concepts, ResidualStatistics, residual_statistics
+from saerepgeo.data.point_reader import PointReader, keeps_stream
 from saerepgeo.data.prompts import ConceptPrompts, load_prompts
-from saerepgeo.data.reader import PointReader, keeps_stream
-from saerepgeo.data.stream import ActivationStream, StreamPlan
+from saerepgeo.data.stream import ActivationStream, ResidualStatistics, StreamPlan
 from saerepgeo.lm.downloads import cache_root
 from saerepgeo.lm.precision import Dtype, autocast_dtype
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
 
 VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
 """What the validation dataloaders hold, by `dataloader_idx`."""
+
+
+class Batches:
+    """The points of one `ActivationBatch`, `size` at a time.
+
+    Args:
+        n_points: how many there are taken to be, so that processes with a point more or less give
+            equally many batches; the last may be empty.
+    """
+
+    def __init__(self, points: ActivationBatch, size: int, n_points: int) -> None:
+        self.points, self.size, self.n_points = points, size, n_points
+
+    def __iter__(self) -> Iterator[ActivationBatch]:
+        for start in range(0, self.n_points, self.size):
+            rows = slice(start, start + self.size)
+            yield ActivationBatch(*(column[rows] for column in self.points))
 
 
 class ActivationDataModule(LMDataModule):
@@ -135,7 +152,7 @@ class ActivationDataModule(LMDataModule):
 
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the background residuals; the same on every process."""
-        return residual_statistics(self.stream.first_lane_points())
+        return self.stream.statistics()
 
     @property
     def stream(self) -> ActivationStream:
@@ -178,10 +195,6 @@ class ActivationDataModule(LMDataModule):
         own = self.prompts.names[self._rank :: self._world_size]
         parts = getattr(module, "parts", ())
         return Concepts(own, lambda name: self.concept(name, with_padding), parts)
-
-    def predict_dataloader(self) -> Batches:
-        """Return the held-out text."""
-        return Batches(self._heldout_text_points, self.hparams["batch_size"])
 
     def heldout_contexts(self) -> Tensor:
         """Return tokens `[context, position]` of held-out text, for losses of the model itself."""

@@ -8,7 +8,7 @@ no context is read twice or left out, and a run resumed at a step sees what it w
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,6 +113,17 @@ class CallTokens(Dataset[Tensor]):
         return self._order[1]
 
 
+class ResidualStatistics(NamedTuple):
+    """First moments of the background residuals, from the first LM call of the stream."""
+
+    mean: Tensor
+    """`[d_model]`"""
+    variance: Tensor
+    """E‖x − mean‖², the total variance."""
+    mean_square: Tensor
+    """E‖x‖²."""
+
+
 class ActivationStream:
     """Iterate over the `ActivationBatch`es of this process from `first_step` on, without end.
 
@@ -160,9 +171,12 @@ class ActivationStream:
             number, slot = number + 1, 0
             window = self._shuffled(number, upcoming)
 
-    def first_lane_points(self) -> Tensor:
-        """Return the first LM call's points of lane 0: the same on every process."""
-        return self._run(self._call_tokens()[(0, 0, 0)])
+    def statistics(self) -> ResidualStatistics:
+        """Return the moments of the first LM call of lane 0: the same on every process."""
+        x = self._run(self._call_tokens()[(0, 0, 0)]).double()
+        mean = x.mean(0)
+        variance = (x - mean).square().sum(1).mean()
+        return ResidualStatistics(mean.float(), variance.float(), x.square().sum(1).mean().float())
 
     def _call_tokens(self) -> CallTokens:
         assert self.contexts is not None

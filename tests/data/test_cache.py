@@ -9,7 +9,7 @@ import torch
 
 from saerepgeo.data import cache
 from saerepgeo.data.cache import activations_folder, cached_tensors, sizes_by_kind
-from saerepgeo.data.reader import STREAM_LIMIT, keeps_stream
+from saerepgeo.data.point_reader import STREAM_LIMIT, keeps_stream
 
 MIB = 2**20
 

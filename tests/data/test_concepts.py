@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from saerepgeo.data.cache import LMSettings
 from saerepgeo.data.concepts import (
-    LMSettings,
     batches_by_length,
     concept_activations,
     split_points,

@@ -1,18 +1,20 @@
 """Contexts → points, through the model or out of the disk cache."""
 
-import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from saerepgeo.data.cache import cache_limit, cached_tensors, model_fingerprint
-from saerepgeo.data.concepts import LMSettings
+from saerepgeo.data.cache import (
+    LMSettings,
+    cache_limit,
+    cached_tensors,
+    model_fingerprint,
+    tokens_key,
+)
 from saerepgeo.lm.frozen import FrozenLM
-
-__all__ = ["STREAM_LIMIT", "PointReader", "keeps_stream", "tokens_key"]
 
 STREAM_LIMIT = 2**30
 """Bytes of a run's stream up to which `cache_stream: auto` keeps it on disk."""
@@ -49,14 +51,6 @@ class PointReader:
         self.seconds += time.perf_counter() - start
         self.n_tokens += tokens.numel()
         return points
-
-
-def tokens_key(kind: str, fingerprint: str, settings: LMSettings, tokens: Tensor) -> dict[str, Any]:
-    """Return the cache key of what a model makes of `tokens`."""
-    digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
-    shape = list(tokens.shape)
-    facts = {"model": fingerprint, **settings._asdict(), "tokens": [digest, *shape]}
-    return {"kind": kind, **facts}
 
 
 def keeps_stream(wanted: bool | Literal["auto"], n_bytes: int | None) -> bool:
