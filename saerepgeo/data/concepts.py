@@ -103,7 +103,7 @@ def split_points(
     for number, (concept, first) in enumerate(
         zip(activations, prompts.first_item_ids, strict=True)
     ):
-        rows = _distinct_prompts(concept)
+        rows = distinct_prompts(concept)
         part = _assign_parts(concept, rows, heldout_items, heldout_prompts, seed)
         residuals = concept.residuals[rows, concept.item_positions[rows]]
         labels = concept.labels[rows] + first
@@ -179,7 +179,7 @@ def _last_token(spans: Sequence[tuple[int, int]], mention: tuple[int, int]) -> i
     return max(i for i, (low, high) in enumerate(spans) if low < end and high > start)
 
 
-def _distinct_prompts(concept: ConceptActivations) -> Tensor:
+def distinct_prompts(concept: ConceptActivations) -> Tensor:
     """Return the prompts that are first with their tokens up to the item's mention."""
     seen: dict[tuple[int, ...], int] = {}
     for row, position in enumerate(concept.item_positions.tolist()):

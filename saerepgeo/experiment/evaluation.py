@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saerepgeo.cases.separability.losses import relative_gromov_wasserstein
 from saerepgeo.cases.separability.validation import ReconstructionFigures
 from saerepgeo.data.prompts import ConceptPrompts
 from saerepgeo.geometry.separation import (
@@ -17,7 +18,6 @@ from saerepgeo.geometry.separation import (
     pairwise_distances,
     relative_aedp,
 )
-from saerepgeo.geometry.transport import gromov_wasserstein
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import ActivationBatch
 
@@ -90,7 +90,6 @@ def _figures(
 
 def _transport(now: ClassMoments, before: ClassMoments) -> float:
     distances, original = (pairwise_distances(centroids(m)) for m in (now, before))
-    scale = original.square().mean()
-    if len(original) < 2 or not bool(scale > 0):
+    if len(original) < 2 or not bool(original.max() > 0):
         return float("nan")
-    return float(gromov_wasserstein(distances, original, n_anchors=0).value / scale)
+    return float(relative_gromov_wasserstein(distances, original).value)

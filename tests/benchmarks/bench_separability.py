@@ -14,9 +14,9 @@ from torch import Tensor
 
 from saerepgeo.cases.separability.losses import (
     Regularizer,
+    mean_squared_error,
     reduced_moments,
     separability_term,
-    squared_error,
 )
 from saerepgeo.cases.separability.optimization import adam, clip_gradients_
 from saerepgeo.geometry.separation import centroids, pairwise_distances
@@ -52,7 +52,7 @@ class Step:
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
             out = self.sae(self.residuals)
-            loss = squared_error(out.recons, self.residuals) / D_IN + sum(out.losses.values())
+            loss = mean_squared_error(out.recons, self.residuals) / D_IN + sum(out.losses.values())
         if kind is not None:
             rows = torch.arange(N_POINTS) < N_LABELED
             effective = self.sae.effective_latents(out.latents, rows)

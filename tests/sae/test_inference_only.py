@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from saerepgeo.cases.analysis import random_model
 from saerepgeo.cases.geometry_table import geometry_table
-from saerepgeo.cases.intervention.interventions import intervene, item_points
+from saerepgeo.cases.intervention.displacement import item_points
+from saerepgeo.cases.intervention.interventions import intervene
 from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.sae.inference_only import INFERENCE_ONLY
 from saerepgeo.sae.io.export import save_sae

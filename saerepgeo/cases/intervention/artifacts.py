@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from saerepgeo.cases.intervention.figures import centroid_map_figure, random_walk_figure
 from saerepgeo.cases.intervention.interventions import Intervention
 from saerepgeo.cases.intervention.paper_statistic import paper_statistic
+from saerepgeo.cases.intervention.random_walk import Walk
 from saerepgeo.report.files import file_name, merge_rows, read_rows, save_figure
 from saerepgeo.report.tensorboard import add_figure, tensorboard_writer
 from saerepgeo.types import ConceptActivations
@@ -33,12 +34,12 @@ class InterventionArtifacts(Callback):
 
     def __init__(self, dirpath: str = "outputs/case3_intervention_analysis") -> None:
         self.dirpath = Path(dirpath)
-        self.walks: list[dict[str, Any]] = []
+        self.walks: dict[str, dict[float, Walk]] = {}
         self.n_features = 0
 
     @rank_zero_only
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.walks = []
+        self.walks = {}
 
     @rank_zero_only
     def on_test_batch_end(
@@ -51,32 +52,26 @@ class InterventionArtifacts(Callback):
     ) -> None:
         result: Intervention = outputs["result"]
         merge_rows(self.dirpath / TABLE, result.rows, ROW_KEY)
-        self.n_features = result.centroids.shape[1]
-        self.walks += [
-            {
-                "name": batch.concept,
-                "scale_factor": alpha,
-                "distances": walk.distances.tolist(),
-                "start": walk.start.tolist(),
-            }
-            for alpha, walk in result.walks.items()
-        ]
+        before = result.centroids.cpu()
+        self.n_features = before.shape[1]
+        self.walks[batch.concept] = result.walks
         loss_type, scale_factors = SHOWN
         moved = {
-            f"{batch.concept}, α = {alpha:g}": result.centroids.cpu()
+            f"{batch.concept}, α = {alpha:g}": before
             + result.displaced[loss_type, alpha].displacements.cpu()
             for alpha in scale_factors
             if (loss_type, alpha) in result.displaced
         }
         if moved:
-            figure = centroid_map_figure(result.centroids.cpu(), moved, result.items)
+            figure = centroid_map_figure(before, moved, result.items)
             self._show(trainer, figure, f"centroids_{file_name(result.model, batch.concept)}")
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for alpha in sorted({walk["scale_factor"] for walk in self.walks})[-1:]:
-            chosen = [walk for walk in self.walks if walk["scale_factor"] == alpha]
-            self._show(trainer, random_walk_figure(chosen, self.n_features), "random_walk")
+        alpha = max((alpha for walks in self.walks.values() for alpha in walks), default=None)
+        if alpha is not None:
+            chosen = {name: walks[alpha] for name, walks in self.walks.items() if alpha in walks}
+            self._show(trainer, random_walk_figure(chosen, alpha, self.n_features), "random_walk")
         found = paper_statistic(read_rows(self.dirpath / TABLE))
         merge_rows(self.dirpath / "paper_statistic.csv", found, ("model", "concept", "loss_type"))
         for entry in found:

@@ -1,19 +1,17 @@
 """Figures of the interventions on latents: centroid maps, and the random walk."""
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saerepgeo.cases.intervention.paper_statistic import random_walk_distance
+from saerepgeo.cases.intervention.random_walk import Walk, random_walk_distance
 from saerepgeo.report.palette import COLORS, new_figure
 from saerepgeo.types import Float
 
 __all__ = ["centroid_map_figure", "random_walk_figure"]
-
-Row = Mapping[str, Any]
 
 
 def centroid_map_figure(
@@ -27,14 +25,18 @@ def centroid_map_figure(
     """
     everything = torch.cat([before, *after.values()]).double()
     mean = everything.mean(0)
-    _, _, axes_of_space = torch.linalg.svd(everything - mean, full_matrices=False)
-    plane = axes_of_space[:2].T
-    figure = new_figure(3.6 * max(len(after), 1), 3.6)
-    panels = figure.subplots(1, max(len(after), 1), squeeze=False, sharex=True, sharey=True)[0]
-    start = (before.double() - mean) @ plane
-    start = torch.nn.functional.pad(start, (0, 2 - start.shape[1]))
+    plane = torch.linalg.svd(everything - mean, full_matrices=False).Vh[:2].T
+
+    def on_plane(points: Tensor) -> Tensor:
+        shown = (points.double() - mean) @ plane
+        return torch.nn.functional.pad(shown, (0, 2 - plane.shape[1]))
+
+    n_panels = max(len(after), 1)
+    figure = new_figure(3.6 * n_panels, 3.6)
+    panels = figure.subplots(1, n_panels, squeeze=False, sharex=True, sharey=True)[0]
+    start = on_plane(before)
     for axis, (name, moved) in zip(panels, after.items(), strict=False):
-        end = torch.nn.functional.pad((moved.double() - mean) @ plane, (0, 2 - plane.shape[1]))
+        end = on_plane(moved)
         for number, item in enumerate(items):
             color = COLORS[number % len(COLORS)]
             axis.annotate(
@@ -51,26 +53,24 @@ def centroid_map_figure(
     return figure
 
 
-def random_walk_figure(walks: Iterable[Row], n_features: int) -> Any:
+def random_walk_figure(walks: Mapping[str, Walk], scale_factor: float, n_features: int) -> Any:
     """Return how far the paper protocol's centroids move apart, and what a random walk gives.
 
     Args:
-        walks: mappings with `name`, `scale_factor`, `distances` (means over pairs, one a step, from
-            step 0) and `start` (each pair's distance at step 0).
+        walks: of one scale factor, by concept.
+        scale_factor: α.
         n_features: coordinates of the latents.
     """
     figure = new_figure(5.2, 3.8)
     axis = figure.subplots()
-    for number, walk in enumerate(walks):
-        distances, alpha = list(walk["distances"]), float(walk["scale_factor"])
+    for number, (name, walk) in enumerate(walks.items()):
         color = COLORS[number % len(COLORS)]
-        start, steps = distances[0], range(len(distances))
-        label = f"{walk['name']}, α = {alpha:g}, d₀ = {start:.1f}"
-        growth = [distance - start for distance in distances]
-        axis.plot(steps, growth, "o", color=color, markersize=4, label=label)
-        pairs = list(walk["start"])
+        start, steps = float(walk.distances[0]), range(len(walk.distances))
+        label = f"{name}, α = {scale_factor:g}, d₀ = {start:.1f}"
+        axis.plot(steps, walk.distances - start, "o", color=color, markersize=4, label=label)
+        pairs = walk.start.tolist()
         expected = [
-            statistics.fmean(random_walk_distance(d, n_features, n, alpha) for d in pairs) - start
+            fmean(random_walk_distance(d, n_features, n, scale_factor) for d in pairs) - start
             for n in steps
         ]
         axis.plot(steps, expected, "-", color=color, linewidth=1)

@@ -1,15 +1,31 @@
 """Case 3 on latents as the paper does it: centroids walk at random, the best step is kept."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from saerepgeo.data.prompts import token_filter
+from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.separation import average_pairwise_distance
-from saerepgeo.types import Bool, Float, Int
+from saerepgeo.sae.model import SAEModel
+from saerepgeo.types import Bool, ConceptActivations, Float, Int, to_dense
 
-__all__ = ["PaperPoints", "Walk", "paper_rows", "random_walk", "standardize_rows"]
+__all__ = [
+    "PaperPoints",
+    "Walk",
+    "paper_points",
+    "random_walk",
+    "random_walk_distance",
+    "standardize_rows",
+    "walk_rows",
+]
+
+SEED = 42
+MIN_CLUSTER_SIZE = 10
+"""Of HDBSCAN, as in case 2."""
 
 N_EVALUATIONS = 10
 STEP = 0.01
@@ -18,6 +34,7 @@ MSE_WEIGHT = 1.0
 EPSILON = 1e-8
 
 Decode = Callable[[Tensor], Tensor]
+LOSS_TYPES = ("d_GW", "AEDP^-1")
 
 
 class PaperPoints(NamedTuple):
@@ -46,7 +63,24 @@ class Walk(NamedTuple):
         return separability + MSE_WEIGHT * self.errors
 
 
-LOSS_TYPES = ("d_GW", "AEDP^-1")
+@torch.no_grad()
+def paper_points(
+    sae: SAEModel,
+    concept: ConceptActivations,
+    tokenizer: Any,
+    cluster_labels: Int[Tensor, "point"] | None = None,
+    outputs: Float[Tensor, "prompt position d_out"] | None = None,
+) -> PaperPoints:
+    """Return every position of every prompt, BOS and padding included, clustered as in case 2."""
+    residuals = (concept.residuals if outputs is None else outputs).flatten(0, 1)
+    everywhere = torch.ones_like(concept.is_real)
+    latents = to_dense(sae.encode_prompts(concept.residuals, everywhere).latents)
+    if cluster_labels is None:
+        from saerepgeo.cases.structure.paper_embedding import paper_embedding
+
+        cluster_labels = cluster(paper_embedding(latents), MIN_CLUSTER_SIZE).to(latents.device)
+    passes = token_filter(concept.concept, tokenizer, "paper")(concept.tokens).flatten()
+    return PaperPoints(residuals, latents, cluster_labels, passes.to(residuals.device))
 
 
 def standardize_rows(rows: Float[Tensor, "point dim"]) -> Float[Tensor, "point dim"]:
@@ -93,29 +127,65 @@ def random_walk(
     return Walk(torch.stack(distances).cpu(), torch.stack(errors).cpu(), start.cpu())
 
 
-def paper_rows(
-    walks: dict[float, Walk], n_clusters: int, n_points: int, intervention: str = "centroid_shift"
-) -> list[dict[str, Any]]:
-    """Return a row for each scale factor and loss: the best evaluation of its walk."""
-    rows = []
-    for scale_factor, walk in walks.items():
-        for loss_type in LOSS_TYPES:
-            objective = walk.objective(loss_type)
-            best = int(objective.argmin())
-            rows.append(
-                {
-                    "intervention": intervention,
-                    "loss_type": loss_type,
-                    "scale_factor": scale_factor,
-                    "mse_loss": float(walk.errors[best]),
-                    "original_inter_cluster_dist": float(walk.distances[0]),
-                    "best_inter_cluster_dist": float(walk.distances[best]),
-                    "protocol": "paper",
-                    "mse_original": float(walk.errors[0]),
-                    "objective": float(objective[best]),
-                    "best_step": best,
-                    "n_clusters": n_clusters,
-                    "n_points": n_points,
-                }
-            )
-    return rows
+def walk_rows(
+    points: PaperPoints, decode: Decode, scale_factors: Sequence[float]
+) -> tuple[list[dict[str, Any]], dict[float, Walk]]:
+    """Return a row for each walk and loss, the best evaluation of the walk; and the walks.
+
+    Every scale factor has its walk, `centroid_shift`, and a control in which all centroids move
+    together, `common_shift`. Fewer than two clusters, or no position that passes the token filter,
+    give one row whose `reason` says so.
+    """
+    n_clusters = len(points.clusters[points.clusters >= 0].unique())
+    n_points = int(points.passes.sum())
+    counts = {"n_clusters": n_clusters, "n_points": n_points}
+    if n_clusters < 2 or n_points == 0:
+        reason = f"{n_clusters} clusters and {n_points} positions that pass the token filter"
+        about = {"intervention": "centroid_shift", "protocol": "paper", "reason": reason}
+        return [about | {"loss_type": "", "scale_factor": ""} | counts], {}
+
+    def walk(scale_factor: float, moves_together: bool) -> Walk:
+        generator = torch.Generator().manual_seed(SEED)  # one seed, pinned, for every walk
+        return random_walk(points, decode, scale_factor, generator, moves_together)
+
+    walks = {alpha: walk(alpha, moves_together=False) for alpha in scale_factors}
+    controls = {alpha: walk(alpha, moves_together=True) for alpha in scale_factors}
+    rows = [
+        {"intervention": intervention, **_best(each, alpha, loss_type), **counts}
+        for intervention, found in (("centroid_shift", walks), ("common_shift", controls))
+        for alpha, each in found.items()
+        for loss_type in LOSS_TYPES
+    ]
+    return rows, walks
+
+
+def _best(walk: Walk, scale_factor: float, loss_type: str) -> dict[str, Any]:
+    """Return the evaluation with the least objective."""
+    objective = walk.objective(loss_type)
+    best = int(objective.argmin())
+    return {
+        "loss_type": loss_type,
+        "scale_factor": scale_factor,
+        "mse_loss": float(walk.errors[best]),
+        "original_inter_cluster_dist": float(walk.distances[0]),
+        "best_inter_cluster_dist": float(walk.distances[best]),
+        "protocol": "paper",
+        "mse_original": float(walk.errors[0]),
+        "objective": float(objective[best]),
+        "best_step": best,
+    }
+
+
+def random_walk_distance(
+    start: float, n_features: int, n_steps: int, scale_factor: float, step: float = 0.01
+) -> float:
+    """Return the distance of two centroids that is expected after the paper's random walk.
+
+    ICD(n) = √(d₀² + 2·F·n·(0.01·α)²): every step adds α·0.01·N(0, 1) to each of F coordinates of
+    both centroids, so that their difference gains variance 2·(0.01·α)² in each. In the root mean
+    square it is exact. The distance grows whatever the objective asks for.
+
+    >>> random_walk_distance(3.0, 8, 1, 100.0)
+    5.0
+    """
+    return math.sqrt(start**2 + 2 * n_features * n_steps * (step * scale_factor) ** 2)

@@ -4,7 +4,7 @@ The regularizers act on effective latents (z_i·‖W_dec,i‖) through class mom
 reduced over processes with their gradient: a regularizer has one value whatever the devices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -18,17 +18,31 @@ from saerepgeo.geometry.separation import (
     fisher_ratio,
     pairwise_distances,
 )
-from saerepgeo.geometry.transport import gromov_wasserstein
+from saerepgeo.geometry.transport import Coupling, gromov_wasserstein
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
-from saerepgeo.types import Float, Int, SparseLatents
+from saerepgeo.types import Estimate, Float, Int, SparseLatents
+
+__all__ = [
+    "Direction",
+    "Regularizer",
+    "TransportPlans",
+    "mean_squared_error",
+    "reduced_moments",
+    "relative_gromov_wasserstein",
+    "separability_term",
+]
 
 Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
 Direction = Literal["increase", "decrease"]
 TransportPlans = dict[tuple[int, ...], Tensor]
 """The last plan of each concept, by the items that were present: where the next search starts."""
+FIGURES: dict[str, Callable[[ClassMoments], Estimate]] = {
+    "aedp": lambda moments: average_pairwise_distance(centroids(moments)),
+    "fisher": fisher_ratio,
+}
 
 
-def squared_error(
+def mean_squared_error(
     recons: Float[Tensor, "point d_model"], residuals: Float[Tensor, "point d_model"]
 ) -> Float[Tensor, ""]:
     """Return mse = mean_p ‖x̂_p − x_p‖², the sum over d_model averaged over points; 0 for none."""
@@ -45,58 +59,18 @@ def reduced_moments(
     return ClassMoments(*(all_reduce_sum(moment) for moment in moments))
 
 
-def log_separability(
-    moments: ClassMoments, concepts: Sequence[range], kind: Literal["aedp", "fisher"]
-) -> Float[Tensor, ""]:
-    """Return the mean over concepts of the logarithm of AEDP or of the Fisher ratio.
+def relative_gromov_wasserstein(
+    distances: Float[Tensor, "n n"],
+    target: Float[Tensor, "n n"],
+    plan: Float[Tensor, "n n"] | None = None,
+) -> Coupling:
+    """Return GW(D, D*)/mean(D*²), free of units, and the plan; the search starts from `plan` too.
 
-    Logarithms make the term free of units: a step of it is a relative change, alike for concepts
-    of different scale. Concepts with fewer than two items in the batch take no part; 0 if none do.
-
-    Args:
-        concepts: the item ids of each concept.
+    GW is the squared Gromov–Wasserstein objective. The gradient goes through the plan as if it were
+    fixed (envelope theorem). The target must have an extent.
     """
-    terms = []
-    for items in concepts:
-        chosen = moments.select(items)
-        figure = (
-            average_pairwise_distance(centroids(chosen)) if kind == "aedp" else fisher_ratio(chosen)
-        )
-        if figure.reason is None and bool(figure.value.detach() > 0):
-            terms.append(figure.value.log())
-    if not terms:
-        return moments.sums.sum() * 0.0
-    return torch.stack(terms).mean()
-
-
-def transport_to_target(
-    moments: ClassMoments,
-    concepts: Sequence[range],
-    target_distances: Float[Tensor, "item item"],
-    plans: TransportPlans | None = None,
-) -> Float[Tensor, ""]:
-    """Return the mean over concepts of GW(D, D*)/mean(D*²): the centroids against their target.
-
-    D are the distances between the centroids of the items present, D* their block of
-    `target_distances`, GW the squared Gromov–Wasserstein objective. The gradient goes through the
-    plan as if it were fixed (envelope theorem). Concepts with fewer than two items present or a
-    target without extent take no part; 0 if none do.
-    """
-    plans = {} if plans is None else plans
-    terms = []
-    for items in concepts:
-        present = [item for item in items if int(moments.counts[item]) > 0]
-        target = target_distances[present][:, present]
-        if len(present) < 2 or not bool(target.max() > 0):
-            continue
-        distances = pairwise_distances(centroids(moments.select(present)))
-        key = tuple(present)
-        coupling = gromov_wasserstein(distances, target, plan=plans.get(key), n_anchors=0)
-        plans[key] = coupling.plan
-        terms.append(coupling.value / target.double().square().mean())
-    if not terms:
-        return moments.sums.sum() * 0.0
-    return torch.stack(terms).mean()
+    coupling = gromov_wasserstein(distances, target, plan=plan, n_anchors=0)
+    return coupling._replace(value=coupling.value / target.double().square().mean())
 
 
 def separability_term(
@@ -107,11 +81,20 @@ def separability_term(
     target_distances: Float[Tensor, "item item"] | None = None,
     plans: TransportPlans | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the regularizer: what is to become small.
+    """Return the regularizer, the mean over concepts of what is to become small.
 
-    aedp, fisher: ∓ `log_separability`; minimizing it increases or decreases separability without
-    bound, held back by the reconstruction error. gromov_wasserstein: `transport_to_target`, whose
-    target carries the direction.
+    aedp, fisher: ∓ the logarithm of AEDP or of the Fisher ratio. It is free of units: a step of it
+    is a relative change, alike for concepts of different scale. Minimizing it increases or
+    decreases separability without bound, held back by the reconstruction error.
+
+    gromov_wasserstein: `relative_gromov_wasserstein` of the centroids of the items present, to
+    their block of `target_distances`, which carries the direction.
+
+    Concepts with fewer than two items in the batch, or without extent, take no part; 0 if none do.
+
+    Args:
+        concepts: the item ids of each concept.
+        plans: of the last step; those found now are put there.
 
     Raises:
         ValueError: gromov_wasserstein without `target_distances`.
@@ -119,17 +102,29 @@ def separability_term(
     if kind == "gromov_wasserstein":
         if target_distances is None:
             raise ValueError("gromov_wasserstein needs `target_distances`, got None")
-        return transport_to_target(moments, concepts, target_distances, plans)
-    sign = -1.0 if direction == "increase" else 1.0
-    return sign * log_separability(moments, concepts, kind)
+        terms = _transport_terms(moments, concepts, target_distances, plans)
+    else:
+        figures = [FIGURES[kind](moments.select(items)) for items in concepts]
+        sign = -1.0 if direction == "increase" else 1.0
+        terms = [sign * f.value.log() for f in figures if f.reason is None and float(f) > 0]
+    return torch.stack(terms).mean() if terms else moments.sums.sum() * 0.0
 
 
-__all__ = [
-    "Direction",
-    "Regularizer",
-    "log_separability",
-    "reduced_moments",
-    "separability_term",
-    "squared_error",
-    "transport_to_target",
-]
+def _transport_terms(
+    moments: ClassMoments,
+    concepts: Sequence[range],
+    target_distances: Tensor,
+    plans: TransportPlans | None,
+) -> list[Tensor]:
+    plans = {} if plans is None else plans
+    terms = []
+    for items in concepts:
+        present = tuple(item for item in items if int(moments.counts[item]) > 0)
+        target = target_distances[list(present)][:, list(present)]
+        if len(present) < 2 or not bool(target.max() > 0):
+            continue
+        distances = pairwise_distances(centroids(moments.select(present)))
+        value, plan = relative_gromov_wasserstein(distances, target, plans.get(present))
+        plans[present] = plan
+        terms.append(value)
+    return terms

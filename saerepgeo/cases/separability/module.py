@@ -13,9 +13,9 @@ from saerepgeo.cases.separability.losses import (
     Direction,
     Regularizer,
     TransportPlans,
+    mean_squared_error,
     reduced_moments,
     separability_term,
-    squared_error,
 )
 from saerepgeo.cases.separability.optimization import adam, clip_gradients_, warmup_plateau_decay
 from saerepgeo.cases.separability.validation import ValidationFigures
@@ -129,7 +129,7 @@ class SeparabilityModule(LightningModule):
             ValueError: the loss is not finite.
         """
         out: SAEOutput = self.sae(batch.residuals, dead_mask=self._dead_mask, step=self.global_step)
-        mse = squared_error(out.recons, batch.residuals)
+        mse = mean_squared_error(out.recons, batch.residuals)
         self._check_finite(mse, "mse")
         own = sum(out.losses.values(), torch.zeros_like(mse))
         term = self._regularizer(out, batch)

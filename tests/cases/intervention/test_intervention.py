@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from saerepgeo.cases.intervention.displacement import (
-    displace,
-    random_displacement,
-    sound_rows,
+from saerepgeo.cases.intervention.displacement import displace, item_points, random_displacement
+from saerepgeo.cases.intervention.displacement_rows import displacement_rows
+from saerepgeo.cases.intervention.interventions import intervene
+from saerepgeo.cases.intervention.random_walk import (
+    PaperPoints,
+    paper_points,
+    random_walk,
+    standardize_rows,
 )
-from saerepgeo.cases.intervention.interventions import intervene, item_points, paper_points
-from saerepgeo.cases.intervention.random_walk import PaperPoints, random_walk, standardize_rows
 from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.sae.io.load import new_sae
 
@@ -168,7 +170,7 @@ def test_rows_of_both_protocols(sae, concept, data):
 
 
 def test_changes_are_against_no_scaling_with_an_interval_over_items(points):
-    rows, found = sound_rows(points, (1.0, 1.5), torch.Generator().manual_seed(0), 20, 5)
+    rows, found = displacement_rows(points, (1.0, 1.5), torch.Generator().manual_seed(0), 20, 5)
     by_alpha = {
         r["scale_factor"]: r
         for r in rows
