@@ -7,18 +7,34 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from saerepgeo.cases.concept_points import distinct_points
 from saerepgeo.data.module import ActivationDataModule
-from saerepgeo.geometry.dimension import two_nn
-from saerepgeo.geometry.rank import effective_rank, singular_values
-from saerepgeo.geometry.separation import class_moments, fisher_ratio, relative_aedp
-from saerepgeo.metrics import L0, FractionVarianceUnexplained
+from saerepgeo.metrics import (
+    L0,
+    EffectiveRank,
+    FisherRatio,
+    FractionVarianceUnexplained,
+    NumericalRank,
+    ParticipationRatio,
+    RelativeAEDP,
+    StableRank,
+    TwoNN,
+)
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import to_dense
 
 __all__ = ["GeometryTable", "geometry_table"]
+
+SPECTRUM = {
+    "rank": NumericalRank,
+    "stable_rank": StableRank,
+    "participation_ratio": ParticipationRatio,
+    "effective_rank": EffectiveRank,
+}
+OF_POINTS = {"dimension": TwoNN, "relative_aedp": RelativeAEDP, "fisher_ratio": FisherRatio}
 
 
 @dataclass(frozen=True)
@@ -53,8 +69,9 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
     """Return, for each concept of `data`, the geometry of its residuals and of its latents.
 
     A point is an item at the last token of its mention, the same context counted once. Columns:
-    `concept`, `space` (residuals, or effective latents), `points`, `items`; `effective_rank` of the
-    centered points (exponential of the spectrum's entropy), `dimension` (TwoNN), `relative_aedp`
+    `concept`, `space` (residuals, or effective latents), `points`, `items`; of the centered
+    points `rank` (numerical), `stable_rank`, `participation_ratio` and `effective_rank`
+    (exponential of the spectrum's entropy); `dimension` (TwoNN), `relative_aedp`
     (distance between the items' centroids in units of the scatter within items), `fisher_ratio`
     (scatter between over within); of the latents also `fvu` (fraction of variance unexplained) and
     `l0`. What is undefined, for want of points or items, is NaN and prints as a dash. The
@@ -77,44 +94,40 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
 
 def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str, Any]]:
     concept, out = data.concept(name), sae.hook_name_out
-    outputs = None if out is None else data.concept(name, hook_name=out)
+    outputs = concept if out is None else data.concept(name, hook_name=out)
     seen = distinct_points(concept)
     is_mention = seen.labels >= 0
     labels = seen.labels[is_mention]
     chosen = torch.zeros_like(concept.is_real)
     chosen[seen.prompts[is_mention], seen.positions[is_mention]] = True
     device = sae.sae.W_dec.device
-    residuals = concept.residuals[chosen].to(device)
     found, normalization = sae.encode_prompts(concept.residuals.to(device), chosen.to(device))
     fvu, l0 = FractionVarianceUnexplained(), L0()
-    targets = residuals if outputs is None else outputs.residuals[chosen].to(device)
-    fvu.update(sae.decode(found, normalization).float(), targets)
+    fvu.update(sae.decode(found, normalization).float().cpu(), outputs.residuals[chosen].cpu())
     l0.update(found)
-    about = {"points": len(labels), "items": int(labels.unique().numel())}
     latents = to_dense(sae.effective_latents(found)).float()
+    about = {"concept": concept.concept, "points": len(labels), "items": len(labels.unique())}
+    of_sae = {"fvu": float(fvu.compute()), "l0": float(l0.compute())}
+    spaces = (
+        ("residuals", concept.residuals[chosen], dict.fromkeys(of_sae, math.nan)),
+        ("latents", latents, of_sae),
+    )
     return [
-        {"concept": concept.concept, "space": space, **about, **figures}
-        for space, figures in (
-            ("residuals", _figures(residuals, labels) | {"fvu": math.nan, "l0": math.nan}),
-            (
-                "latents",
-                _figures(latents, labels)
-                | {"fvu": float(fvu.estimate()), "l0": float(l0.estimate())},
-            ),
-        )
+        {"concept": about["concept"], "space": space} | about | _figures(points, labels) | own
+        for space, points, own in spaces
     ]
 
 
 def _figures(points: Tensor, labels: Tensor) -> dict[str, float]:
-    points = points.cpu()
-    moments = class_moments(points, labels, int(labels.max()) + 1 if len(labels) else 0)
-    centered = points - points.mean(0)
-    return {
-        "effective_rank": float(effective_rank(singular_values(centered))),
-        "dimension": float(two_nn(points)),
-        "relative_aedp": float(relative_aedp(moments)),
-        "fisher_ratio": float(fisher_ratio(moments)),
+    all_directions = len(points) + 1  # of the points and their mean: an exact sketch
+    metrics: dict[str, Any] = {
+        name: metric(sketch_size=all_directions, center=True) for name, metric in SPECTRUM.items()
     }
+    metrics |= {name: metric() for name, metric in OF_POINTS.items()}
+    collection = MetricCollection(metrics)
+    collection.update(points.cpu(), labels=labels)
+    found = collection.compute()
+    return {name: float(found[name]) for name in metrics}
 
 
 def _shown(value: Any) -> str:
