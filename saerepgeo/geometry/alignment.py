@@ -24,9 +24,7 @@ def procrustes_disparity(
     to its permutation null (`permutation_test` over the pairing), never alone.
 
     Fewer than two points, or all points of one side equal: undefined.
-
-    Raises:
-        ValueError: integer or non-finite points, or different numbers of points.
+    Raises ValueError for integer or non-finite points, or different numbers of points.
 
     Source: Gower (1975), *Generalized Procrustes analysis*; `scipy.spatial.procrustes` for one
     width.
@@ -60,9 +58,7 @@ def debiased_cka(
 
     Fewer than four points, or a side without variance that the estimator can see (all points equal,
     say): undefined.
-
-    Raises:
-        ValueError: integer or non-finite points, or different numbers of points.
+    Raises ValueError for integer or non-finite points, or different numbers of points.
 
     Source: Song et al. (2012), *Feature selection via dependence maximization*; Kornblith et al.
     (2019), *Similarity of neural network representations revisited*.

@@ -38,8 +38,7 @@ def random_dictionary(
         generator: source of randomness, on the CPU; by default one seeded with 0.
         l0: mean number of active latents to match; by default that of `sae` on `residuals`.
 
-    Raises:
-        ValueError: an architecture without k and no `residuals`, or residuals that give no l0.
+    Raises ValueError for an architecture without k and residuals that are missing or give no l0.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     cfg = copy.deepcopy(sae.cfg)

@@ -56,13 +56,11 @@ def gromov_wasserstein(
     Single points are spaces too: the value is then Σ C² of the other space. Coincident points (zero
     distances) need no care.
 
-    Raises:
-        ValueError: empty, integer, non-finite, non-square or asymmetric matrices; weights or `plan`
-            of the wrong shape, negative or not of mass 1.
+    Raises ValueError for empty, integer, non-finite, non-square or asymmetric matrices, and for
+    weights or a `plan` of the wrong shape, negative or not of mass 1.
 
     Source: Mémoli (2011), *Gromov–Wasserstein distances and the metric approach to object
-    matching*;
-    solver: Vayer et al. (2019) in POT.
+    matching*; solver: Vayer et al. (2019) in POT.
 
     >>> near, far = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0], [3.0, 0.0]])
     >>> round(gromov_wasserstein(near, far).value.item(), 9)

@@ -70,8 +70,6 @@ class RowCloud(Cloud):
 
     scale: float
     """Distances between the points as given = distances here · `scale`."""
-    precisions: tuple[torch.dtype, ...]
-    """In which candidates can be nominated, the fast one first."""
 
     @abstractmethod
     def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:

@@ -24,7 +24,8 @@ def check_finite(x: Tensor, name: str = "points") -> None:
     if not x.is_floating_point():
         raise ValueError(f"`{name}` must be floating point, got {x.dtype}: convert with `.float()`")
     # a layout that stores few entries is finite exactly if they are
-    stored = x if x.layout == torch.strided else x.values()
+    stored = x.coalesce() if x.layout == torch.sparse_coo else x
+    stored = stored if x.layout == torch.strided else stored.values()
     if not bool(stored.isfinite().all()):
         n_bad = int((~stored.isfinite()).sum())
         raise ValueError(f"`{name}` must be finite, got {n_bad} NaN or infinite entries: drop them")
@@ -62,7 +63,9 @@ def take_points(points: AnyPoints, rows: Int[Tensor, "kept"]) -> AnyPoints:
         return points.take(rows)
     if isinstance(points, SparseLatents):
         return SparseLatents(points.values[rows], points.indices[rows], points.d_sae)
-    return points[rows] if points.layout == torch.strided else points.index_select(0, rows)
+    if points.layout != torch.strided:
+        return points.to_sparse_coo().index_select(0, rows).coalesce()
+    return points[rows]
 
 
 def as_cloud(points: AnyPoints) -> Cloud:
@@ -105,7 +108,9 @@ def _csr_of_latents(latents: SparseLatents) -> sparse.csr_matrix:
     n_points, k = values.shape
     indices = latents.indices.cpu().numpy().ravel()
     starts = np.arange(n_points + 1) * k
-    x = sparse.csr_matrix((values.ravel(), indices, starts), shape=(n_points, latents.d_sae))
+    # a copy: what follows sorts in place, and float64 entries would be the caller's own
+    shape = (n_points, latents.d_sae)
+    x = sparse.csr_matrix((values.ravel(), indices, starts), shape=shape, copy=True)
     x.sum_duplicates()  # what `to_dense` does with an index that occurs twice
     x.eliminate_zeros()
     return x
@@ -116,9 +121,9 @@ def _csr_of_tensor(points: Tensor) -> sparse.csr_matrix:
     if points.layout == torch.sparse_csr:
         parts = (points.col_indices(), points.crow_indices())
         entries = (points.values().double().numpy(), *(part.numpy() for part in parts))
-        x = sparse.csr_matrix(entries, shape=tuple(points.shape))
+        x = sparse.csr_matrix(entries, shape=tuple(points.shape), copy=True)
     else:
         values, indices = points.values().double().numpy(), points.indices().numpy()
-        x = sparse.csr_matrix((values, tuple(indices)), shape=tuple(points.shape))
+        x = sparse.csr_matrix((values, tuple(indices)), shape=tuple(points.shape), copy=True)
     x.eliminate_zeros()
     return x

@@ -24,8 +24,6 @@ CACHE_BYTES = 1 << 22
 class DenseCloud(RowCloud):
     """Points as rows of a float64 matrix; centered by whoever makes it."""
 
-    precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
-
     def __init__(self, x: Float[Tensor, "point dim"]) -> None:
         top = float(x.abs().max()) if x.numel() else 0.0
         self.scale = power_of_two(top)

@@ -54,13 +54,13 @@ def _search(cloud: Cloud, k: int) -> Neighbors:
     if isinstance(cloud, MatrixCloud):
         return cloud.nearest(k)
     assert isinstance(cloud, RowCloud)
-    n_points = cloud.n_points
-    if isinstance(cloud, DenseCloud) and _suits_tree(cloud):
+    n_points, is_on_cpu = cloud.n_points, cloud.device.type == "cpu"
+    if isinstance(cloud, DenseCloud) and is_on_cpu and 1 <= cloud.x.shape[1] <= TREE_DIM:
         return _search_tree(cloud, k)
     distances = torch.empty(n_points, k, dtype=torch.float64, device=cloud.device)
     indices = torch.empty(n_points, k, dtype=torch.long, device=cloud.device)
     pending = torch.arange(n_points, device=cloud.device)
-    for precision in (*cloud.precisions, None):
+    for precision in (torch.float32, torch.float64, None):
         if not len(pending):
             break
         if precision is None:
@@ -103,10 +103,6 @@ def _first_of_group(indices: Tensor, is_near: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(np.unique(groups, return_index=True)[1])).to(indices.device)
 
 
-def _suits_tree(cloud: DenseCloud) -> bool:
-    return cloud.device.type == "cpu" and 1 <= cloud.x.shape[1] <= TREE_DIM
-
-
 def _search_tree(cloud: DenseCloud, k: int) -> Neighbors:
     x = cloud.x.numpy()
     distances, indices = cKDTree(x).query(x, k + 1)
@@ -125,13 +121,9 @@ def _search_candidates(
     candidates, bounds = cloud.nominate(rows, count, precision)
     candidates = candidates.sort(dim=1).values
     squared = cloud.squared_distances(rows, candidates)
-    squared[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = torch.inf  # nominated twice
     nearest = squared.topk(k, largest=False)
     found = Neighbors(nearest.values.sqrt(), candidates.gather(1, nearest.indices))
-    is_proven = nearest.values[:, -1] <= bounds
-    if candidates.shape[1] >= cloud.n_points - 1:
-        is_proven = nearest.values[:, -1] < torch.inf
-    return found, is_proven
+    return found, (nearest.values[:, -1] <= bounds) | (count == cloud.n_points - 1)
 
 
 def _search_exhaustively(cloud: RowCloud, rows: Tensor, k: int) -> tuple[Neighbors, Tensor]:
@@ -152,7 +144,7 @@ def _search_exhaustively(cloud: RowCloud, rows: Tensor, k: int) -> tuple[Neighbo
     return joined, torch.ones(len(rows), dtype=torch.bool, device=rows.device)
 
 
-def _nearer(a: Neighbors, b: Neighbors) -> Neighbors:
-    """Return as many of both as `a` holds."""
-    best = torch.cat([a.distances, b.distances], 1).topk(a.distances.shape[1], largest=False)
-    return Neighbors(best.values, torch.cat([a.indices, b.indices], 1).gather(1, best.indices))
+def _nearer(x: Neighbors, y: Neighbors) -> Neighbors:
+    """Return as many of both as `x` holds."""
+    best = torch.cat([x.distances, y.distances], 1).topk(x.distances.shape[1], largest=False)
+    return Neighbors(best.values, torch.cat([x.indices, y.indices], 1).gather(1, best.indices))

@@ -19,8 +19,6 @@ DENSE_ROWS = 256
 class SparseCloud(RowCloud):
     """Points as rows of a CSR matrix; not centered, which would fill it."""
 
-    precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
-
     def __init__(self, x: sparse.csr_matrix, device: torch.device) -> None:
         top = float(abs(x.data).max()) if x.nnz else 0.0
         self.scale = power_of_two(top)
