@@ -228,7 +228,7 @@ class SAEModel(DecoderNorms):
         values = latents.values if isinstance(latents, SparseLatents) else latents
         values = values.detach().flatten()
         # infinite where nothing is active, so that other processes' minimum counts
-        positive = values.where(values > 0, torch.inf).min().double()
+        positive = torch.cat([values[values > 0], values.new_tensor([torch.inf])]).min().double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(positive, op=torch.distributed.ReduceOp.MIN)
         threshold, rate = self.sae.topk_threshold, self.sae.cfg.topk_threshold_lr

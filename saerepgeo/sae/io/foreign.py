@@ -51,13 +51,16 @@ def dictionary_learning_config(folder: Path) -> dict[str, Any]:
             f"{file} must name a trainer `dict_class` among {', '.join(_ARCHITECTURES)}, got "
             f"{kind!r}"
         )
+    buffer = config.get("buffer") or {}
     check_integers(f"{file} under trainer", trainer, "activation_dim", "dict_size")
     return {
         "architecture": _ARCHITECTURES[kind],
         "d_in": trainer["activation_dim"],
         "d_sae": trainer["dict_size"],
         "apply_b_dec_to_input": kind not in _UNCENTERED,
-        "metadata": _dictionary_learning_metadata(trainer, config.get("buffer") or {}),
+        "metadata": _metadata(
+            "dictionary_learning", trainer.get("lm_name"), _hook(trainer), buffer.get("ctx_len")
+        ),
     }
 
 
@@ -89,17 +92,18 @@ def read_dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Te
     return cfg, _renamed(stored), None
 
 
-def _dictionary_learning_metadata(
-    trainer: dict[str, Any], buffer: dict[str, Any]
-) -> dict[str, Any]:
-    layer = trainer.get("layer")
-    submodule = trainer.get("submodule_name") or "resid_post"
+def _hook(trainer: dict[str, Any]) -> str | None:
+    layer, submodule = trainer.get("layer"), trainer.get("submodule_name") or "resid_post"
     site = next((hook for name, hook in _HOOKS.items() if submodule.startswith(name)), submodule)
+    return None if layer is None else f"blocks.{layer}.{site}"
+
+
+def _metadata(origin: str, model: Any, hook: str | None, context_size: Any) -> dict[str, Any]:
     return {
-        "model_name": str(trainer.get("lm_name", "")).split("/")[-1] or None,
-        "hook_name": None if layer is None else f"blocks.{layer}.{site}",
-        "context_size": buffer.get("ctx_len"),
-        "origin": "dictionary_learning",
+        "model_name": str(model or "").split("/")[-1] or None,
+        "hook_name": hook,
+        "context_size": context_size,
+        "origin": origin,
     }
 
 
@@ -141,29 +145,20 @@ def sparsify_config(folder: Path) -> dict[str, Any]:
             f"{folder / 'cfg.json'} must describe a plain TopK SAE of sparsify, got "
             f"unsupported: {', '.join(refused) or 'none'}, missing: {', '.join(missing) or 'none'}"
         )
+    # model and hook show in a run's layout: <run>/config.json, <run>/layers.<n>/cfg.json
+    run_file = folder.parent / "config.json"
+    run = read_json(run_file) if run_file.is_file() else {}
+    layer = folder.name.removeprefix("layers.").removeprefix("layers_")
+    hook = f"blocks.{layer}.hook_resid_post" if layer.isdigit() else None
     return {
         "architecture": "topk",
         "d_in": config["d_in"],
         "d_sae": config.get("num_latents") or config["d_in"] * config["expansion_factor"],
         "k": config["k"],
-        "metadata": _sparsify_metadata(folder),
+        "metadata": _metadata("sparsify", run.get("model"), hook, run.get("ctx_len")),
     }
 
 
 def read_sparsify(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], None]:
     """Return config and weights of a sparsify folder, weights as they are stored."""
     return sparsify_config(folder), _renamed(read_safetensors(folder / SPARSIFY_FILE)), None
-
-
-def _sparsify_metadata(folder: Path) -> dict[str, Any]:
-    """Read model and hook off the run's layout: <run>/config.json, <run>/layers.<n>/cfg.json."""
-    run_file = folder.parent / "config.json"
-    run = read_json(run_file) if run_file.is_file() else {}
-    name = folder.name
-    layer = name.removeprefix("layers.").removeprefix("layers_")
-    return {
-        "model_name": str(run["model"]).split("/")[-1] if run.get("model") else None,
-        "hook_name": f"blocks.{layer}.hook_resid_post" if layer.isdigit() else None,
-        "context_size": run.get("ctx_len"),
-        "origin": "sparsify",
-    }
