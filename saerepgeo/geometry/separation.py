@@ -25,6 +25,7 @@ __all__ = [
     "ClassMoments",
     "average_pairwise_distance",
     "centroids",
+    "check_labels",
     "class_moments",
     "fisher_ratio",
     "pairwise_distances",
@@ -74,7 +75,7 @@ def class_moments(
     >>> moments.counts.tolist(), moments.sums.tolist(), moments.square_sums.tolist()
     ([2, 0], [[2.0], [0.0]], [4.0, 0.0])
     """
-    _check_labels(points, labels, n_classes)
+    check_labels(points, labels, n_classes)
     named = (labels >= 0).nonzero()[:, 0]
     kept, labels = take_points(points, named), labels[named]
     if isinstance(kept, SparseLatents):
@@ -95,7 +96,8 @@ def class_moments(
     return ClassMoments(counts, sums, square_sums)
 
 
-def _check_labels(points: AnyPoints, labels: Tensor, n_classes: int) -> None:
+def check_labels(points: AnyPoints, labels: Tensor, n_classes: int) -> None:
+    """Raise ValueError unless every point has a label in −1…n_classes − 1."""
     shape = points.shape if isinstance(points, Tensor) else (count_points(points), 0)
     if len(shape) != 2 or labels.shape != shape[:1]:
         raise ValueError(

@@ -14,7 +14,7 @@ from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
 from saerepgeo.metrics.estimates import EstimateMetric
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
-from saerepgeo.types import Estimate, Float, Int, Interval, SparseLatents
+from saerepgeo.types import Estimate, Float, Int, Interval, SparseLatents, to_dense
 
 __all__ = ["CloudFigure", "CloudMetric", "PairMetric"]
 
@@ -23,6 +23,10 @@ COLUMNS = ("labels", "named", "prompts", "positions")
 _CLOUDS: Any = WeakIdKeyDictionary()
 """By the `columns` state of a metric: its cloud. Metrics of a compute group hold one and the same
 tensor, and so find one and the same cloud, with the neighbors that any of them has searched."""
+_N_NEIGHBORS: Any = WeakIdKeyDictionary()
+"""By the same state: neighbors that any metric of the group reads, so that one search does."""
+WHOLE = -1
+"""Key of the points of a `LabeledCloud`, which are no sample; keys of content are positive."""
 
 
 class CloudFigure(EstimateMetric):
@@ -113,8 +117,12 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         self.add_state("columns", torch.zeros(0, len(COLUMNS), dtype=torch.long), "cat")
         self.add_state("keys", torch.zeros(0, dtype=torch.long), dist_reduce_fx="cat")
         self.add_count("n_seen")
-        # metrics of other samples never form one compute group, however equal the first batch
-        self.add_state("limits", torch.tensor([max_points, seed]), dist_reduce_fx="max")
+        self.add_settings(max_points, seed, dtype)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "columns" and len(value):
+            _N_NEIGHBORS[value] = max(_N_NEIGHBORS.get(value, 0), self.n_neighbors)
 
     @property
     def n_left_out(self) -> int:
@@ -148,6 +156,8 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         """Take points up into the sample."""
         given = (labels, named, prompts, positions)
         if isinstance(points, LabeledCloud):
+            if any(part is not None for part in (*given, other)):
+                raise ValueError("a `LabeledCloud` brings its items and prompts: give it alone")
             self._take_clouds(points)
             return
         x = _rows(points, self.points)
@@ -167,8 +177,7 @@ class CloudMetric(CloudFigure, MergedStateMetric):
             )
         keys = _content_keys(torch.cat([x, y, columns[:, :1].to(x)], 1), self.seed)
         batch = {"points": x, "other": y, "columns": columns, "keys": keys}
-        batch |= {"n_seen": keys.new_tensor(len(x)), "limits": self._state()["limits"]}
-        self._set(self.merge([self._state(), batch]))
+        self._set(self.merge([self._state(), batch | {"n_seen": keys.new_tensor(len(x))}]))
 
     def add_pairs(
         self,
@@ -180,26 +189,32 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         """Take points in two representations up into the sample."""
         if isinstance(points, LabeledCloud) and isinstance(other, LabeledCloud):
             self._take_clouds(points, other)
-        elif not isinstance(other, LabeledCloud):
-            given = dict(zip(COLUMNS, columns, strict=False)) | by_name
-            self.add_points(points, other=other, **given)
+            return
+        if isinstance(points, LabeledCloud) or isinstance(other, LabeledCloud):
+            raise ValueError("`points` and `other` must both be a `LabeledCloud`, or neither")
+        given: Any = dict(zip(COLUMNS, columns, strict=False)) | by_name
+        self.add_points(points, other=other, **given)
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the sample of the points of several samples."""
         filled = [state for state in states if len(state["keys"])] or list(states[:1])
+        n_seen = torch.stack([state["n_seen"] for state in states]).sum()
+        if any(bool((state["keys"] == WHOLE).any()) for state in filled):
+            if len(filled) > 1:
+                raise ValueError("a `LabeledCloud` must be the only update: reset the metric first")
+            return filled[0] | {"n_seen": n_seen}
         for name in ("points", "other"):
             dims = {state[name].shape[1] for state in filled}
             if len(dims) > 1:
                 raise ValueError(f"`{name}` must have equally many columns, got {sorted(dims)}")
         keys = torch.cat([state["keys"] for state in filled])
-        n_seen = torch.stack([state["n_seen"] for state in states]).sum()
         joined: dict[str, Tensor] = {"keys": keys}
         for name in ("points", "other", "columns"):
             joined[name] = torch.cat([state[name] for state in filled])
         if len(keys) > self.max_points:
             kept = keys.argsort(stable=True)[: self.max_points]
             joined = {name: column[kept] for name, column in joined.items()}
-        return joined | {"n_seen": n_seen, "limits": states[0]["limits"]}
+        return joined | {"n_seen": n_seen}
 
     @property
     def cloud(self) -> LabeledCloud:
@@ -211,7 +226,8 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         """The points, and their second representation where there is one."""
         found: tuple[LabeledCloud, ...] | None = _CLOUDS.get(self.columns)
         if found is None:
-            columns = dict(zip(COLUMNS, self.columns.cpu().T, strict=True))
+            # a copy: a view would keep its base alive, by which the cloud is known
+            columns = dict(zip(COLUMNS, self.columns.cpu().T.clone(), strict=True))
             prompts, alone = columns["prompts"], torch.arange(len(self.columns))
             first = int(prompts.max()) + 1 if len(prompts) else 0
             columns["prompts"] = torch.where(prompts < 0, first + alone, prompts)
@@ -234,8 +250,6 @@ class CloudMetric(CloudFigure, MergedStateMetric):
 
     def estimates(self) -> dict[str, Estimate]:
         """Return the figures of the sample by name; points left out of it count as dropped."""
-        if not len(self.points):
-            return {self.stem: Estimate.undefined("no points")}
         left_out = self.n_left_out
         return {
             name: figure._replace(n_dropped=figure.n_dropped + left_out)
@@ -243,24 +257,24 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         }
 
     def _figures_of_sample(self) -> dict[str, Estimate]:
-        return self.figures(self.cloud)
+        self.cloud.search(_N_NEIGHBORS.get(self.columns, 0))
+        return evaluate([self], *self.clouds)
 
     def _take_clouds(self, *clouds: LabeledCloud) -> None:
-        if len(self.points):
-            raise ValueError("a `LabeledCloud` must be the only update; reset the metric first")
-        tensors = [
-            c.points.to_dense() if isinstance(c.points, SparseLatents) else c.points for c in clouds
-        ]
-        self.points = tensors[0]
-        self.other = tensors[1] if len(tensors) > 1 else tensors[0][:, :0]
-        first = clouds[0]
-        self.columns = torch.stack([getattr(first, name) for name in COLUMNS], 1)
-        self.keys = torch.zeros(first.n_points, dtype=torch.long)
-        self.n_seen = self.n_seen + first.n_points
+        sizes = [cloud.n_points for cloud in clouds]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"`points` and `other` must have paired rows, got {sizes} points")
+        tensors = [to_dense(cloud.points).to(self.points.device) for cloud in clouds]
+        first = torch.stack([getattr(clouds[0], name) for name in COLUMNS], 1)
+        whole = {
+            "points": tensors[0],
+            "other": tensors[1] if len(tensors) > 1 else tensors[0][:, :0],
+            "columns": first.to(self.points.device),
+            "keys": self.keys.new_full(sizes[:1], WHOLE),
+            "n_seen": self.n_seen.new_tensor(sizes[0]),
+        }
+        self._set(self.merge([self._state(), whole]))
         _CLOUDS[self.columns] = clouds
-
-    def _state(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self._defaults}
 
 
 class PairMetric(CloudMetric):
@@ -295,8 +309,19 @@ class PairMetric(CloudMetric):
         """Return the figures of two representations by name."""
         return {self.stem: self.of_pair(x, y)}
 
-    def _figures_of_sample(self) -> dict[str, Estimate]:
-        return self.pair_figures(*self.clouds)
+
+def evaluate(metrics: Sequence[CloudFigure], *clouds: LabeledCloud) -> dict[str, Estimate]:
+    """Return the figures of a cloud, or of a pair, from one neighbor search."""
+    if not clouds[0].n_points:
+        return {metric.stem: Estimate.undefined("no points") for metric in metrics}
+    clouds[0].search(max((metric.n_neighbors for metric in metrics), default=0))
+    figures: dict[str, Estimate] = {}
+    for metric in metrics:
+        if isinstance(metric, PairMetric):
+            figures |= metric.pair_figures(*clouds)
+        else:
+            figures |= metric.figures(clouds[0])
+    return figures
 
 
 def shrunk(metric: CloudFigure, share: float, *sizes: str) -> Any:

@@ -70,8 +70,8 @@ class TwoNNWithin(CloudMetric):
     with two neighbors of their item.
 
     >>> metric = TwoNNWithin()
-    >>> plane = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
-    >>> metric.update(plane, labels=torch.arange(500) % 2)
+    >>> plane = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
+    >>> metric.update(plane, labels=torch.arange(2000) % 2)
     >>> round(metric.compute().item(), 1)
     2.0
     """
@@ -168,6 +168,11 @@ class GRIDE(CloudMetric):
         half, columns = z * curve.standard_errors, (curve.n1, curve.dimensions)
         rows = zip(*(column.tolist() for column in (*columns, half)), strict=True)
         return {f"{self.stem}/{n1}": Interval(d - h, d + h, level, 0) for n1, d, h in rows}
+
+    @property
+    def n_neighbors(self) -> int:  # type: ignore[override]
+        """Neighbors of the largest scale."""
+        return 2 * max(self.n1, default=0)
 
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
         """Return the dimension at each scale."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -43,6 +44,14 @@ class MergedStateMetric(GeometryMetric):
     order of rank and gets the same state.
     """
 
+    def add_settings(self, *settings: Any) -> None:
+        """Make a state of what a metric was made with, which stays as it is.
+
+        Metrics of other settings then never form one compute group, however equal their first
+        batch; as bytes, for torchmetrics takes close numbers for equal ones.
+        """
+        self.add_state("settings", torch.tensor(list(repr(settings).encode())))
+
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Join states of several processes or batches, in order, into one."""
         raise NotImplementedError
@@ -51,13 +60,16 @@ class MergedStateMetric(GeometryMetric):
         self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any | None = None
     ) -> None:
         group = process_group or self.process_group
-        parts = {name: dist_sync_fn(getattr(self, name), group=group) for name in self._defaults}
+        parts = {name: dist_sync_fn(getattr(self, name), group=group) for name in self._state()}
         n_processes = len(next(iter(parts.values())))
         self._set(self.merge([{k: v[i] for k, v in parts.items()} for i in range(n_processes)]))
 
     def _reduce_states(self, incoming_state: dict[str, Tensor]) -> None:
-        own = {name: getattr(self, name) for name in self._defaults}
-        self._set(self.merge([incoming_state, own]))
+        incoming = {name: incoming_state[name] for name in self._state()}
+        self._set(self.merge([incoming, self._state()]))
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self._defaults if name != "settings"}
 
     def _set(self, state: dict[str, Tensor]) -> None:
         for name, value in state.items():

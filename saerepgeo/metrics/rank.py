@@ -58,7 +58,6 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
     shrinkage: Tensor
     n_points: Tensor
     coarsest: Tensor
-    settings: Tensor
 
     def __init__(
         self, sketch_size: int | None = None, *, center: bool = False, **kwargs: Any
@@ -72,8 +71,7 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
         self.add_sum("shrinkage")
         self.add_count("n_points")
         self.add_state("coarsest", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
-        # metrics of other sketches never form one compute group, however equal the first batch
-        self.add_state("settings", torch.tensor([sketch_size or 0, center]), dist_reduce_fx="max")
+        self.add_settings(sketch_size, center)
 
     def update(self, points: Float[Tensor, "point dim"] | SparseLatents) -> None:
         """Add points as rows of the matrix."""
@@ -99,7 +97,6 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
             "shrinkage": sketch.shrinkage,
             "n_points": torch.stack([state["n_points"] for state in states]).sum(),
             "coarsest": torch.stack([state["coarsest"] for state in states]).max(),
-            "settings": self.settings,
         }
 
     @property

@@ -12,6 +12,7 @@ from saerepgeo.geometry.separation import (
     ClassMoments,
     average_pairwise_distance,
     centroids,
+    check_labels,
     class_moments,
     fisher_ratio,
     relative_aedp,
@@ -64,6 +65,7 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
         super().__init__(**kwargs)
         self.n_classes, self.classes = n_classes, _chosen_classes(n_classes, classes)
         size = n_classes or 0
+        self.add_settings(n_classes)
         self.add_state("counts", torch.zeros(size, dtype=torch.long), dist_reduce_fx=None)
         self.add_state("sums", torch.zeros(size, 0, dtype=torch.float64), dist_reduce_fx=None)
         self.add_state("square_sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx=None)
@@ -74,20 +76,20 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
         labels: Int[Tensor, "point"] | None = None,
     ) -> None:
         """Add labeled points."""
+        x: Any = points
         if isinstance(points, LabeledCloud):
-            self.update(points.points, points.labels)
-            return
+            x, labels = points.points, points.labels
         if labels is None:
             raise ValueError("`labels` must be given with points, got None")
         n_classes = self.n_classes
         if n_classes is None:
             n_classes = max(int(labels.max()) + 1 if len(labels) else 0, len(self.counts), 1)
         with torch.no_grad():
-            batch = class_moments(points, labels, n_classes)
+            batch = class_moments(x, labels.to(_values(x).device), n_classes)
         width = self.sums.shape[1]
         if width not in (0, batch.sums.shape[1]):
             raise ValueError(f"`points` must have {width} columns, got {batch.sums.shape[1]}.")
-        self._set(self.merge([self._moments()._asdict(), batch._asdict()]))
+        self._set(self.merge([self._state(), batch._asdict()]))
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Add up moments; states that have seen no batch have no columns yet."""
@@ -100,7 +102,7 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
 
     def estimate(self) -> Estimate:
         """Return the figure of the chosen classes."""
-        return self._of_chosen(self._moments())
+        return self._of_chosen(ClassMoments(**self._state()))
 
     def of(self, cloud: LabeledCloud) -> Estimate:
         """Return the figure of the items of a cloud, at its labeled points."""
@@ -114,9 +116,6 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
 
     def _of_chosen(self, moments: ClassMoments) -> Estimate:
         return self.figure(moments if self.classes is None else moments.select(self.classes))
-
-    def _moments(self) -> ClassMoments:
-        return ClassMoments(self.counts, self.sums, self.square_sums)
 
 
 class AverageEuclideanDistance(ClassMomentsMetric):
@@ -203,7 +202,7 @@ class Silhouette(CloudMetric):
     its own. Points labeled −1, or outside the chosen classes, are not counted.
 
     Args:
-        n_classes: number of class ids, to check `classes` by.
+        n_classes: number of class ids; None takes any.
         classes: ids the figure is about, e.g. the items of one concept; all by default.
         max_points: size of the sample.
 
@@ -226,7 +225,15 @@ class Silhouette(CloudMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(max_points, **kwargs)
-        self.classes = _chosen_classes(n_classes, classes)
+        self.n_classes, self.classes = n_classes, _chosen_classes(n_classes, classes)
+
+    def add_points(
+        self, points: Any, labels: Tensor | None = None, *columns: Any, **by_name: Any
+    ) -> None:
+        """Take points up into the sample; labels out of range are refused."""
+        if self.n_classes is not None and labels is not None:
+            check_labels(points, labels, self.n_classes)
+        super().add_points(points, labels, *columns, **by_name)
 
     def of(self, cloud: LabeledCloud) -> Estimate:
         """Return the silhouette of the items of a cloud."""
@@ -234,6 +241,10 @@ class Silhouette(CloudMetric):
         if self.classes is not None:
             rows = rows[torch.isin(cloud.labels[rows], torch.tensor(self.classes))]
         return silhouette(cloud.coordinates(rows), cloud.labels[rows])
+
+
+def _values(points: Any) -> Tensor:
+    return points.values if isinstance(points, SparseLatents) else points
 
 
 def _padded(moments: ClassMoments, n_classes: int) -> ClassMoments:

@@ -9,10 +9,10 @@ import warnings
 from pathlib import Path
 
 import torch
+from saerepgeo.cases.structure.sound_structure import SoundSettings, cloud_figures, subsamples
 from timing import compare, peak_mib
 
 from saerepgeo.cases.concept_points import ConceptCloud
-from saerepgeo.cases.structure.sound_structure import SoundSettings, cloud_figures, subsamples
 from saerepgeo.types import SparseLatents
 
 D_SAE, K = 4608, 32
@@ -81,14 +81,14 @@ def compare_embeddings(rounds: int) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from sklearn.preprocessing import StandardScaler, normalize
-        from umap import UMAP
-
         from saerepgeo.cases.structure.paper_structure import (
             UMAP_SEED,
             UMAP_SETTINGS,
             paper_embedding,
         )
+        from sklearn.preprocessing import StandardScaler, normalize
+        from umap import UMAP
+
         from saerepgeo.cases.structure.umap_neighbors import seeded_eigenvectors
 
         latents, _ = concept(900)

@@ -12,8 +12,9 @@ from saerepgeo.cases.concept_points import real_points
 from saerepgeo.cases.spaces import RESIDUALS, Space, latent_spaces
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.metrics import TensorRanks
+from saerepgeo.metrics.cloud_metric import evaluate
 from saerepgeo.metrics.wrappers import Figure
-from saerepgeo.metrics.wrappers.wrapped import evaluate, in_threads, named_metrics
+from saerepgeo.metrics.wrappers.wrapped import in_threads, named_metrics
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import AnalysisBatch, ConceptActivations, Float, generator_for
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
 from saerepgeo.geometry.clouds.conversion import as_cloud
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS, MatrixCloud
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clouds.pairwise import rotated
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
-from saerepgeo.types import Float, Int, SparseLatents
+from saerepgeo.types import Float, Int, SparseLatents, to_dense
 
 __all__ = ["LabeledCloud"]
 
@@ -56,7 +57,8 @@ class LabeledCloud:
         concept: str = "",
         is_turned: bool = True,
     ) -> None:
-        self.points: Any = points
+        self._given: Any = points
+        self._rows: Tensor | None = None
         self.n_points = len(points.values if isinstance(points, SparseLatents) else points)
         none = torch.full((self.n_points,), -1)
         self.labels = none if labels is None else labels.cpu()
@@ -72,11 +74,27 @@ class LabeledCloud:
         self._found: dict[tuple[Hashable, ...], Any] = {}
 
     @classmethod
-    def of_cloud(cls, cloud: Cloud, sources: Int[Tensor, "source"] | None = None) -> "LabeledCloud":
-        """Return a cloud known by its distances alone, without items."""
-        made = cls(torch.zeros(cloud.n_points, 0))
+    def of_cloud(
+        cls,
+        cloud: Cloud,
+        points: Float[Tensor, "point dim"],
+        sources: Int[Tensor, "source"] | None = None,
+    ) -> "LabeledCloud":
+        """Return points whose distances are known, without items."""
+        made = cls(points)
         made._make_cloud, made.sources = lambda: cloud, sources
+        made._read = lambda rows: (points if rows is None else points[rows]).double()
         return made
+
+    @property
+    def points(self) -> Any:
+        """The points as they came, dense or sparse."""
+        if self._rows is None:
+            return self._given
+        if isinstance(self._given, SparseLatents):
+            values, indices = self._given.values[self._rows], self._given.indices[self._rows]
+            return SparseLatents(values, indices, self._given.d_sae)
+        return self._given[self._rows]
 
     def found(self, key: tuple[Hashable, ...], find: Callable[[], Found]) -> Found:
         """Return what `find` gave when `key` was first asked for."""
@@ -90,14 +108,19 @@ class LabeledCloud:
         """The points as the neighbor search sees them."""
         return self.found(("cloud",), self._make_cloud)
 
+    def search(self, n_neighbors: int) -> None:
+        """Find neighbors of every point, as many as there are, for all figures at once."""
+        n_neighbors = min(n_neighbors, self.n_points - 1)
+        if n_neighbors > 0:
+            nearest_neighbors(self.cloud, n_neighbors)
+
     def coordinates(self, rows: Int[Tensor, "row"] | None = None) -> Float[Tensor, "row dim"]:
         """Return points by their coordinates, in float64 on the CPU, up to a motion of all."""
         return self._read(rows)
 
     def _own_coordinates(self, rows: Tensor | None) -> Tensor:
         if self._is_turned and self._x is None:
-            points = self.points
-            self._x = rotated(points.to_dense() if isinstance(points, SparseLatents) else points)
+            self._x = rotated(to_dense(self.points))
         if self._x is not None:
             return self._x if rows is None else self._x[rows]
         assert isinstance(self.cloud, RowCloud)
@@ -110,7 +133,7 @@ class LabeledCloud:
         """Return the points `rows`, few enough for the matrix of their distances."""
         taken = LabeledCloud.__new__(LabeledCloud)
         taken.__dict__.update(self.__dict__)
-        taken.points = None
+        taken._rows = rows if self._rows is None else self._rows[rows]
         taken.n_points, taken.sources, taken._found = len(rows), sources, {}
         for column in ("labels", "named", "prompts", "positions"):
             setattr(taken, column, getattr(self, column)[rows])

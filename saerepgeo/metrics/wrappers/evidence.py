@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import PermutationTest
+from saerepgeo.metrics.cloud_metric import evaluate
 from saerepgeo.metrics.wrappers.null_tests import NullTest
 from saerepgeo.metrics.wrappers.nulls import GaussianNull, PermutedItems
 from saerepgeo.metrics.wrappers.subsamples import SubsampleInterval, random_sources
-from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics, evaluate
+from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics
 from saerepgeo.types import Estimate, Interval
 
 __all__ = ["Evidence", "Figure"]

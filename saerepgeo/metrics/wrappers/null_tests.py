@@ -5,10 +5,10 @@ from typing import Any
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import PermutationTest, null_test
-from saerepgeo.metrics.cloud_metric import CloudFigure
+from saerepgeo.metrics.cloud_metric import CloudFigure, evaluate
 from saerepgeo.metrics.wrappers.nulls import GaussianNull, Null, RandomPairing
 from saerepgeo.metrics.wrappers.subsamples import random_sources
-from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics, evaluate
+from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics
 from saerepgeo.types import Estimate
 
 __all__ = ["NullTest"]
@@ -60,16 +60,17 @@ class NullTest(CloudWrapper):
             observed: the figures of the clouds, where they are known.
         """
         metrics = self.drawn
-        if not metrics or not self.n_draws:
+        if not metrics or not self.n_draws or not clouds[0].n_points:
             return {}
         known = evaluate(metrics, *clouds) if observed is None else observed
         if self.is_of_pairs:
-            metrics = [metric for metric in metrics if known[metric.stem].reason is None]
+            metrics = [m for m in metrics if m.stem in known and known[m.stem].reason is None]
         known = known | self._from_as_many_sources(metrics, clouds[0])
         draws = self.null_model.values(metrics, clouds, self.n_draws, self.draw_seed)
         return {
             name: null_test(float(known[name]), values, self._metric(name).alternative)
             for name, values in draws.items()
+            if name in known
         }
 
     def _metric(self, name: str) -> CloudFigure:

@@ -5,10 +5,11 @@ from typing import cast
 
 import torch
 
+from saerepgeo.geometry.clouds.conversion import as_cloud
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
-from saerepgeo.metrics.cloud_metric import CloudFigure, PairMetric
-from saerepgeo.metrics.wrappers.wrapped import evaluate, in_threads
+from saerepgeo.metrics.cloud_metric import CloudFigure, PairMetric, evaluate
+from saerepgeo.metrics.wrappers.wrapped import in_threads
 from saerepgeo.types import generator_for
 
 __all__ = ["GaussianNull", "Null", "PermutedItems", "RandomDictionaries", "RandomPairing"]
@@ -32,8 +33,8 @@ class Null:
         """Return `n` draws of every figure."""
         draw = self.drawing(clouds[0], seed)
         drawn = in_threads(lambda number: evaluate(metrics, draw(number)), range(n))
-        names = drawn[0] if drawn else {}
-        return {name: [float(figures[name]) for figures in drawn] for name in names}
+        names = dict.fromkeys(name for figures in drawn for name in figures)
+        return {name: [float(f[name]) for f in drawn if name in f] for name in names}
 
 
 class GaussianNull(Null):
@@ -54,7 +55,8 @@ class GaussianNull(Null):
         def draw(number: int) -> LabeledCloud:
             generator = generator_for(seed, f"null/{cloud.name}", number)
             noise = torch.randn(len(x), len(spread), generator=generator) * spread
-            return LabeledCloud.of_cloud(MatrixCloud.of_points(noise), sources)
+            made = as_cloud(noise) if cloud.is_large else MatrixCloud.of_points(noise)
+            return LabeledCloud.of_cloud(made, noise, sources)
 
         return draw
 

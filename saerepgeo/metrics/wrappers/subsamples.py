@@ -6,7 +6,8 @@ import torch
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import interval_of_draws
-from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics, evaluate, in_threads
+from saerepgeo.metrics.cloud_metric import evaluate
+from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics, in_threads
 from saerepgeo.types import Estimate, Int, Interval, generator_for
 
 __all__ = ["SubsampleInterval", "random_sources"]

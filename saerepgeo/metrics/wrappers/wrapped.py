@@ -9,12 +9,11 @@ import torch
 from torchmetrics import Metric, MetricCollection
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
-from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric
 from saerepgeo.metrics.estimates import snake_case
-from saerepgeo.types import Estimate
+from saerepgeo.types import Estimate, to_dense
 
-__all__ = ["CloudWrapper", "Metrics", "evaluate", "in_threads", "named_metrics"]
+__all__ = ["CloudWrapper", "Metrics", "in_threads", "named_metrics"]
 
 Metrics = Metric | MetricCollection | Sequence[Metric] | Mapping[str, Metric]
 Given = TypeVar("Given")
@@ -40,9 +39,12 @@ class PlainMetric(CloudFigure):
         """Return the value, or the values by name, of the labeled points or of all."""
         metric = self.metric.clone()
         metric.reset()
+        points = to_dense(cloud.points)
         rows = cloud.labeled if self.reads_labels else torch.arange(cloud.n_points)
-        points = cloud.coordinates(rows).float()
-        metric.update(*([points, cloud.labels[rows]] if self.reads_labels else [points]))
+        points = points[rows.to(points.device)]
+        labels = [cloud.labels[rows].to(points.device)] if self.reads_labels else []
+        metric.distributed_available_fn = lambda: False  # every process has all the points
+        metric.to(points.device).update(points, *labels)
         value = metric.compute()
         values = value if isinstance(value, Mapping) else {"": value}
         return {
@@ -68,22 +70,6 @@ def named_metrics(metrics: Metrics) -> dict[str, CloudFigure]:
             raise ValueError(f"`metrics` must have names of their own, got `{figure.stem}` twice")
         found[figure.stem] = figure
     return found
-
-
-def evaluate(metrics: Sequence[CloudFigure], *clouds: LabeledCloud) -> dict[str, Estimate]:
-    """Return the figures of a cloud, or of a pair, from one neighbor search."""
-    figures: dict[str, Estimate] = {}
-    if len(clouds) == 1:
-        n_neighbors = max((metric.n_neighbors for metric in metrics), default=0)
-        n_neighbors = min(n_neighbors, clouds[0].n_points - 1)
-        if n_neighbors > 0:
-            nearest_neighbors(clouds[0].cloud, n_neighbors)
-    for metric in metrics:
-        if isinstance(metric, PairMetric):
-            figures |= metric.pair_figures(*clouds)
-        else:
-            figures |= metric.figures(clouds[0])
-    return figures
 
 
 class CloudWrapper(CloudMetric):
@@ -112,10 +98,6 @@ class CloudWrapper(CloudMetric):
     def drawn(self) -> list[CloudFigure]:
         """The metrics that are computed on draws."""
         return [metric for metric in self.metrics.values() if metric.is_drawn]
-
-    def compute(self) -> Any:
-        """Return values and what surrounds them by name, over all processes."""
-        return {name: figure.value for name, figure in self.estimates().items()}
 
 
 def in_threads(function: Callable[[Given], Made], given: Sequence[Given]) -> list[Made]:

@@ -8,11 +8,11 @@ import sys
 from collections import defaultdict
 
 import torch
-
-from saerepgeo.cases.concept_points import ConceptCloud
 from saerepgeo.cases.structure.sound_structure import cloud_figures, figure_of, subsamples
 from saerepgeo.cases.structure.space import Space, figures_of
 from saerepgeo.cases.structure.structure_nulls import SoundSettings
+
+from saerepgeo.cases.concept_points import ConceptCloud
 
 N_ITEMS, N_PROMPTS, N_PLACES, DIM = 5, 40, 6, 20
 SIZES = (10, 10)
