@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.geometry.rank import singular_values
-from saerepgeo.types import Float, SparseLatents
+from saerepgeo.types import Float
 
 __all__ = ["Sketch", "empty_sketch", "extend_sketch", "merge_sketches", "sketch_singular_values"]
 
@@ -37,7 +38,7 @@ def empty_sketch(dim: int, size: int, device: torch.device | str | None = None) 
     return Sketch(rows, rows.new_zeros(()), size)
 
 
-def extend_sketch(sketch: Sketch, points: Float[Tensor, "point dim"] | SparseLatents) -> Sketch:
+def extend_sketch(sketch: Sketch, points: Points) -> Sketch:
     """Return the sketch with `points` appended to the rows it stands for.
 
     When 2·`size` rows B have gathered, B ← √(Σ² − δI)₊ Vᵀ with B = U Σ Vᵀ and δ = σ²_{size+1}, and

@@ -6,6 +6,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from saerepgeo.geometry.clouds.cloud import Points
+from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.geometry.rank import numerical_rank
 from saerepgeo.types import Float, Int
 
@@ -34,7 +36,7 @@ class ModeSpectra(NamedTuple):
 
 @torch.no_grad()
 def mode_spectra(
-    points: Float[Tensor, "point feature"],
+    points: Points,
     prompts: Int[Tensor, "point"],
     positions: Int[Tensor, "point"],
 ) -> ModeSpectra:
@@ -53,11 +55,12 @@ def mode_spectra(
         prompts: index of each point's prompt.
         positions: its position within the prompt.
 
-    No points give empty spectra.
+    No points give empty spectra. Raises ValueError for integer or non-finite points.
     """
-    active = (points != 0).any(0)
-    n_active, n_points = int(active.sum()), len(points)
-    x = points[:, active].double()
+    x = as_float64(points)
+    active = (x != 0).any(0)
+    n_active, n_points = int(active.sum()), len(x)
+    x = x[:, active]
     axes = {"prompt": prompts, "position": positions}
     sizes = {name: int(index.max()) + 1 if n_points else 0 for name, index in axes.items()}
     gram = _gram(x)
