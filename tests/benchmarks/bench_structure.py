@@ -9,17 +9,18 @@ import warnings
 from pathlib import Path
 
 import torch
-from saerepgeo.cases.structure.sound_structure import SoundSettings, cloud_figures, subsamples
 from timing import compare, peak_mib
 
-from saerepgeo.cases.concept_points import ConceptCloud
+from saerepgeo.cases.structure.protocols import sound_metrics
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.metrics import Evidence, PairMetric
 from saerepgeo.types import SparseLatents
 
 D_SAE, K = 4608, 32
 N_ITEMS, PROMPT = 20, 10
 
 
-def concept(n_points: int) -> tuple[SparseLatents, ConceptCloud]:
+def concept(n_points: int) -> LabeledCloud:
     """Return latents of which a third are the item's, a third the position's, a third their own.
 
     Prompts of ten points name their item at the fourth. Frequencies of latents fall like 1/rank.
@@ -39,20 +40,21 @@ def concept(n_points: int) -> tuple[SparseLatents, ConceptCloud]:
             weight.scatter_add_(1, favourites[family], torch.full((len(weight), 64), 0.35))
         indices[block] = weight.topk(K).indices
     values = 5 + torch.randn(n_points, K, generator=generator).abs()
-    labels = torch.where(places >= 3, items, -1)
-    cloud = ConceptCloud(row, prompts, labels, places == 3, 0)
-    return SparseLatents(values, indices, D_SAE), cloud
+    named = torch.where(places >= 3, items, -1)
+    labels = torch.where(places == 3, items, -1)
+    latents = SparseLatents(values, indices, D_SAE)
+    return LabeledCloud(latents, labels, named, prompts, places, name="bench", concept="bench")
 
 
-def measure(n_points: int, settings: SoundSettings) -> dict[str, float]:
+def measure(n_points: int, n_nulls: int) -> dict[str, float]:
     """Time all sound figures of one space: values, intervals, nulls."""
-    latents, cloud = concept(n_points)
-    rows = subsamples(cloud, "bench", settings)
+    cloud = concept(n_points)
+    metrics = [metric for metric in sound_metrics() if not isinstance(metric, PairMetric)]
     wall, cpu = time.perf_counter(), time.process_time()
-    found = cloud_figures(latents, cloud, "bench", rows, settings)
+    found = Evidence(metrics, n_nulls=n_nulls).results(cloud)
     spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     spent["MiB"] = peak_mib()
-    values = ", ".join(f"{name} {f.value:.4g}" for name, f in found.figures.items())
+    values = ", ".join(f"{name} {float(f.estimate):.4g}" for name, f in found.items())
     seconds = f"{spent['wall']:.1f} | {spent['cpu']:.1f}"
     print(f"| {n_points} | {seconds} | {spent['MiB']:.0f} |  {values}")
     return spent
@@ -81,18 +83,17 @@ def compare_embeddings(rounds: int) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from saerepgeo.cases.structure.paper_structure import (
+        from sklearn.preprocessing import StandardScaler, normalize
+        from umap import UMAP
+
+        from saerepgeo.cases.structure.paper_embedding import (
             UMAP_SEED,
             UMAP_SETTINGS,
             paper_embedding,
         )
-        from sklearn.preprocessing import StandardScaler, normalize
-        from umap import UMAP
-
         from saerepgeo.cases.structure.umap_neighbors import seeded_eigenvectors
 
-        latents, _ = concept(900)
-        points = latents.to_dense()
+        points = concept(900).points.to_dense()
         points[600:] = points[600]
         found = {}
 
@@ -113,14 +114,13 @@ def compare_embeddings(rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--points", type=int, nargs="+", default=[3000, 10_000, 30_000])
-    parser.add_argument("--nulls", type=int, default=SoundSettings().n_nulls)
+    parser.add_argument("--nulls", type=int, default=199)
     parser.add_argument("--plot", type=Path, help="write a picture of the growth here")
     parser.add_argument("--rounds", type=int, default=5, help="of the embedding; 0: none")
     chosen = parser.parse_args()
     if chosen.rounds:
         compare_embeddings(chosen.rounds)
     print("| points | wall (s) | CPU (s) | peak of the process (MiB) |")
-    work = SoundSettings(n_nulls=chosen.nulls)
-    times = {n: measure(n, work) for n in chosen.points}
+    times = {n: measure(n, chosen.nulls) for n in chosen.points}
     if chosen.plot:
         plot(times, chosen.plot)
