@@ -17,12 +17,11 @@ from saerepgeo.cases.separability.losses import (
     reduced_moments,
     separability_term,
 )
+from saerepgeo.cases.separability.measurement import activation_counts, item_distances
 from saerepgeo.cases.separability.optimization import adam, clip_gradients_, warmup_plateau_decay
 from saerepgeo.cases.separability.validation import ValidationFigures
-from saerepgeo.geometry.separation import ClassMoments, centroids, pairwise_distances
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.sae.parallel.collectives import all_reduce_sum
 from saerepgeo.sae.parallel.tensor_parallel import check_run, shard
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import (
@@ -252,7 +251,11 @@ class SeparabilityModule(LightningModule):
             self.bias_scale.copy_((statistics.mean_square / self.sae.d_in).sqrt())
         if self.source.architecture is not None:
             self.sae.initialize_bias_(statistics.mean.to(self.device))
-        self.target_distances.copy_(self._scaled_distances())
+        points = ActivationBatch(*(part.to(self.device) for part in self._data.points.train))
+        distances = item_distances(self.sae, points, len(self.target_distances))
+        scale = self.hparams["target_scale"]
+        is_up = self.hparams["direction"] == "increase"
+        self.target_distances.copy_(distances * (scale if is_up else 1 / scale))
 
     def _regularizer(self, out: SAEOutput, batch: ActivationBatch) -> Tensor:
         labeled = batch.labels >= 0
@@ -274,29 +277,6 @@ class SeparabilityModule(LightningModule):
 
     @torch.no_grad()
     def _count_active(self, latents: Tensor | SparseLatents, n_points: int) -> None:
-        counts = torch.zeros_like(self.silent_points)
-        if isinstance(latents, SparseLatents):
-            active = latents.indices[latents.values > 0]
-            counts += torch.bincount(active, minlength=latents.d_sae)
-        else:
-            counts += (latents > 0).sum(0)
-        counts = all_reduce_sum(counts)
         n_points *= self.trainer.world_size
-        self.silent_points.copy_(torch.where(counts > 0, 0, self.silent_points + n_points))
-
-    @torch.no_grad()
-    def _scaled_distances(self) -> Tensor:
-        """Return the distances between the items' centroids now, times the target scale."""
-        h, points = self.hparams, self._data.points.train
-        n_items = len(self.target_distances)
-        distances = torch.zeros(n_items, n_items, device=self.device)
-        if not len(points.labels):
-            return distances
-        latents = self.sae.encode(points.residuals.to(self.device)).latents
-        effective = self.sae.effective_latents(latents)
-        moments: ClassMoments = reduced_moments(effective, points.labels.to(self.device), n_items)
-        present = (moments.counts > 0).nonzero()[:, 0]
-        block = pairwise_distances(centroids(moments))
-        distances[present[:, None], present] = block
-        up = h["direction"] == "increase"
-        return distances * (h["target_scale"] if up else 1 / h["target_scale"])
+        is_active = activation_counts(latents) > 0
+        self.silent_points.copy_(torch.where(is_active, 0, self.silent_points + n_points))
