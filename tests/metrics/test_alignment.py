@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saerepgeo.geometry import debiased_cka, procrustes_disparity
-from saerepgeo.metrics import LinearCKA, ProcrustesDisparity
+from saerepgeo.metrics import LinearCKA, ProcrustesDisparity, UnmatchedMass
 from tests.metrics.harness import check_metric
 
 N_CLASSES = 6
@@ -35,16 +35,26 @@ def test_contract_of_cka(process_pair):
     check_metric(LinearCKA, _batches(first, second), process_pair)
 
 
-@pytest.mark.parametrize("classes", [None, [0, 2, 3, 5]])
-def test_contract_of_procrustes(classes, process_pair):
+@pytest.mark.parametrize("pairing", ["items", "matched_clusters", "cluster_numbers"])
+def test_contract_of_procrustes(pairing, process_pair):
+    tolerance = 0.05 if pairing == "items" else None  # rounded points are other clusters
     check_metric(
-        lambda: ProcrustesDisparity(N_CLASSES, classes), _batches(*_sample()), process_pair
+        lambda: ProcrustesDisparity(pairing, 5),
+        _batches(*_sample()),
+        process_pair,
+        low_precision_rtol=tolerance,
     )
+
+
+def test_contract_of_unmatched_mass(process_pair):
+    first, second, _ = _sample()
+    batches = _batches(first, second)
+    check_metric(lambda: UnmatchedMass(5), batches, process_pair, low_precision_rtol=None)
 
 
 def test_equal_the_functions():
     first, second, labels = _sample()
-    cka, disparity = LinearCKA(), ProcrustesDisparity(N_CLASSES)
+    cka, disparity = LinearCKA(), ProcrustesDisparity()
     for x, y, own in _batches(first, second, labels):
         cka.update(x, y)
         disparity.update(x, y, own)
@@ -71,10 +81,10 @@ def test_cka_of_a_bounded_sample():
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 def test_undefined_figures_say_why():
-    cka, disparity = LinearCKA(), ProcrustesDisparity(N_CLASSES)
+    cka, disparity = LinearCKA(), ProcrustesDisparity()
     for metric in (cka, disparity):
         assert metric.compute().isnan()
-        assert "more points" in metric.reason
+        assert metric.reason == "no points"
         metric.reset()
     cka.update(torch.randn(3, 2), torch.randn(3, 2))
     assert cka.compute().isnan()
@@ -89,7 +99,7 @@ def test_undefined_figures_say_why():
     disparity.update(torch.randn(4, 2), torch.randn(4, 3), torch.tensor([2, 2, 2, -1]))
     assert disparity.compute().isnan()
     assert "2 or more" in disparity.reason
-    assert (disparity.estimate().n_used, disparity.estimate().n_dropped) == (1, N_CLASSES - 1)
+    assert (disparity.estimate().n_used, disparity.estimate().n_dropped) == (1, 0)
     disparity.update(torch.randn(4, 2), torch.ones(4, 3), torch.arange(4))
     assert not disparity.compute().isnan()
 
@@ -107,7 +117,7 @@ def test_undefined_figures_say_why():
 @pytest.mark.usefixtures("unchecked")
 def test_refuses(first, second, message):
     labels = torch.arange(4)
-    cka, disparity = LinearCKA(), ProcrustesDisparity(N_CLASSES)
+    cka, disparity = LinearCKA(), ProcrustesDisparity()
     cka.update(torch.randn(4, 2), torch.randn(4, 3))
     disparity.update(torch.randn(4, 2), torch.randn(4, 3), labels)
     with pytest.raises(ValueError, match=message):
@@ -125,7 +135,7 @@ def test_plot():
     first, second, labels = _sample()
     for metric, batch in [
         (LinearCKA(), (first, second)),
-        (ProcrustesDisparity(N_CLASSES), (first, second, labels)),
+        (ProcrustesDisparity(), (first, second, labels)),
     ]:
         metric.update(*batch)
         figure, axes = metric.plot()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry import cluster
-from saerepgeo.metrics import ClusterCount
+from saerepgeo.metrics import ClusterCount, NoiseShare
 from tests.metrics.harness import ProcessPair, check_metric
 
 
@@ -19,20 +19,22 @@ def blobs(n_clusters: int = 3, size: int = 30) -> Tensor:
     return points[order].bfloat16().float()
 
 
+@pytest.mark.parametrize("make_metric", [ClusterCount, NoiseShare])
 @pytest.mark.parametrize("max_points", [5000, 60])
-def test_contract(max_points: int, process_pair: ProcessPair) -> None:
+def test_contract(make_metric, max_points: int, process_pair: ProcessPair) -> None:
     updates = [(part,) for part in blobs().split([40, 5, 25, 20])]
-    make = lambda: ClusterCount(max_points=max_points)  # noqa: E731
+    make = lambda: make_metric(max_points=max_points)  # noqa: E731
     check_metric(make, updates, process_pair, low_precision_rtol=1e-9)
 
 
 def test_count_and_noise_are_those_of_the_points() -> None:
     points = blobs(4)
-    metric = ClusterCount(8, 3)
+    metric, noise = ClusterCount(8), NoiseShare(8)
     metric.update(points)
-    labels = cluster(points, 8, min_samples=3)
+    noise.update(points)
+    labels = cluster(points, 8)
     assert float(metric.compute()) == int(labels.max()) + 1 == 4
-    assert metric.n_noise == int((labels < 0).sum())
+    assert float(noise.compute()) == pytest.approx(float((labels < 0).double().mean()))
 
 
 @pytest.mark.parametrize(

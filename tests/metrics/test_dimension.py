@@ -9,7 +9,14 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from saerepgeo.geometry import gride, two_nn
-from saerepgeo.metrics import IntrinsicDimension, PointReservoir
+from saerepgeo.metrics import (
+    GRIDE,
+    CloudMetric,
+    SubsampleInterval,
+    TwoNN,
+    TwoNNPerCluster,
+    TwoNNWithin,
+)
 from saerepgeo.types import SparseLatents
 from tests.metrics.harness import ProcessPair, check_metric
 
@@ -18,7 +25,7 @@ def normal(n: int, dim: int, seed: int = 0) -> Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def updated(metric: PointReservoir, points: Tensor, batch: int = 64) -> PointReservoir:
+def updated(metric: CloudMetric, points: Tensor, batch: int = 64) -> CloudMetric:
     for part in points.split(batch):
         metric.update(part)
     return metric
@@ -34,62 +41,69 @@ def test_contract(max_points: int, process_pair: ProcessPair) -> None:
     # of a bounded sample, rounded points are other points: another sample
     tolerance = 0.05 if max_points > 200 else None
     check_metric(
-        lambda: IntrinsicDimension(max_points, method="mle"),
+        lambda: TwoNN(max_points, method="mle"),
         updates,
         process_pair,
         low_precision_rtol=tolerance,
     )
 
 
+@pytest.mark.parametrize("make", [TwoNNWithin, lambda: TwoNNPerCluster(20), GRIDE])
+def test_contract_of_the_others(make, process_pair: ProcessPair) -> None:
+    points, labels = normal(200, 6).bfloat16().float(), torch.arange(200) % 3
+    sizes = [90, 10, 60, 40]
+    updates = list(zip(points.split(sizes), labels.split(sizes), strict=True))
+    check_metric(make, updates, process_pair)
+
+
 @pytest.mark.parametrize("method", ["linear", "mle"])
 def test_dimension_is_that_of_the_points(method) -> None:
     points = normal(300, 7)
-    metric = updated(IntrinsicDimension(method=method, discard=0.2), points)
+    metric = updated(TwoNN(method=method, discard=0.2), points)
     expected = two_nn(points, 0.2, method=method)
     assert float(metric.compute()) == pytest.approx(float(expected), rel=1e-12)
     assert metric.estimate()[1:] == expected[1:]
-    torch.testing.assert_close(
-        metric.scale_curve().dimensions, gride(points).dimensions, rtol=1e-9, atol=0
-    )
+    scales = updated(GRIDE(), points)
+    values = torch.stack(list(scales.compute().values()))
+    torch.testing.assert_close(values, gride(points).dimensions, rtol=1e-9, atol=0)
 
 
 def test_interval_holds_the_figure() -> None:
-    metric = updated(IntrinsicDimension(), normal(400, 3))
-    interval = metric.interval(n_draws=20)
-    assert interval.low < float(metric.compute()) < interval.high
-    assert interval == metric.interval(n_draws=20)
+    metric = updated(SubsampleInterval(TwoNN(), n_draws=20), normal(400, 3))
+    found = metric.compute()
+    assert found["two_nn/low"] < found["two_nn"] < found["two_nn/high"]
 
 
 def test_duplicates_and_points_left_out_are_counted() -> None:
-    metric = updated(IntrinsicDimension(50), normal(80, 4))
+    metric = updated(TwoNN(50), normal(80, 4))
     assert (metric.estimate().n_used, metric.estimate().n_dropped) == (50, 30)
-    doubled = updated(IntrinsicDimension(), normal(40, 4).repeat(3, 1))
+    doubled = updated(TwoNN(), normal(40, 4).repeat(3, 1))
     assert (doubled.estimate().n_used, doubled.estimate().n_dropped) == (40, 80)
 
 
 @pytest.mark.parametrize("n", [0, 1, 29])
 def test_too_few_points_are_undefined(n: int) -> None:
-    metric = IntrinsicDimension()
+    metric = TwoNN()
     metric.update(normal(n, 3))
     assert math.isnan(metric.compute())
-    assert "at least 30" in str(metric.reason)
+    assert ("at least 30" if n else "no points") in str(metric.reason)
 
 
 def test_equal_points_are_undefined() -> None:
-    metric = updated(IntrinsicDimension(), torch.full((100, 3), 0.1))
+    metric = updated(TwoNN(), torch.full((100, 3), 0.1))
     assert math.isnan(metric.compute())
     assert metric.estimate().n_dropped == 99
 
 
 def test_the_sample_ignores_order_and_batches() -> None:
     points = normal(500, 3)
-    whole = updated(IntrinsicDimension(100), points, 500).points
+    whole = updated(TwoNN(100), points, 500).points
     shuffled = points[torch.randperm(500, generator=torch.Generator().manual_seed(1))]
     for order, batch in ((points, 1), (points, 99), (shuffled, 37)):
-        assert torch.equal(updated(IntrinsicDimension(100), order, batch).points, whole)
+        assert rows_of(updated(TwoNN(100), order, batch).points) == rows_of(whole)
     assert rows_of(whole) <= rows_of(points)
     assert len(rows_of(whole)) == 100
-    other = updated(IntrinsicDimension(100, seed=1), points).points
+    other = updated(TwoNN(100, seed=1), points).points
     assert len(rows_of(whole) & rows_of(other)) < 50
 
 
@@ -97,7 +111,7 @@ def test_the_sample_ignores_order_and_batches() -> None:
 def test_the_sample_is_uniform(dtype: torch.dtype) -> None:
     # ordered content is the hard case for a hash: neighbors differ in their last bits only
     line = torch.arange(20_000, dtype=torch.float64)[:, None].expand(-1, 2) / 20_000
-    metric = updated(IntrinsicDimension(1000, dtype=dtype), line, 4096)
+    metric = updated(TwoNN(1000, dtype=dtype), line, 4096)
     assert metric.points.dtype == dtype
     assert kstest(metric.points[:, 0].numpy(), "uniform").pvalue > 0.01
     # a hash that only multiplies picks a lattice out of a line, its gaps too regular for chance
@@ -109,13 +123,13 @@ def test_the_sample_is_uniform(dtype: torch.dtype) -> None:
 
 
 def test_negative_zero_is_zero() -> None:
-    metric = updated(IntrinsicDimension(), torch.tensor([[0.0, 1.0], [-0.0, 1.0]]))
+    metric = updated(TwoNN(), torch.tensor([[0.0, 1.0], [-0.0, 1.0]]))
     assert int(metric.keys[0]) == int(metric.keys[1])
 
 
 def test_sparse_latents_are_kept() -> None:
     latents = SparseLatents(torch.rand(60, 3) + 1, torch.rand(60, 90).topk(3).indices, 90)
-    metric = IntrinsicDimension()
+    metric = TwoNN()
     metric.update(latents)
     assert rows_of(metric.points) == rows_of(latents.to_dense())
 
@@ -130,13 +144,13 @@ def test_sparse_latents_are_kept() -> None:
     ],
 )
 def test_bad_points_are_refused_and_leave_no_trace(points: Tensor, message: str) -> None:
-    metric = updated(IntrinsicDimension(), normal(40, 5))
+    metric = updated(TwoNN(), normal(40, 5))
     with pytest.raises(ValueError, match=message):
-        unwrap(PointReservoir.update)(metric, points)
+        unwrap(CloudMetric.update)(metric, points)
     assert metric.estimate().n_used == 40
 
 
 @pytest.mark.parametrize("arguments", [{"max_points": 0}, {"dtype": torch.bfloat16}])
 def test_bad_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError, match="`"):
-        IntrinsicDimension(**arguments)
+        TwoNN(**arguments)
