@@ -104,7 +104,7 @@ class SubsampleInterval(CloudWrapper):
                 part.forget_distances()
             return found
 
-        return in_threads(of_draw, range(self.n_draws)) if self.drawn else []
+        return in_threads(of_draw, range(self.n_draws)) if self.drawn and first.n_points else []
 
     def part(self, cloud: LabeledCloud, draw: int) -> LabeledCloud:
         """Return a subsample; metrics of pairs find those that metrics of a cloud have drawn."""

@@ -27,7 +27,9 @@ class PlainMetric(CloudFigure):
         super().__init__()
         self.metric = metric
         self.stem = self.title = snake_case(type(metric).__name__)  # type: ignore[misc]
-        self.reads_labels = len(signature(metric.update).parameters) > 1
+        second = list(signature(metric.update).parameters.values())[1:2]
+        # what may be left out, as the weights of a mean, is no label
+        self.reads_labels = any(p.name == "labels" or p.default is p.empty for p in second)
         if self.reads_labels:
             self.null, self.alternative = "items", "greater"  # type: ignore[misc]
 

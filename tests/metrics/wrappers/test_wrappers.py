@@ -1,0 +1,114 @@
+"""Wrappers around any metric: copies, metrics of one's own, what is refused, threads."""
+
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, SumMetric
+
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.metrics import (
+    CloudMetric,
+    Evidence,
+    FisherRatio,
+    LinearCKA,
+    MinimumSpanningTreeWeight,
+    NullTest,
+    PermutedItems,
+    RandomDictionaries,
+    SubsampleInterval,
+    TwoNN,
+)
+from saerepgeo.types import Estimate, generator_for
+from tests.metrics.harness import assert_same
+
+WRAPPERS = {
+    "interval": lambda metrics: SubsampleInterval(metrics, 4),
+    "null": lambda metrics: NullTest(metrics, n_draws=5),
+    "evidence": lambda metrics: Evidence(metrics, 4, 5, 5),
+}
+
+
+class Spread(CloudMetric):
+    """Mean distance from the centroid."""
+
+    def of(self, cloud: LabeledCloud) -> Estimate:
+        x = cloud.coordinates()
+        return Estimate((x - x.mean(0)).norm(dim=1).mean(), cloud.n_points, 0)
+
+
+def normal(n: int, dim: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("make", WRAPPERS.values(), ids=WRAPPERS)
+def test_metrics_of_ones_own_and_copies(make) -> None:
+    points = normal(60, 3) + 2
+    metric = make([Spread(), MeanMetric(), TwoNN()])
+    metric.update(points)
+    found = metric.compute()
+    assert float(found["mean_metric"]) == pytest.approx(float(points.mean()), rel=1e-5)
+    for copy in (metric.clone(), pickle.loads(pickle.dumps(metric))):
+        copy._computed = None
+        assert_same(copy.compute(), found)
+
+
+@pytest.mark.parametrize("make", WRAPPERS.values(), ids=WRAPPERS)
+def test_no_points_and_one_prompt_are_undefined(make) -> None:
+    metric = make([TwoNN()])
+    metric.update(torch.zeros(0, 3))
+    assert metric.compute()["two_nn"].isnan()
+    metric.reset()
+    metric.update(normal(40, 3), prompts=torch.zeros(40, dtype=torch.long))
+    assert not metric.compute()["two_nn"].isnan()
+
+
+def test_names_twice_and_kinds_mixed_are_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        Evidence([TwoNN(), TwoNN()])
+    with pytest.raises(ValueError, match="got both"):
+        Evidence([TwoNN(), LinearCKA()])
+
+
+def test_gaussian_draws_have_coordinates() -> None:
+    metric = NullTest(MinimumSpanningTreeWeight("points"), n_draws=9)
+    metric.update(normal(60, 3))
+    found = metric.compute()
+    assert float(found["mstw/null"]) == pytest.approx(float(found["mstw"]), rel=0.2)
+
+
+def test_one_draw_serves_all_metrics() -> None:
+    made: list[int] = []
+
+    def latents(number: int) -> LabeledCloud:
+        made.append(number)
+        return LabeledCloud(torch.randn(40, 3, generator=generator_for(0, "latents", number)))
+
+    metric = NullTest([TwoNN(), Spread()], RandomDictionaries(latents), 7)
+    metric.update(5 * normal(40, 3))
+    assert float(metric.compute()["spread/p"]) == pytest.approx(2 / 8)
+    assert sorted(made) == list(range(7))
+
+
+def test_threads_make_no_difference() -> None:
+    before, found = torch.get_num_threads(), []
+    x, labels = normal(60, 3), torch.arange(60) % 2
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            metric = NullTest(FisherRatio(), PermutedItems(), 20)
+            metric.update(x + labels[:, None], labels=labels)
+            found.append(metric.compute())
+    finally:
+        torch.set_num_threads(before)
+    assert_same(found[1], found[0])
+
+
+def test_plain_metrics_are_not_summed_over_processes(process_pair) -> None:
+    points = normal(40, 3)
+    (whole, again) = process_pair.compute(
+        SubsampleInterval(SumMetric(), 2), [[(points[:15],)], [(points[15:],)]]
+    )
+    assert float(whole["sum_metric"]) == pytest.approx(float(points.sum()), rel=1e-4)
+    assert_same(again, whole)
