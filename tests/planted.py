@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from saerepgeo.data.loaders import Concepts
 
+from saerepgeo.data.concepts import Concepts
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import new_sae
 from saerepgeo.types import ConceptActivations, ModelFacts
