@@ -8,11 +8,7 @@ if TYPE_CHECKING:
     from saerepgeo.data.module import ActivationDataModule
     from saerepgeo.data.prompts import ConceptPrompts, load_prompts
 
-__all__ = [
-    "ActivationDataModule",
-    "ConceptPrompts",
-    "load_prompts",
-]
+__all__ = ["ActivationDataModule", "ConceptPrompts", "load_prompts"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {

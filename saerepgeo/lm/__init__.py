@@ -8,10 +8,7 @@ if TYPE_CHECKING:
     from saerepgeo.lm.frozen import FrozenLM
     from saerepgeo.lm.tokenizer import LMTokenizer
 
-__all__ = [
-    "FrozenLM",
-    "LMTokenizer",
-]
+__all__ = ["FrozenLM", "LMTokenizer"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {

@@ -5,8 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,7 @@ def load_config(name: str) -> Any:
     Raises:
         ValueError: the model is unknown, gated, or out of reach; the message says what to do.
     """
-    from transformers import AutoConfig
-
-    source = resolve_model(name)
-    with _explained(name, source):
-        return AutoConfig.from_pretrained(source)
+    return _from_pretrained("AutoConfig", name)
 
 
 def model_facts(name: str) -> ModelFacts:
@@ -78,11 +73,8 @@ def load_model(name: str) -> Any:
         ValueError: as `load_config`.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    source = resolve_model(name)
-    with _explained(name, source):
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model = _from_pretrained("AutoModelForCausalLM", name, dtype=torch.float32)
     return model.eval().requires_grad_(False)
 
 
@@ -92,22 +84,17 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         ValueError: as `load_config`.
     """
-    from transformers import AutoTokenizer
+    return _from_pretrained("AutoTokenizer", name)
+
+
+def _from_pretrained(kind: str, name: str, **options: Any) -> Any:
+    """Load a `transformers` class; what goes wrong becomes one line that says what to do."""
+    import transformers
 
     source = resolve_model(name)
-    with _explained(name, source):
-        return AutoTokenizer.from_pretrained(source)
-
-
-@contextmanager
-def _explained(name: str, source: str) -> Iterator[None]:
-    """Turn what goes wrong while loading the model `name` into one line that says what to do."""
     try:
-        if Path(source).is_dir():
-            yield
-        else:
-            with hub_files("model", source):
-                yield
+        with nullcontext() if Path(source).is_dir() else hub_files("model", source):
+            return getattr(transformers, kind).from_pretrained(source, **options)
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         if first.startswith("model `"):

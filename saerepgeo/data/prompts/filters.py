@@ -15,48 +15,15 @@ from saerepgeo.types import Bool, Int
 
 __all__ = ["FILTER_COMMON", "FILTER_WORDS", "token_filter"]
 
-_ONE_TO_TWELVE = tuple(
-    [
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-    ]
-)
+_NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
+_ONE_TO_TWELVE = tuple(_NUMBERS.split())
 _CAPITAL_ONE_TO_TEN = tuple(word.capitalize() for word in _ONE_TO_TWELVE[:10])
 
-FILTER_COMMON: tuple[str, ...] = tuple(
-    [
-        "<|endoftext|>",
-        "<pad>",
-        "<bos>",
-        "The",
-        "in",
-        "at",
-        "id",
-        ".",
-        "sign",
-        "element",
-        "Element",
-        "the",
-        "Sign",
-        "comes",
-        "after",
-        "follows",
-        "on",
-        "an",
-        "of",
-        "ends",
-    ]
+_COMMON = (
+    "<|endoftext|> <pad> <bos> The in at id . sign element"
+    " Element the Sign comes after follows on an of ends"
 )
+FILTER_COMMON = tuple(_COMMON.split())
 """Strings filtered for every concept."""
 
 FILTER_WORDS: dict[str, tuple[str, ...]] = {
