@@ -6,8 +6,6 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
-__all__ = ["COMMANDS", "PROGRAM", "SUBCOMMANDS", "ShortHelp", "subcommand_kwargs"]
-
 SUBCOMMANDS = {
     "fit": "fine-tune an SAE under a regularizer (case 3), or train a new one",
     "validate": "measure an SAE on held-out text, prompts and items",

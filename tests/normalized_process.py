@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from saerepgeo.sae.io.load import new_sae
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import SAEOutput
 

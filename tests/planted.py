@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from saerepgeo.data.concepts import Concepts
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
-from saerepgeo.sae.io.load import new_sae
 from saerepgeo.types import ConceptActivations, ModelFacts
 
 WIDTH, RANK, DIMENSION = 32, 6, 2

@@ -15,8 +15,6 @@ from saerepgeo.lm.frozen import FrozenLM, is_sink
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
 from saerepgeo.types import Float, Int
 
-__all__ = ["LMLoss", "recovery_figures", "sae_fingerprint", "spliced"]
-
 CONTEXTS_PER_CALL = 4
 """Log-probabilities over the vocabulary are the largest tensors of the package."""
 

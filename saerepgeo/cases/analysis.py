@@ -17,8 +17,6 @@ from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import Bool, Float, generator_for, to_dense
 
-__all__ = ["AnalysisModule", "model_name"]
-
 NOTHING_TO_TRAIN = "the analyses train nothing: run `test`, or `fit` with configs/case3.yaml"
 
 

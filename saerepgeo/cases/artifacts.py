@@ -11,8 +11,6 @@ from saerepgeo.report.results import KEY, RESULTS, read_results
 from saerepgeo.report.tensorboard import tensorboard_writer
 from saerepgeo.types import AnalysisBatch, ConceptActivations
 
-__all__ = ["CaseArtifacts"]
-
 Row = dict[str, Any]
 
 

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from saerepgeo.types import Bool, ConceptActivations, Int
 
-__all__ = ["ConceptPoints", "all_positions", "distinct_points", "real_points"]
-
 
 class ConceptPoints(NamedTuple):
     """Which positions of a concept's prompts are points, in order of prompts."""

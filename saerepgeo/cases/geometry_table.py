@@ -26,8 +26,6 @@ from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import to_dense
 
-__all__ = ["GeometryTable", "geometry_table"]
-
 SPECTRUM = {
     "rank": NumericalRank,
     "stable_rank": StableRank,

@@ -11,8 +11,6 @@ from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import Bool, Float, to_dense
 
-__all__ = ["RESIDUALS", "Space", "latent_spaces", "random_model", "sae_name"]
-
 
 class Space(NamedTuple):
     """One representation of a concept's points."""

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from saerepgeo.types import Float, Int, Interval
 
-__all__ = ["correlations", "student_interval"]
-
 NAN = float("nan")
 
 

@@ -12,8 +12,6 @@ from saerepgeo.lm.sources import model_facts
 from saerepgeo.lm.tokenizer import LMTokenizer
 from saerepgeo.types import ModelFacts
 
-__all__ = ["LMDataModule"]
-
 
 class LMDataModule(LightningDataModule):
     """What the hyperparameters `lm`, `hook_name`, `lm_dtype` and `center_residuals` name."""

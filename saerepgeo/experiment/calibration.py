@@ -28,8 +28,6 @@ from saerepgeo.files import write_json
 from saerepgeo.geometry import class_moments, fisher_ratio, relative_aedp
 from saerepgeo.types import generator_for
 
-__all__ = ["SyntheticExperiment", "calibrate", "synthetic_rows"]
-
 
 @dataclass(frozen=True)
 class SyntheticExperiment:

@@ -13,8 +13,6 @@ from saerepgeo.experiment.evaluation import concept_rows, text_row
 from saerepgeo.files import write_json
 from saerepgeo.lm.frozen import FrozenLM
 
-__all__ = ["CellResult"]
-
 
 class CellResult(Callback):
     """Write `{"about": …, "rows": […]}` when training has reached its last step.

@@ -5,8 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["POOLED", "TEXT", "Cell", "cell_figures", "figure_pairs", "is_positive"]
-
 POOLED = "pooled"
 """In place of a concept's name: the geometric mean of every figure over the concepts."""
 TEXT = "text"

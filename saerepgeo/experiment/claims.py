@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Claim"]
-
 
 class Claim:
     """The exclusive right to work on something while a file exists and is kept fresh.

@@ -21,8 +21,6 @@ from saerepgeo.geometry.separation import (
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import ActivationBatch
 
-__all__ = ["concept_rows", "text_row"]
-
 RECONSTRUCTION = ("mse", "fvu", "relative_reconstruction_bias", "l0")
 
 

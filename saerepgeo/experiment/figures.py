@@ -9,8 +9,6 @@ from typing import Any
 from saerepgeo.experiment.cells import POOLED, TEXT, Cell, cell_figures, figure_pairs
 from saerepgeo.report.palette import COLORS, MARKERS, new_figure
 
-__all__ = ["dose_response_figure", "pareto_figure"]
-
 Row = Mapping[str, Any]
 Change = tuple[float, float]
 """Δ log of two figures of a run against the control of its seed."""

@@ -12,8 +12,6 @@ import yaml
 
 from saerepgeo.experiment.cells import Cell
 
-__all__ = ["Experiment", "read_config"]
-
 CONTROL = "none"
 """Regularizer of the cells with dose 0."""
 REGULARIZERS = ("aedp", "fisher", "gromov_wasserstein")

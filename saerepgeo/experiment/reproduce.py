@@ -20,8 +20,6 @@ from saerepgeo.cases.analysis import model_name
 from saerepgeo.experiment.grid import read_config
 from saerepgeo.report.files import read_rows
 
-__all__ = ["Outcome", "closing_table", "main"]
-
 DEFAULT_OUTPUT = "outputs"
 """Where the shipped configs write."""
 WIDTH = 100

@@ -22,8 +22,6 @@ from saerepgeo.experiment.claims import Claim
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.summary import summarize
 
-__all__ = ["main", "run_cells"]
-
 FAILURES = "failures.txt"
 ATTEMPT = "attempt "
 """Begins the entry of each attempt in a cell's failures file."""

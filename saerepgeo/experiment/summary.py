@@ -12,8 +12,6 @@ from saerepgeo.experiment.verdict import Verdict, control_contrasts, judge
 from saerepgeo.files import write_json
 from saerepgeo.report.files import read_rows, save_figure, write_rows
 
-__all__ = ["shuffled_lines", "summarize"]
-
 ENDPOINTS = ("heldout_items", "text")
 """Splits on which the verdict measures the error: the first is the primary one."""
 FIGURES = ("relative_aedp", "fisher_ratio", "aedp", "mse", "relative_reconstruction_bias")

@@ -4,8 +4,6 @@ import ctypes
 import os
 import platform
 
-__all__ = ["keep_freed_memory"]
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 LARGEST_KEPT = 64 * 2**20

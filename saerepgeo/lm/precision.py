@@ -6,8 +6,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dtype", "autocast_dtype", "cast_norms_once", "has_native_bfloat16", "hold_weights"]
-
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 

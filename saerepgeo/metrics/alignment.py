@@ -11,8 +11,6 @@ from saerepgeo.geometry.clusters import match_clusters
 from saerepgeo.metrics.cloud_metric import PairMetric, shrunk
 from saerepgeo.types import Estimate
 
-__all__ = ["LinearCKA", "ProcrustesDisparity", "UnmatchedMass"]
-
 LEAST_PAIRS = 3
 """Two points have the same shape as any two others."""
 

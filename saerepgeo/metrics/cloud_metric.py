@@ -16,8 +16,6 @@ from saerepgeo.metrics.estimates import EstimateMetric
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Estimate, Float, Int, Interval, SparseLatents, to_dense
 
-__all__ = ["CloudFigure", "CloudMetric", "PairMetric"]
-
 ROWS_PER_BLOCK = 1024
 COLUMNS = ("labels", "named", "prompts", "positions")
 _CLOUDS: Any = WeakIdKeyDictionary()

@@ -6,8 +6,6 @@ from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.metrics.cloud_metric import CloudMetric, shrunk
 from saerepgeo.types import Estimate
 
-__all__ = ["ClusterCount", "NoiseShare"]
-
 
 class ClusterMetric(CloudMetric):
     """A figure of the HDBSCAN clusters of the sample (see `CloudMetric`), found once for all.

@@ -20,8 +20,6 @@ from saerepgeo.geometry.dimension import (
 from saerepgeo.metrics.cloud_metric import CloudMetric
 from saerepgeo.types import Estimate, Interval
 
-__all__ = ["GRIDE", "TwoNN", "TwoNNPerCluster", "TwoNNWithin"]
-
 
 class TwoNN(CloudMetric):
     """Intrinsic dimension by TwoNN: d from the ratios r₂/r₁ of neighbor distances.

@@ -9,8 +9,6 @@ from torch import Tensor
 from saerepgeo.metrics.geometry_metric import GeometryMetric
 from saerepgeo.types import Estimate
 
-__all__ = ["EstimateMetric", "ratio", "snake_case"]
-
 
 class EstimateMetric(GeometryMetric):
     """A metric that computes an `Estimate` out of its states.

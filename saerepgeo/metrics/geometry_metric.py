@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-__all__ = ["GeometryMetric", "MergedStateMetric"]
-
 
 class GeometryMetric(Metric):
     """A metric whose states move between devices but keep their dtype.

@@ -13,8 +13,6 @@ from saerepgeo.geometry.graphs import (
 from saerepgeo.metrics.cloud_metric import CloudMetric, shrunk
 from saerepgeo.types import Estimate
 
-__all__ = ["AverageGeodesicDistance", "Betti0", "MinimumSpanningTreeWeight"]
-
 
 class MinimumSpanningTreeWeight(CloudMetric):
     """Sum of the edges of a Euclidean minimum spanning tree (MSTW).

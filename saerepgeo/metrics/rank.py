@@ -20,14 +20,6 @@ from saerepgeo.metrics.estimates import EstimateMetric
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Estimate, Float, SparseLatents
 
-__all__ = [
-    "EffectiveRank",
-    "NumericalRank",
-    "ParticipationRatio",
-    "SpectrumMetric",
-    "StableRank",
-]
-
 EXACT_DIM = 2048
 """Up to so many columns the default sketch keeps all directions: exact, 64 MiB at most."""
 WIDE_SIZE = 512

@@ -16,13 +16,6 @@ from saerepgeo.metrics.estimates import EstimateMetric, ratio
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Estimate, Float
 
-__all__ = [
-    "CosineSimilarity",
-    "FractionVarianceUnexplained",
-    "MeanSquaredError",
-    "RelativeReconstructionBias",
-]
-
 
 class MeanSquaredError(EstimateMetric):
     """Mean over points of ‖x̂ − x‖², the sum over d_model; or of its mean over d_model.

@@ -8,8 +8,6 @@ from saerepgeo.geometry.clouds.conversion import check_finite
 from saerepgeo.metrics.estimates import EstimateMetric
 from saerepgeo.types import Estimate, Float
 
-__all__ = ["CrossEntropyRecovered", "KLRecovered"]
-
 
 class _Recovered(EstimateMetric):
     """(zero − sae)/(zero − clean) out of the sums of per-token values."""

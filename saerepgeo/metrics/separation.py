@@ -23,15 +23,6 @@ from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
-__all__ = [
-    "AverageEuclideanDistance",
-    "ClassMomentsMetric",
-    "FisherRatio",
-    "RelativeAEDP",
-    "ScaleFreeMSTW",
-    "Silhouette",
-]
-
 
 class ClassMomentsMetric(CloudFigure, MergedStateMetric):
     """Base of figures that follow from counts, float64 sums and square sums of every class.

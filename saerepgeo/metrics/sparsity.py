@@ -9,8 +9,6 @@ from saerepgeo.geometry.clouds.conversion import check_finite
 from saerepgeo.metrics.estimates import EstimateMetric, ratio
 from saerepgeo.types import Estimate, Float, SparseLatents
 
-__all__ = ["L0", "DeadFraction"]
-
 
 class L0(EstimateMetric):
     """Mean number of latents that are not 0, a point.

@@ -11,8 +11,6 @@ from saerepgeo.geometry.unfoldings import MODES, ModeSpectra, Rule, mode_spectra
 from saerepgeo.metrics.cloud_metric import CloudMetric
 from saerepgeo.types import Estimate, SparseLatents
 
-__all__ = ["TensorRanks"]
-
 RELATIVES = {
     "effective_rank": effective_rank,
     "stable_rank": stable_rank,

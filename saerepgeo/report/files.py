@@ -13,16 +13,6 @@ from torch import Tensor
 
 from saerepgeo.files import replacing
 
-__all__ = [
-    "file_name",
-    "merge_rows",
-    "read_rows",
-    "save_array",
-    "save_figure",
-    "save_tensors",
-    "write_rows",
-]
-
 Value = str | float | int | bool | None
 Row = Mapping[str, Value]
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from saerepgeo.report.palette import COLORS, MARKERS, new_figure
 
-__all__ = ["metric_panels"]
-
 Row = dict[str, Any]
 COUNTS = ("n_items", "n_points", "n_merged")
 COLUMNS = 4

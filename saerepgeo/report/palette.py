@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["COLORS", "MARKERS", "line_style", "new_figure"]
-
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 """Okabe & Ito (2008), with an olive for the yellow that is too pale on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")

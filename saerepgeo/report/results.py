@@ -10,8 +10,6 @@ from saerepgeo.metrics.wrappers import Figure
 from saerepgeo.report.files import read_rows
 from saerepgeo.types import Estimate
 
-__all__ = ["COLUMNS", "KEY", "RESULTS", "of_count", "read_results", "result_row"]
-
 RESULTS = "results.csv"
 COLUMNS = (
     "model",

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from saerepgeo.types import ConceptActivations
 
-__all__ = ["add_figure", "add_points", "tensorboard_writer"]
-
 
 def tensorboard_writer(trainer: Trainer) -> Any:
     """Return the SummaryWriter of the trainer's TensorBoard logger; None without one."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from saerepgeo.types import ModelFacts
 
-__all__ = ["check_agreement"]
-
 _RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 _BLOCK_OUTPUT = re.compile(r"(?:\w+\.)*(?:layers|h)\.(\d+)")  # as transformers names the modules
 _OTHER_WEIGHTS = ("revision", "checkpoint_index", "checkpoint_value")

@@ -9,8 +9,6 @@ from saerepgeo.sae.sparse.active_pairs import Pairs
 from saerepgeo.sae.sparse.pair_products import gather_scalars
 from saerepgeo.types import Bool, Float, Int, SparseLatents
 
-__all__ = ["DecoderNorms", "constant_norm", "local"]
-
 _TOLERANCE = 5e-3  # half-precision weights move a row's norm by about 1e-3
 
 

@@ -13,8 +13,6 @@ from saerepgeo.sae.model import Encoded, SAEModel
 from saerepgeo.sae.normalization import CONSTANT, InputNormalization
 from saerepgeo.types import Bool, Float, SparseLatents, to_dense
 
-__all__ = ["INFERENCE_ONLY", "InferenceOnlySAE", "TemporalSAE", "Transcoder"]
-
 
 class InferenceOnlySAE(SAEModel):
     """What the SAEs have in common that have no training form here; see the subclasses.

@@ -13,8 +13,6 @@ from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
 from saerepgeo.sae.sparsity import ForwardOutput, sparsity_terms
 from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents
 
-__all__ = ["Encoded", "SAEModel"]
-
 
 class Encoded(NamedTuple):
     """Latents, and what the input normalization took off the points they came from."""

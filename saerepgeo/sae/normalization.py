@@ -12,8 +12,6 @@ from torch import Tensor
 
 from saerepgeo.types import Float
 
-__all__ = ["InputNormalization", "normalize"]
-
 CONSTANT = ("expected_average_only_in", "constant_scalar_rescale")
 """One factor for all points; SAELens folds the first into the weights and holds the second."""
 MODES = ("none", *CONSTANT, "constant_norm_rescale", "layer_norm")

@@ -92,7 +92,8 @@ class SAESource:
 
     def build(self, seed: int = 0) -> SAEModel:
         """Load the SAE, or make it; `seed` serves for a new one."""
-        from saerepgeo.sae.io.load import load_sae, new_sae
+        from saerepgeo.sae.io.build import new_sae
+        from saerepgeo.sae.io.load import load_sae
 
         self.check()
         if self.architecture is None:

@@ -18,8 +18,6 @@ from saerepgeo.sae.sparse.active_pairs import ActiveLatents, as_active, padded
 from saerepgeo.sae.sparse.pair_products import gather_scalars
 from saerepgeo.types import Bool, Float, Int, SparseLatents, to_dense
 
-__all__ = ["ForwardOutput", "dead_latents_term", "decode_dead", "sparsity_terms"]
-
 Terms = dict[str, Tensor]
 
 

@@ -17,8 +17,8 @@ from saerepgeo.experiment import Cell, Experiment, main, run_cells
 from saerepgeo.experiment.claims import Claim
 from saerepgeo.experiment.summary import shuffled_lines
 from saerepgeo.report.files import read_rows
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
-from saerepgeo.sae.io.load import new_sae
 
 LIGHTNINGS_ADVICE = pytest.mark.filterwarnings("default")
 """Whole runs of `fit` in this process: Lightning warns of its own use of jsonargparse, and such."""

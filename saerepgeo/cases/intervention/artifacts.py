@@ -14,8 +14,6 @@ from saerepgeo.report.files import file_name, merge_rows, read_rows, save_figure
 from saerepgeo.report.tensorboard import add_figure, tensorboard_writer
 from saerepgeo.types import ConceptActivations
 
-__all__ = ["InterventionArtifacts"]
-
 TABLE = "intervention_analysis_results_icd_monge.csv"
 ROW_KEY = ("concept", "model", "protocol")
 SHOWN = ("AEDP", (0.5, 1.0, 1.5))

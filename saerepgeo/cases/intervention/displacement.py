@@ -18,15 +18,6 @@ from saerepgeo.geometry.separation import (
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import ConceptActivations, Float, Int, SparseLatents
 
-__all__ = [
-    "LOSS_TYPES",
-    "Displaced",
-    "ItemPoints",
-    "displace",
-    "item_points",
-    "random_displacement",
-]
-
 LOSS_TYPES = ("d_GW", "AEDP")
 LEARNING_RATE = 0.02
 

@@ -22,8 +22,6 @@ from saerepgeo.geometry.separation import (
     relative_aedp,
 )
 
-__all__ = ["displacement_rows"]
-
 
 def displacement_rows(
     points: ItemPoints,

@@ -11,8 +11,6 @@ from saerepgeo.cases.intervention.random_walk import Walk, random_walk_distance
 from saerepgeo.report.palette import COLORS, new_figure
 from saerepgeo.types import Float
 
-__all__ = ["centroid_map_figure", "random_walk_figure"]
-
 
 def centroid_map_figure(
     before: Float[Tensor, "item dim"],

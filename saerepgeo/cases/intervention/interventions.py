@@ -13,8 +13,6 @@ from saerepgeo.geometry.separation import centroids
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import ConceptActivations, Float, Int, generator_for
 
-__all__ = ["Intervention", "intervene"]
-
 Protocol = Literal["paper", "sound"]
 SCALE_FACTORS = (0.5, 0.8, 1.0, 1.2, 1.5)
 SEED = 42

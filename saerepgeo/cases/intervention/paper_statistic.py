@@ -6,8 +6,6 @@ from typing import Any
 
 from saerepgeo.cases.statistics import correlations
 
-__all__ = ["paper_statistic"]
-
 
 def paper_statistic(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the correlation of the distance kept and the error, as the paper reads them.

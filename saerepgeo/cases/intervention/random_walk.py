@@ -13,16 +13,6 @@ from saerepgeo.geometry.separation import average_pairwise_distance
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import Bool, ConceptActivations, Float, Int, to_dense
 
-__all__ = [
-    "PaperPoints",
-    "Walk",
-    "paper_points",
-    "random_walk",
-    "random_walk_distance",
-    "standardize_rows",
-    "walk_rows",
-]
-
 SEED = 42
 MIN_CLUSTER_SIZE = 10
 """Of HDBSCAN, as in case 2."""

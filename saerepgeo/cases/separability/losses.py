@@ -22,16 +22,6 @@ from saerepgeo.geometry.transport import Coupling, gromov_wasserstein
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
-__all__ = [
-    "Direction",
-    "Regularizer",
-    "TransportPlans",
-    "mean_squared_error",
-    "reduced_moments",
-    "relative_gromov_wasserstein",
-    "separability_term",
-]
-
 Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
 Direction = Literal["increase", "decrease"]
 TransportPlans = dict[tuple[int, ...], Tensor]

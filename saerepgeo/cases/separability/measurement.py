@@ -9,8 +9,6 @@ from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
 from saerepgeo.types import ActivationBatch, Float, Int, SparseLatents
 
-__all__ = ["activation_counts", "item_distances"]
-
 
 @torch.no_grad()
 def activation_counts(

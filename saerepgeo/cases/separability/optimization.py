@@ -6,8 +6,6 @@ import torch
 
 from saerepgeo.sae.model import SAEModel
 
-__all__ = ["adam", "clip_gradients_", "warmup_plateau_decay"]
-
 
 def adam(
     sae: SAEModel, lr: float, betas: tuple[float, float], bias_scale: float

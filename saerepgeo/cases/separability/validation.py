@@ -20,8 +20,6 @@ from saerepgeo.metrics import (
 )
 from saerepgeo.types import ActivationBatch, SAEOutput, SparseLatents
 
-__all__ = ["ReconstructionFigures", "ValidationFigures"]
-
 RECONSTRUCTION = {
     "mse": MeanSquaredError,
     "fvu": FractionVarianceUnexplained,

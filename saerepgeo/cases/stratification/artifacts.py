@@ -15,8 +15,6 @@ from saerepgeo.report.files import file_name, merge_rows, save_figure, save_tens
 from saerepgeo.report.tensorboard import add_figure, add_points, tensorboard_writer
 from saerepgeo.types import ConceptActivations
 
-__all__ = ["StratificationArtifacts"]
-
 ROW_KEY = ("model", "concept")
 OF_RANKS = ("rank", "effective_rank", "stable_rank", "participation_ratio", "n_rows", "n_active")
 LATENTS = Space("latents")

@@ -8,8 +8,6 @@ from saerepgeo.cases.stratification.table import condition_of
 from saerepgeo.geometry.unfoldings import MODES
 from saerepgeo.report.palette import line_style, new_figure
 
-__all__ = ["metric_by_noise", "rank_figure"]
-
 Row = dict[str, Any]
 SPACE_NAMES = {
     "residuals": "residuals",

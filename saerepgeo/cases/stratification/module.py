@@ -18,8 +18,6 @@ from saerepgeo.metrics.wrappers.wrapped import in_threads, named_metrics
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import AnalysisBatch, ConceptActivations, Float, generator_for
 
-__all__ = ["Condition", "StratificationModule", "noise_unit"]
-
 NOISE_LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 NoiseScale = Literal["absolute", "relative"]

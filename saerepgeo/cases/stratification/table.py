@@ -8,8 +8,6 @@ from typing import Any
 
 from saerepgeo.geometry.unfoldings import MODES
 
-__all__ = ["condition_of", "rank_rows", "strata", "summary"]
-
 Row = dict[str, Any]
 RELATIVES = ("effective_rank", "stable_rank", "participation_ratio")
 GROUP = ("model", "concept", "space", "mode", "noise_scale", "tolerance")

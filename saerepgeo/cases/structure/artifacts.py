@@ -16,8 +16,6 @@ from saerepgeo.report.metric_panels import metric_panels
 from saerepgeo.report.tensorboard import add_figure, add_points, tensorboard_writer
 from saerepgeo.types import ConceptActivations, Float, Int
 
-__all__ = ["SpaceView", "StructureArtifacts"]
-
 TABLE = "clustering_analysis_results.csv"
 MIN_CLUSTER_SIZE = 10
 """Of the clusters in maps and label files."""

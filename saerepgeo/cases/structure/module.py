@@ -19,8 +19,6 @@ from saerepgeo.report.results import of_count
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import AnalysisBatch, ConceptActivations
 
-__all__ = ["StructureModule"]
-
 Protocol = Literal["paper", "sound"]
 PURPOSES = {"residuals": "resid", "latents": "sound", "random": "sound, random dictionary"}
 """What the random draws of a space are for: every SAE is looked at by the same ones."""

@@ -14,8 +14,6 @@ import torch
 
 from saerepgeo.types import Float
 
-__all__ = ["paper_embedding"]
-
 UMAP_SETTINGS: dict[str, Any] = {
     "n_components": 50,
     "n_neighbors": 15,

@@ -21,8 +21,6 @@ from saerepgeo.metrics import (
     UnmatchedMass,
 )
 
-__all__ = ["paper_metrics", "sound_metrics"]
-
 
 def sound_metrics() -> list[Metric]:
     """Return the default metrics of the sound protocol, those of pairs among them."""

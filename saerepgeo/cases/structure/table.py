@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["COLUMNS", "RANDOM", "clustering_rows", "summary"]
-
 Row = dict[str, Any]
 RANDOM = "sound, random dictionary"
 """Protocol of the rows whose latents are those of random directions: the baseline of `sound`."""

@@ -16,8 +16,6 @@ from scipy.sparse import linalg
 from umap import layouts, umap_, utils
 from umap.distances import euclidean
 
-__all__ = ["keep_compiled", "neighbors_of_umap", "seeded_eigenvectors"]
-
 
 def _pairs(x: np.ndarray) -> np.ndarray:
     n_points = x.shape[0]

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from saerepgeo.types import Bool, Int
 
-__all__ = ["FILTER_COMMON", "FILTER_WORDS", "token_filter"]
-
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
 _ONE_TO_TWELVE = tuple(_NUMBERS.split())
 _CAPITAL_ONE_TO_TEN = tuple(word.capitalize() for word in _ONE_TO_TWELVE[:10])

@@ -24,8 +24,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Concept", "ConceptPrompts", "load_prompts"]
-
 MIN_ITEMS = 2
 """Separation between the items of a concept is undefined for fewer."""
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits
 
-__all__ = ["GZIP_ERRORS", "raw_entries", "unwrap_entry"]
-
 GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a file raises that is cut short, damaged, or not gzip at all."""
 ABOUT = "00-database"

@@ -27,8 +27,6 @@ from torch import Tensor
 from saerepgeo.cases.statistics import correlations, student_interval
 from saerepgeo.types import Float, Interval, generator_for
 
-__all__ = ["DoseResponse", "Run", "dose_response", "holm", "paired_difference", "sign_flip_test"]
-
 MIN_SEEDS = 3
 EXACT_UP_TO = 14
 """Seeds up to which all sign flips are counted instead of drawn."""

@@ -14,8 +14,6 @@ from saerepgeo.experiment.verdict.dose_response import (
     paired_difference,
 )
 
-__all__ = ["Verdict", "control_contrasts", "judge"]
-
 Row = Mapping[str, Any]
 Key = tuple[str, str]
 """regularizer, concept"""

@@ -11,8 +11,6 @@ from saerepgeo.metrics.wrappers.subsamples import SubsampleInterval, random_sour
 from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics
 from saerepgeo.types import Estimate, Interval
 
-__all__ = ["Evidence", "Figure"]
-
 N_SOURCES = 512
 """Points whose paths stand for all in the AGD of a large cloud."""
 

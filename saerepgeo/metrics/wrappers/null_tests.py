@@ -11,8 +11,6 @@ from saerepgeo.metrics.wrappers.subsamples import random_sources
 from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics
 from saerepgeo.types import Estimate
 
-__all__ = ["NullTest"]
-
 
 class NullTest(CloudWrapper):
     """Metrics beside their distribution under a null: `{name}`, `{name}/null` and `{name}/p`.

@@ -12,8 +12,6 @@ from saerepgeo.metrics.cloud_metric import CloudFigure, PairMetric, evaluate
 from saerepgeo.metrics.wrappers.wrapped import in_threads
 from saerepgeo.types import generator_for
 
-__all__ = ["GaussianNull", "Null", "PermutedItems", "RandomDictionaries", "RandomPairing"]
-
 Draws = dict[str, list[float]]
 
 

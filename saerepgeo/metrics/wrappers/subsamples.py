@@ -10,8 +10,6 @@ from saerepgeo.metrics.cloud_metric import evaluate
 from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics, in_threads
 from saerepgeo.types import Estimate, Int, Interval, generator_for
 
-__all__ = ["SubsampleInterval", "random_sources"]
-
 NO_INTERVAL = (float("nan"), float("nan"))
 
 

@@ -13,8 +13,6 @@ from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric
 from saerepgeo.metrics.estimates import snake_case
 from saerepgeo.types import Estimate, to_dense
 
-__all__ = ["CloudWrapper", "Metrics", "in_threads", "named_metrics"]
-
 Metrics = Metric | MetricCollection | Sequence[Metric] | Mapping[str, Metric]
 Given = TypeVar("Given")
 Made = TypeVar("Made")

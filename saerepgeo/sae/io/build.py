@@ -11,8 +11,6 @@ from saerepgeo.sae.inference_only import INFERENCE_ONLY
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
-__all__ = ["assemble", "check_architecture", "new_sae", "training_config"]
-
 _TOPK_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 TRAINABLE = ("standard", *_TOPK_FAMILY, "jumprelu", "gated", "matching_pursuit")
 

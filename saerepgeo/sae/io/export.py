@@ -13,8 +13,6 @@ from saerepgeo.sae.io.load import CONFIG_FILE, SCALER_FILE, TRAINING_FOLDER, WEI
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
-__all__ = ["save_sae"]
-
 
 def save_sae(
     model: SAEModel,

@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["check_integers", "read_json", "read_safetensors"]
-
 
 def read_json(file: Path) -> dict[str, Any]:
     """Return the object in a JSON file; ValueError where there is none."""

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from saerepgeo.sae.io import foreign
-from saerepgeo.sae.io.build import assemble, check_architecture, new_sae
+from saerepgeo.sae.io.build import assemble, check_architecture
 from saerepgeo.sae.io.files import check_integers, read_json, read_safetensors
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
-
-__all__ = ["load_sae", "new_sae", "read_config"]
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"

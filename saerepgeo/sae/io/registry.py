@@ -8,8 +8,6 @@ from torch import Tensor
 from saerepgeo.lm.downloads import hub_files
 from saerepgeo.sae.io.sae_lens import sae_lens
 
-__all__ = ["fetch_release", "fetch_release_config"]
-
 
 def fetch_release(
     release: str, sae_id: str | None

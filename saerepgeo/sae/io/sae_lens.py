@@ -3,8 +3,6 @@
 import warnings
 from types import ModuleType
 
-__all__ = ["sae_lens"]
-
 
 def sae_lens() -> ModuleType:
     """Return the SAELens package, imported on first use (it takes seconds).

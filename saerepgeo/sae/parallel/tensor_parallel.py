@@ -35,8 +35,6 @@ from saerepgeo.sae.sparse.selection import dense_topk
 from saerepgeo.sae.sparsity import ForwardOutput, dead_latents_term, decode_dead
 from saerepgeo.types import Float, SparseLatents
 
-__all__ = ["TensorParallelSAE", "check_run", "shard", "unshard"]
-
 LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 """Which dimension of a parameter counts latents; b_dec has none and is held by all."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["ActiveLatents", "LatentOrder", "PairedLatents", "Pairs", "as_active", "padded"]
-
 
 class LatentOrder(NamedTuple):
     """The pairs sorted by latent, and by point within a latent."""

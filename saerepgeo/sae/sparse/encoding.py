@@ -16,8 +16,6 @@ from saerepgeo.sae.sparse.pair_products import gather_scalars, preactivations
 from saerepgeo.sae.sparse.selection import dense_topk, select_above, select_batch_topk
 from saerepgeo.types import Float
 
-__all__ = ["encode_sparse", "encode_topk", "max_share"]
-
 MAX_SHARE = {"float32": 0.1, "autocast": 0.06, "cuda": 0.004}
 """Share of active latents up to which the sparse route is taken.
 

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from saerepgeo.types import Float, Int
 
-__all__ = ["bag_dots", "bag_sum"]
-
 _ENTRIES = 16  # rows a program holds at once: enough loads in flight to hide the memory's latency
 _WIDTH = 256  # dimensions a program holds at once
 

@@ -14,8 +14,6 @@ from torch.nn import functional
 from saerepgeo.sae.sparse.active_pairs import Pairs
 from saerepgeo.types import Float, Int
 
-__all__ = ["dense_topk", "score_chunks", "select_above", "select_batch_topk", "select_topk"]
-
 _ROWS = 512  # points whose scores are held at once on the CPU, where they stay in cache
 _PROBED_ROWS = 128  # points from which the threshold of a batch is guessed
 _GUESSES = (1.3, 3.0, 1e9)  # how many times the pairs needed a guessed threshold aims at

@@ -13,7 +13,7 @@ from saerepgeo.cases.intervention.random_walk import (
     standardize_rows,
 )
 from saerepgeo.data.module import ActivationDataModule
-from saerepgeo.sae.io.load import new_sae
+from saerepgeo.sae.io.build import new_sae
 
 
 @pytest.fixture(scope="module")

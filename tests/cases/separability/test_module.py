@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer
 
 from saerepgeo.cases.separability.module import SeparabilityModule
 from saerepgeo.data.module import ActivationDataModule
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
-from saerepgeo.sae.io.load import new_sae
 from saerepgeo.sae.sae_source import SAESource
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from training_process import SPLIT, killing, run_fit, write_config
 
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
-from saerepgeo.sae.io.load import new_sae
 from saerepgeo.sae.io.sae_lens import sae_lens
 
 STEPS = 9

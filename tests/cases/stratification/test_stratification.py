@@ -14,7 +14,7 @@ from saerepgeo.cases.stratification.module import StratificationModule, noise_un
 from saerepgeo.cases.stratification.table import rank_rows, strata, summary
 from saerepgeo.metrics import TensorRanks
 from saerepgeo.report.files import read_rows
-from saerepgeo.sae.io.load import new_sae
+from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import to_dense
 from tests.planted import planted_concept, run_test, save_isometric_sae
