@@ -144,6 +144,11 @@ class CosineSimilarity(EstimateMetric):
 
     A reconstruction of 0 has cosine 0. A residual of 0 has no direction to recover: it is left out
     and counted in `n_dropped`. No points left: undefined. Accumulates sum and counts.
+
+    >>> metric = CosineSimilarity()
+    >>> metric.update(torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    >>> round(metric.compute().item(), 4)  # of 1 and 1/√2
+    0.8536
     """
 
     higher_is_better = True
@@ -182,6 +187,11 @@ class RelativeReconstructionBias(EstimateMetric):
 
     Source: Rajamanoharan et al. (2024), *Improving dictionary learning with gated sparse
     autoencoders*.
+
+    >>> metric = RelativeReconstructionBias()
+    >>> metric.update(0.5 * torch.eye(3), torch.eye(3))
+    >>> metric.compute().item()
+    0.5
     """
 
     squared_norm: Tensor

@@ -98,6 +98,12 @@ class KLRecovered(_Recovered):
     cannot be recovered by luck. The raw values are in `raw` after `compute()` (nats; `clean` is 0).
 
     Accumulates sums over tokens. No tokens, or KL_zero = 0: undefined.
+
+    >>> import torch
+    >>> metric = KLRecovered()
+    >>> metric.update(zero=torch.tensor([4.0, 6.0]), sae=torch.tensor([1.0, 0.0]))
+    >>> metric.compute().item()
+    0.9
     """
 
     def update(self, zero: Float[Tensor, "token"], sae: Float[Tensor, "token"]) -> None:

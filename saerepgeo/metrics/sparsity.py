@@ -50,6 +50,11 @@ class DeadFraction(EstimateMetric):
 
     Args:
         d_sae: number of latents.
+
+    >>> metric = DeadFraction(d_sae=4)
+    >>> metric.update(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]]))
+    >>> metric.compute().item()
+    0.5
     """
 
     higher_is_better = False
