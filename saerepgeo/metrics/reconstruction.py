@@ -146,7 +146,8 @@ class CosineSimilarity(EstimateMetric):
     and counted in `n_dropped`. No points left: undefined. Accumulates sum and counts.
 
     >>> metric = CosineSimilarity()
-    >>> metric.update(torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    >>> recons = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+    >>> metric.update(recons, residuals=torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
     >>> round(metric.compute().item(), 4)  # of 1 and 1/√2
     0.8536
     """

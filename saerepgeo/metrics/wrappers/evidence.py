@@ -45,9 +45,9 @@ class Evidence(CloudWrapper):
     >>> import torch
     >>> from saerepgeo.metrics import FisherRatio
     >>> labels = torch.arange(60) % 2
-    >>> points = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)) + 5 * labels[:, None]
+    >>> x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)) + 5 * labels[:, None]
     >>> metric = Evidence([FisherRatio()], n_subsamples=20, n_permutations=99)
-    >>> metric.update(points, labels=labels)
+    >>> metric.update(x, labels=labels)
     >>> sorted(metric.compute())
     ['fisher_ratio', 'fisher_ratio/high', 'fisher_ratio/low', 'fisher_ratio/null', 'fisher_ratio/p']
     """
