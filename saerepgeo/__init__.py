@@ -2,54 +2,23 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.cases.geometry_table import GeometryTable, geometry_table
-    from saerepgeo.cases.separability.module import SeparabilityModule
-    from saerepgeo.cases.stratification.module import StratificationModule
-    from saerepgeo.cases.structure.module import StructureModule
-    from saerepgeo.data.module import ActivationDataModule
-    from saerepgeo.data.prompts import load_prompts
-    from saerepgeo.lm.frozen import FrozenLM
-    from saerepgeo.sae.io.build import new_sae
-    from saerepgeo.sae.io.export import save_sae
-    from saerepgeo.sae.io.load import load_sae
-    from saerepgeo.sae.model import SAEModel
-    from saerepgeo.sae.sae_source import SAESource
+    from saerepgeo.cases.geometry_table import GeometryTable as GeometryTable
+    from saerepgeo.cases.geometry_table import geometry_table as geometry_table
+    from saerepgeo.cases.separability.module import SeparabilityModule as SeparabilityModule
+    from saerepgeo.cases.stratification.module import StratificationModule as StratificationModule
+    from saerepgeo.cases.structure.module import StructureModule as StructureModule
+    from saerepgeo.data.module import ActivationDataModule as ActivationDataModule
+    from saerepgeo.data.prompts import load_prompts as load_prompts
+    from saerepgeo.lm.frozen import FrozenLM as FrozenLM
+    from saerepgeo.sae.io.build import new_sae as new_sae
+    from saerepgeo.sae.io.export import save_sae as save_sae
+    from saerepgeo.sae.io.load import load_sae as load_sae
+    from saerepgeo.sae.model import SAEModel as SAEModel
+    from saerepgeo.sae.sae_source import SAESource as SAESource
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ActivationDataModule",
-    "FrozenLM",
-    "GeometryTable",
-    "SAEModel",
-    "SAESource",
-    "SeparabilityModule",
-    "StratificationModule",
-    "StructureModule",
-    "geometry_table",
-    "load_prompts",
-    "load_sae",
-    "new_sae",
-    "save_sae",
-]
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "ActivationDataModule": "data.module",
-        "FrozenLM": "lm.frozen",
-        "GeometryTable": "cases.geometry_table",
-        "SAEModel": "sae.model",
-        "SAESource": "sae.sae_source",
-        "SeparabilityModule": "cases.separability.module",
-        "StratificationModule": "cases.stratification.module",
-        "StructureModule": "cases.structure.module",
-        "geometry_table": "cases.geometry_table",
-        "load_prompts": "data.prompts",
-        "load_sae": "sae.io.load",
-        "new_sae": "sae.io.build",
-        "save_sae": "sae.io.export",
-    },
-)
+export_names(__name__)

@@ -1,27 +1,34 @@
-"""Public names that are imported when they are first used, so that packages import cheaply."""
+"""The public names of a package, said once: its imports of the form `X as X`."""
 
+import ast
 import importlib
+import linecache
 import sys
-from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Any]:
-    """Return the `__getattr__` and `__dir__` of a package whose names live in other modules.
+def export_names(package: str) -> None:
+    """Make the imports `from module import X as X` in a package's `__init__` its public names.
 
-    Args:
-        package: its `__name__`.
-        homes: by public name, the module that defines it, relative to the package.
+    Those under `if TYPE_CHECKING:`, which type checkers follow and Python does not, are imported
+    when they are first used, so that the package imports cheaply. ImportError without the source
+    of the `__init__`, which names them.
     """
+    module = sys.modules[package]
+    tree = ast.parse("".join(linecache.getlines(module.__file__ or "", vars(module))))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    homes = {a.name: node.module for node in imports for a in node.names if a.asname == a.name}
+    if not homes:
+        raise ImportError(f"the source of {package} is not beside it; install the whole package")
 
-    def __getattr__(name: str) -> Any:  # noqa: N807  (PEP 562's own name)
+    def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
-        setattr(sys.modules[package], name, value)
+        value = getattr(importlib.import_module(str(homes[name])), name)
+        setattr(module, name, value)
         return value
 
-    def __dir__() -> list[str]:  # noqa: N807
-        return sorted({*vars(sys.modules[package]), *homes})
+    def names() -> list[str]:
+        return sorted({*vars(module), *homes})
 
-    return __getattr__, __dir__
+    vars(module).update(__all__=list(homes), __getattr__=load, __dir__=names)

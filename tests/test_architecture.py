@@ -1,6 +1,7 @@
 """Imports go one way; the package imports cheaply; every shipped YAML is a valid command line."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,14 @@ def blocked_import(statement: str, *blocked: str) -> subprocess.CompletedProcess
     lines = [f"import sys; [sys.modules.__setitem__(n, None) for n in {blocked!r}]", statement]
     command = [sys.executable, "-c", "\n".join(lines)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)
+def test_every_public_name_of_a_package_is_there(path):
+    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+    for name in getattr(package, "__all__", ()):
+        assert getattr(package, name) is not None
+        assert name in dir(package)
 
 
 def test_the_package_imports_without_torch():

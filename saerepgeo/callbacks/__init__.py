@@ -2,15 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.callbacks.interruption import Interruption
-    from saerepgeo.callbacks.lm_loss import LMLoss
-    from saerepgeo.callbacks.sae_export import SAEExport
+    from saerepgeo.callbacks.interruption import Interruption as Interruption
+    from saerepgeo.callbacks.lm_loss import LMLoss as LMLoss
+    from saerepgeo.callbacks.sae_export import SAEExport as SAEExport
 
-__all__ = ["Interruption", "LMLoss", "SAEExport"]
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {"Interruption": "interruption", "LMLoss": "lm_loss", "SAEExport": "sae_export"},
-)
+export_names(__name__)

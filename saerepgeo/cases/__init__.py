@@ -2,28 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.cases.geometry_table import GeometryTable, geometry_table
-    from saerepgeo.cases.separability.module import SeparabilityModule
-    from saerepgeo.cases.stratification.module import StratificationModule
-    from saerepgeo.cases.structure.module import StructureModule
+    from saerepgeo.cases.geometry_table import GeometryTable as GeometryTable
+    from saerepgeo.cases.geometry_table import geometry_table as geometry_table
+    from saerepgeo.cases.separability.module import SeparabilityModule as SeparabilityModule
+    from saerepgeo.cases.stratification.module import StratificationModule as StratificationModule
+    from saerepgeo.cases.structure.module import StructureModule as StructureModule
 
-__all__ = [
-    "GeometryTable",
-    "SeparabilityModule",
-    "StratificationModule",
-    "StructureModule",
-    "geometry_table",
-]
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "GeometryTable": "geometry_table",
-        "SeparabilityModule": "separability.module",
-        "StratificationModule": "stratification.module",
-        "StructureModule": "structure.module",
-        "geometry_table": "geometry_table",
-    },
-)
+export_names(__name__)

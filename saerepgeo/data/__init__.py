@@ -2,18 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.data.module import ActivationDataModule
-    from saerepgeo.data.prompts import ConceptPrompts, load_prompts
+    from saerepgeo.data.module import ActivationDataModule as ActivationDataModule
+    from saerepgeo.data.prompts import ConceptPrompts as ConceptPrompts
+    from saerepgeo.data.prompts import load_prompts as load_prompts
 
-__all__ = ["ActivationDataModule", "ConceptPrompts", "load_prompts"]
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "ActivationDataModule": "module",
-        "ConceptPrompts": "prompts",
-        "load_prompts": "prompts",
-    },
-)
+export_names(__name__)

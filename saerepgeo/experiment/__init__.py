@@ -2,25 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.experiment.cells import Cell
-    from saerepgeo.experiment.grid import Experiment
-    from saerepgeo.experiment.runner import main, run_cells
+    from saerepgeo.experiment.cells import Cell as Cell
+    from saerepgeo.experiment.grid import Experiment as Experiment
+    from saerepgeo.experiment.runner import main as main
+    from saerepgeo.experiment.runner import run_cells as run_cells
 
-__all__ = [
-    "Cell",
-    "Experiment",
-    "main",
-    "run_cells",
-]
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "Cell": "cells",
-        "Experiment": "grid",
-        "main": "runner",
-        "run_cells": "runner",
-    },
-)
+export_names(__name__)

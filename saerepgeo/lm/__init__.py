@@ -2,17 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.lm.frozen import FrozenLM
-    from saerepgeo.lm.tokenizer import LMTokenizer
+    from saerepgeo.lm.frozen import FrozenLM as FrozenLM
+    from saerepgeo.lm.tokenizer import LMTokenizer as LMTokenizer
 
-__all__ = ["FrozenLM", "LMTokenizer"]
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "FrozenLM": "frozen",
-        "LMTokenizer": "tokenizer",
-    },
-)
+export_names(__name__)

@@ -5,81 +5,52 @@ Each class holds sufficient statistics where they exist, else a bounded sample o
 points give the same result. `wrappers` puts intervals and nulls around them.
 """
 
-from saerepgeo.metrics.alignment import LinearCKA, ProcrustesDisparity, UnmatchedMass
-from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric
-from saerepgeo.metrics.clusters import ClusterCount, NoiseShare
-from saerepgeo.metrics.dimension import GRIDE, TwoNN, TwoNNPerCluster, TwoNNWithin
-from saerepgeo.metrics.estimates import EstimateMetric
-from saerepgeo.metrics.graphs import AverageGeodesicDistance, Betti0, MinimumSpanningTreeWeight
-from saerepgeo.metrics.rank import EffectiveRank, NumericalRank, ParticipationRatio, StableRank
+from saerepgeo.lazy import export_names
+from saerepgeo.metrics.alignment import LinearCKA as LinearCKA
+from saerepgeo.metrics.alignment import ProcrustesDisparity as ProcrustesDisparity
+from saerepgeo.metrics.alignment import UnmatchedMass as UnmatchedMass
+from saerepgeo.metrics.cloud_metric import CloudFigure as CloudFigure
+from saerepgeo.metrics.cloud_metric import CloudMetric as CloudMetric
+from saerepgeo.metrics.cloud_metric import PairMetric as PairMetric
+from saerepgeo.metrics.clusters import ClusterCount as ClusterCount
+from saerepgeo.metrics.clusters import NoiseShare as NoiseShare
+from saerepgeo.metrics.dimension import GRIDE as GRIDE
+from saerepgeo.metrics.dimension import TwoNN as TwoNN
+from saerepgeo.metrics.dimension import TwoNNPerCluster as TwoNNPerCluster
+from saerepgeo.metrics.dimension import TwoNNWithin as TwoNNWithin
+from saerepgeo.metrics.estimates import EstimateMetric as EstimateMetric
+from saerepgeo.metrics.graphs import AverageGeodesicDistance as AverageGeodesicDistance
+from saerepgeo.metrics.graphs import Betti0 as Betti0
+from saerepgeo.metrics.graphs import MinimumSpanningTreeWeight as MinimumSpanningTreeWeight
+from saerepgeo.metrics.rank import EffectiveRank as EffectiveRank
+from saerepgeo.metrics.rank import NumericalRank as NumericalRank
+from saerepgeo.metrics.rank import ParticipationRatio as ParticipationRatio
+from saerepgeo.metrics.rank import StableRank as StableRank
+from saerepgeo.metrics.reconstruction import CosineSimilarity as CosineSimilarity
 from saerepgeo.metrics.reconstruction import (
-    CosineSimilarity,
-    FractionVarianceUnexplained,
-    MeanSquaredError,
-    RelativeReconstructionBias,
+    FractionVarianceUnexplained as FractionVarianceUnexplained,
 )
-from saerepgeo.metrics.recovered import CrossEntropyRecovered, KLRecovered
-from saerepgeo.metrics.separation import (
-    AverageEuclideanDistance,
-    ClassMomentsMetric,
-    FisherRatio,
-    RelativeAEDP,
-    ScaleFreeMSTW,
-    Silhouette,
+from saerepgeo.metrics.reconstruction import MeanSquaredError as MeanSquaredError
+from saerepgeo.metrics.reconstruction import (
+    RelativeReconstructionBias as RelativeReconstructionBias,
 )
-from saerepgeo.metrics.sparsity import L0, DeadFraction
-from saerepgeo.metrics.tensor_ranks import TensorRanks
-from saerepgeo.metrics.wrappers import (
-    Evidence,
-    GaussianNull,
-    NullTest,
-    PermutedItems,
-    RandomDictionaries,
-    RandomPairing,
-    SubsampleInterval,
-)
+from saerepgeo.metrics.recovered import CrossEntropyRecovered as CrossEntropyRecovered
+from saerepgeo.metrics.recovered import KLRecovered as KLRecovered
+from saerepgeo.metrics.separation import AverageEuclideanDistance as AverageEuclideanDistance
+from saerepgeo.metrics.separation import ClassMomentsMetric as ClassMomentsMetric
+from saerepgeo.metrics.separation import FisherRatio as FisherRatio
+from saerepgeo.metrics.separation import RelativeAEDP as RelativeAEDP
+from saerepgeo.metrics.separation import ScaleFreeMSTW as ScaleFreeMSTW
+from saerepgeo.metrics.separation import Silhouette as Silhouette
+from saerepgeo.metrics.sparsity import L0 as L0
+from saerepgeo.metrics.sparsity import DeadFraction as DeadFraction
+from saerepgeo.metrics.tensor_ranks import TensorRanks as TensorRanks
+from saerepgeo.metrics.wrappers import Evidence as Evidence
+from saerepgeo.metrics.wrappers import GaussianNull as GaussianNull
+from saerepgeo.metrics.wrappers import NullTest as NullTest
+from saerepgeo.metrics.wrappers import PermutedItems as PermutedItems
+from saerepgeo.metrics.wrappers import RandomDictionaries as RandomDictionaries
+from saerepgeo.metrics.wrappers import RandomPairing as RandomPairing
+from saerepgeo.metrics.wrappers import SubsampleInterval as SubsampleInterval
 
-__all__ = [
-    "GRIDE",
-    "L0",
-    "AverageEuclideanDistance",
-    "AverageGeodesicDistance",
-    "Betti0",
-    "ClassMomentsMetric",
-    "CloudFigure",
-    "CloudMetric",
-    "ClusterCount",
-    "CosineSimilarity",
-    "CrossEntropyRecovered",
-    "DeadFraction",
-    "EffectiveRank",
-    "EstimateMetric",
-    "Evidence",
-    "FisherRatio",
-    "FractionVarianceUnexplained",
-    "GaussianNull",
-    "KLRecovered",
-    "LinearCKA",
-    "MeanSquaredError",
-    "MinimumSpanningTreeWeight",
-    "NoiseShare",
-    "NullTest",
-    "NumericalRank",
-    "PairMetric",
-    "ParticipationRatio",
-    "PermutedItems",
-    "ProcrustesDisparity",
-    "RandomDictionaries",
-    "RandomPairing",
-    "RelativeAEDP",
-    "RelativeReconstructionBias",
-    "ScaleFreeMSTW",
-    "Silhouette",
-    "StableRank",
-    "SubsampleInterval",
-    "TensorRanks",
-    "TwoNN",
-    "TwoNNPerCluster",
-    "TwoNNWithin",
-    "UnmatchedMass",
-]
+export_names(__name__)

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.cases.separability.module import SeparabilityModule
+    from saerepgeo.cases.separability.module import SeparabilityModule as SeparabilityModule
 
-__all__ = ["SeparabilityModule"]
-__getattr__, __dir__ = lazy_names(__name__, {"SeparabilityModule": "module"})
+export_names(__name__)

@@ -1,24 +1,14 @@
 """Metrics around metrics: intervals from subsamples of prompts, and comparison with nulls."""
 
-from saerepgeo.metrics.wrappers.evidence import Evidence, Figure
-from saerepgeo.metrics.wrappers.null_tests import NullTest
-from saerepgeo.metrics.wrappers.nulls import (
-    GaussianNull,
-    Null,
-    PermutedItems,
-    RandomDictionaries,
-    RandomPairing,
-)
-from saerepgeo.metrics.wrappers.subsamples import SubsampleInterval
+from saerepgeo.lazy import export_names
+from saerepgeo.metrics.wrappers.evidence import Evidence as Evidence
+from saerepgeo.metrics.wrappers.evidence import Figure as Figure
+from saerepgeo.metrics.wrappers.null_tests import NullTest as NullTest
+from saerepgeo.metrics.wrappers.nulls import GaussianNull as GaussianNull
+from saerepgeo.metrics.wrappers.nulls import Null as Null
+from saerepgeo.metrics.wrappers.nulls import PermutedItems as PermutedItems
+from saerepgeo.metrics.wrappers.nulls import RandomDictionaries as RandomDictionaries
+from saerepgeo.metrics.wrappers.nulls import RandomPairing as RandomPairing
+from saerepgeo.metrics.wrappers.subsamples import SubsampleInterval as SubsampleInterval
 
-__all__ = [
-    "Evidence",
-    "Figure",
-    "GaussianNull",
-    "Null",
-    "NullTest",
-    "PermutedItems",
-    "RandomDictionaries",
-    "RandomPairing",
-    "SubsampleInterval",
-]
+export_names(__name__)

@@ -2,20 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from saerepgeo.lazy import lazy_names
+from saerepgeo.lazy import export_names
 
 if TYPE_CHECKING:
-    from saerepgeo.sae.parallel.collectives import all_reduce_sum
-    from saerepgeo.sae.parallel.tensor_parallel import TensorParallelSAE, check_run, shard, unshard
+    from saerepgeo.sae.parallel.collectives import all_reduce_sum as all_reduce_sum
+    from saerepgeo.sae.parallel.tensor_parallel import TensorParallelSAE as TensorParallelSAE
+    from saerepgeo.sae.parallel.tensor_parallel import check_run as check_run
+    from saerepgeo.sae.parallel.tensor_parallel import shard as shard
+    from saerepgeo.sae.parallel.tensor_parallel import unshard as unshard
 
-__all__ = ["TensorParallelSAE", "all_reduce_sum", "check_run", "shard", "unshard"]
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "TensorParallelSAE": "tensor_parallel",
-        "all_reduce_sum": "collectives",
-        "check_run": "tensor_parallel",
-        "shard": "tensor_parallel",
-        "unshard": "tensor_parallel",
-    },
-)
+export_names(__name__)
