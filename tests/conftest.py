@@ -10,6 +10,8 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Lightning 2.6 calls what jsonargparse 4.53 deprecates; nothing of ours
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 TEXT = """
 the a of and to in is was for on with month day after before comes follows spring winter
