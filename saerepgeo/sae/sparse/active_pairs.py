@@ -1,8 +1,4 @@
-"""Active latents as flat (point, latent) pairs, and as many of them per point as there are.
-
-TopK has k pairs in every point; BatchTopK, JumpReLU and ReLU have as many as pass. The sparse
-products read both in one form, rows of a CSR matrix without its values.
-"""
+"""Active latents as flat (point, latent) pairs: a CSR matrix without its values."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +10,13 @@ from torch import Tensor
 
 from saerepgeo.types import Float, Int, SparseLatents
 
+Points = Float[Tensor, "point d_model"]
+Encoder = Float[Tensor, "d_model d_sae"]
+Decoder = Float[Tensor, "d_sae d_model"]
+PerLatent = Float[Tensor, "d_sae"]
+PerPair = Float[Tensor, "pair"]
+Latents = Float[Tensor, "point d_sae"] | SparseLatents
+
 
 class LatentOrder(NamedTuple):
     """The pairs sorted by latent, and by point within a latent."""
@@ -21,17 +24,13 @@ class LatentOrder(NamedTuple):
     order: Int[Tensor, "pair"]
     """Position of each sorted pair among the pairs."""
     points: Int[Tensor, "pair"]
-    """Point of each sorted pair."""
     offsets: Int[Tensor, "d_sae_plus_1"]
     """Latent j has the sorted pairs offsets[j] .. offsets[j + 1]."""
 
 
 @dataclass(eq=False)
 class Pairs:
-    """Which latents each point has: point p has `columns[offsets[p] : offsets[p + 1]]`.
-
-    The order by latent, which both weight gradients need, is found once and kept.
-    """
+    """Which latents each point has: point p has `columns[offsets[p] : offsets[p + 1]]`."""
 
     columns: Int[Tensor, "pair"]
     offsets: Int[Tensor, "point_plus_1"]
@@ -60,7 +59,7 @@ class Pairs:
 
     @cached_property
     def by_latent(self) -> LatentOrder:
-        """The pairs in the order of their latents; the order is the same in every run."""
+        """The pairs in the order of their latents, the same in every run; found once and kept."""
         if self.columns.is_cuda:
             columns, order = torch.sort(self.columns.int(), stable=True)
             bounds = torch.arange(self.d_sae + 1, device=columns.device, dtype=columns.dtype)
@@ -73,11 +72,10 @@ class Pairs:
 
 
 class ActiveLatents(NamedTuple):
-    """Values of pairs, and the pre-activations they were made of."""
+    """Values of pairs, and the pre-activations (times their gain) that they were made of."""
 
-    values: Float[Tensor, "pair"]
-    pre: Float[Tensor, "pair"]
-    """Pre-activation of each pair, times its gain where there is one."""
+    values: PerPair
+    pre: PerPair
     pairs: Pairs
 
 

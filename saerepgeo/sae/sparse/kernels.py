@@ -1,9 +1,9 @@
 """Triton kernels of the sparse products: bags of rows, weighted and summed, or dotted.
 
 A bag is what CSR calls a row: bag b holds the entries offsets[b] .. offsets[b + 1]. One program
-owns one bag (and a block of dimensions), reads its entries in order and adds in float32 (float64
-for float64), so that nothing is added atomically and the same input gives the same bits. The
-decoder's forward and both weight gradients are `bag_sum`; the gradient of the values is `bag_dots`.
+owns one bag (and a block of dimensions) and adds its entries in order in float32 (float64 for
+float64). Nothing is added atomically: the same input gives the same bits. The decoder's forward and
+both weight gradients are `bag_sum`; the gradient of the values is `bag_dots`.
 
 Tested in Triton's interpreter; the speed on a GPU has not been measured.
 """
@@ -16,10 +16,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language import constexpr
 
 from saerepgeo.types import Float, Int
 
-_ENTRIES = 16  # rows a program holds at once: enough loads in flight to hide the memory's latency
+_ENTRIES = constexpr(16)  # rows held at once: enough loads in flight to hide the memory's latency
 _WIDTH = 256  # dimensions a program holds at once
 
 
@@ -30,24 +31,15 @@ def _jit(function: Callable[..., None]) -> Any:
 
 @_jit
 def _bag_sum_kernel(
-    values,
-    columns,
-    offsets,
-    rows,
-    out,
-    width,
-    block_entries: tl.constexpr,
-    block_width: tl.constexpr,
-    dtype: tl.constexpr,
+    values, columns, offsets, rows, out, width, block_width: constexpr, dtype: constexpr
 ):
     bag = tl.program_id(0).to(tl.int64)
     dims = tl.program_id(1) * block_width + tl.arange(0, block_width)
     is_dim = dims < width
-    start = tl.load(offsets + bag)
     stop = tl.load(offsets + bag + 1)
     total = tl.zeros((block_width,), dtype)
-    for first in range(start, stop, block_entries):
-        entries = first + tl.arange(0, block_entries)
+    for first in range(tl.load(offsets + bag), stop, _ENTRIES):
+        entries = first + tl.arange(0, _ENTRIES)
         is_entry = entries < stop
         which = tl.load(columns + entries, mask=is_entry, other=0).to(tl.int64)
         weights = tl.load(values + entries, mask=is_entry, other=0.0).to(dtype)
@@ -59,24 +51,15 @@ def _bag_sum_kernel(
 
 @_jit
 def _bag_dots_kernel(
-    dense,
-    columns,
-    offsets,
-    rows,
-    out,
-    width,
-    block_entries: tl.constexpr,
-    block_width: tl.constexpr,
-    dtype: tl.constexpr,
+    dense, columns, offsets, rows, out, width, block_width: constexpr, dtype: constexpr
 ):
     bag = tl.program_id(0).to(tl.int64)
-    start = tl.load(offsets + bag)
     stop = tl.load(offsets + bag + 1)
-    for first in range(start, stop, block_entries):
-        entries = first + tl.arange(0, block_entries)
+    for first in range(tl.load(offsets + bag), stop, _ENTRIES):
+        entries = first + tl.arange(0, _ENTRIES)
         is_entry = entries < stop
         which = tl.load(columns + entries, mask=is_entry, other=0).to(tl.int64)
-        total = tl.zeros((block_entries,), dtype)
+        total = tl.zeros((_ENTRIES,), dtype)
         for left in range(0, width, block_width):
             dims = left + tl.arange(0, block_width)
             is_dim = dims < width
@@ -97,10 +80,10 @@ def bag_sum(
     n_bags, width = offsets.shape[0] - 1, rows.shape[1]
     out = rows.new_empty(n_bags, width)
     if out.numel() > 0:
-        settings = _settings(rows)
-        grid = (n_bags, triton.cdiv(width, settings["block_width"]))
+        block_width, dtype = _settings(rows)
         tensors = values.contiguous(), columns.contiguous(), offsets, rows.contiguous(), out
-        _bag_sum_kernel[grid](*tensors, width, **settings)
+        grid = (n_bags, triton.cdiv(width, block_width))
+        _bag_sum_kernel[grid](*tensors, width, block_width, dtype)
     return out
 
 
@@ -115,13 +98,11 @@ def bag_dots(
     out = rows.new_zeros(columns.shape[0])
     if out.numel() > 0 and width > 0:
         tensors = dense.contiguous(), columns.contiguous(), offsets, rows.contiguous(), out
-        _bag_dots_kernel[(n_bags,)](*tensors, width, **_settings(rows))
+        _bag_dots_kernel[(n_bags,)](*tensors, width, *_settings(rows))
     return out
 
 
-def _settings(rows: Tensor) -> dict[str, Any]:
-    return {
-        "block_entries": _ENTRIES,
-        "block_width": min(_WIDTH, triton.next_power_of_2(rows.shape[1])),
-        "dtype": tl.float64 if rows.dtype == torch.float64 else tl.float32,
-    }
+def _settings(rows: Tensor) -> tuple[int, Any]:
+    """Return how many dimensions a block has, and the dtype that sums are formed in."""
+    dtype = tl.float64 if rows.dtype == torch.float64 else tl.float32
+    return min(_WIDTH, triton.next_power_of_2(rows.shape[1])), dtype

@@ -1,14 +1,9 @@
 """Products of active pairs with dense rows, and the encoder and decoder made of them.
 
-A training step costs six products of size point × d_model × d_sae when written with dense tensors.
-Five of them touch the active latents alone. Here the pre-activations are computed densely, those
-that can matter are kept as pairs, and decoder, decoder gradient, encoder gradient and the gradient
-of the values read just those pairs.
-
-On CUDA the products run in Triton where it is installed. Elsewhere they are the two halves of
-torch's `embedding_bag`, a weighted sum of rows, which needs no compiler at run time. Sums over the
-points of a latent follow the order of the points and use no atomic adds: the same input gives the
-same bits.
+Five of the six products of a training step touch the active latents alone. The pre-activations are
+computed densely, those that can matter are kept as pairs, and all the rest reads just those pairs:
+by Triton on CUDA where it is installed, elsewhere by the two halves of torch's `embedding_bag`.
+Sums over the points of a latent use no atomic adds: the same input gives the same bits.
 """
 
 import os
@@ -21,27 +16,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saerepgeo.sae.sparse.active_pairs import Pairs
+from saerepgeo.sae.sparse.active_pairs import Decoder, Encoder, Pairs, PerLatent, PerPair, Points
 from saerepgeo.types import Float
 
 Select = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Pairs] | None"]
 """From centered points [point, d_model], weight [d_model, d_sae] and bias [d_sae] to the scores of
 the pairs that are kept, and the pairs; None where they are too many."""
+Found = tuple[Tensor, Tensor, Pairs]
+"""Pre-activations of the pairs, centered points, the pairs."""
 
 
 def triton_kernels(tensor: Tensor) -> ModuleType | None:
     """Return the Triton kernels where they can run on `tensor`, else None.
 
-    They can on CUDA with Triton installed, and on the CPU under TRITON_INTERPRET=1, which is how
-    they are tested. Triton is not imported otherwise.
+    They can on CUDA with Triton installed, and on the CPU under TRITON_INTERPRET=1 (for tests).
     """
-    if not tensor.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        return None
-    return _load_kernels()
+    return _kernels() if tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1" else None
 
 
 @cache
-def _load_kernels() -> ModuleType | None:
+def _kernels() -> ModuleType | None:
     try:
         from saerepgeo.sae.sparse import kernels
     except ImportError:
@@ -49,24 +43,24 @@ def _load_kernels() -> ModuleType | None:
     return kernels
 
 
-def sum_rows(
-    values: Float[Tensor, "pair"], pairs: Pairs, rows: Float[Tensor, "d_sae d_model"]
-) -> Float[Tensor, "point d_model"]:
+def sum_rows(values: PerPair, pairs: Pairs, rows: Decoder) -> Points:
     """Return Σ_{(p, j)} values · rows[j] for every point p; zero for a point without pairs."""
-    return _bag_sum(values, pairs.columns, pairs.offsets, rows)
+    columns, offsets = pairs.columns, pairs.offsets
+    kernels = triton_kernels(rows)
+    if kernels is not None:
+        return kernels.bag_sum(values, columns, offsets, rows)
+    return functional.embedding_bag(
+        columns, rows, offsets, per_sample_weights=values, mode="sum", include_last_offset=True
+    )
 
 
-def scatter_outer(
-    values: Float[Tensor, "pair"], pairs: Pairs, dense: Float[Tensor, "point d_model"]
-) -> Float[Tensor, "d_sae d_model"]:
+def scatter_outer(values: PerPair, pairs: Pairs, dense: Points) -> Decoder:
     """Return Σ_{(p, j)} values · dense[p] for every latent j; zero for a latent without pairs."""
     order, points, offsets = pairs.by_latent
-    return _bag_sum(values.index_select(0, order), points, offsets, dense)
+    return sum_rows(values.index_select(0, order), Pairs(points, offsets, pairs.n_points), dense)
 
 
-def dot_rows(
-    dense: Float[Tensor, "point d_model"], pairs: Pairs, rows: Float[Tensor, "d_sae d_model"]
-) -> Float[Tensor, "pair"]:
+def dot_rows(dense: Points, pairs: Pairs, rows: Decoder) -> PerPair:
     """Return ⟨dense[p], rows[j]⟩ for every pair (p, j)."""
     kernels = triton_kernels(dense)
     if kernels is not None:
@@ -77,23 +71,13 @@ def dot_rows(
     )
 
 
-def sum_by_latent(values: Float[Tensor, "pair"], pairs: Pairs) -> Float[Tensor, "d_sae"]:
+def sum_by_latent(values: PerPair, pairs: Pairs) -> PerLatent:
     """Return Σ_{(p, j)} values for every latent j."""
     if not values.is_cuda:
         return torch.bincount(pairs.columns, values, minlength=pairs.d_sae).to(values)
     # bincount adds atomically on CUDA
     order, _, offsets = pairs.by_latent
     return torch.segment_reduce(values.index_select(0, order), "sum", offsets=offsets.long())
-
-
-def _bag_sum(values: Tensor, columns: Tensor, offsets: Tensor, rows: Tensor) -> Tensor:
-    """Return Σ_{e in bag b} values[e] · rows[columns[e]] for every bag b."""
-    kernels = triton_kernels(rows)
-    if kernels is not None:
-        return kernels.bag_sum(values, columns, offsets, rows)
-    return functional.embedding_bag(
-        columns, rows, offsets, per_sample_weights=values, mode="sum", include_last_offset=True
-    )
 
 
 def _product_dtype(weight: Tensor) -> torch.dtype:
@@ -117,7 +101,7 @@ class _PairEncoder(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         input_bias: Tensor | None,
-        found: tuple[Tensor, Tensor, Pairs],
+        found: Found,
     ) -> Tensor:
         pre, centered, ctx.pairs = found
         ctx.dtype = _product_dtype(weight)
@@ -127,11 +111,10 @@ class _PairEncoder(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         centered, weight, input_bias = ctx.saved_tensors
-        pairs = ctx.pairs
-        grad = grads[0].to(weight.dtype)
+        grad, pairs = grads[0].to(weight.dtype), ctx.pairs
         grad_bias = sum_by_latent(grad, pairs)
-        low, centered = grad.to(ctx.dtype), centered.to(ctx.dtype)
-        grad_weight = scatter_outer(low, pairs, centered).t().to(weight.dtype)
+        low = grad.to(ctx.dtype), pairs, centered.to(ctx.dtype)
+        grad_weight = scatter_outer(*low).t().to(weight.dtype)
         # Σ_p ∂loss/∂x_p needs only the column sums of the sparse gradient
         grad_input_bias = None if input_bias is None else -torch.mv(weight, grad_bias)
         grad_inputs = None
@@ -141,8 +124,6 @@ class _PairEncoder(torch.autograd.Function):
 
 
 class _PairDecoder(torch.autograd.Function):
-    """recons[p] = Σ_{(p, j)} values[(p, j)] · W_dec[j]."""
-
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
         ctx.pairs, ctx.dtype = pairs, _product_dtype(weight)
@@ -176,13 +157,13 @@ class _ScalarGather(torch.autograd.Function):
 
 
 def preactivations(
-    inputs: Float[Tensor, "point d_model"],
-    weight: Float[Tensor, "d_model d_sae"],
-    bias: Float[Tensor, "d_sae"],
+    inputs: Points,
+    weight: Encoder,
+    bias: PerLatent,
     input_bias: Float[Tensor, "d_model"] | None,
-    gain: Float[Tensor, "d_sae"] | None,
+    gain: PerLatent | None,
     select: Select,
-) -> tuple[Float[Tensor, "pair"], Pairs] | None:
+) -> tuple[PerPair, Pairs] | None:
     """Return ((x_p − b_in)·W_j + b_j)·gain_j of the pairs (p, j) that `select` keeps.
 
     Differentiable in all tensors; which pairs are kept is taken as given. None where `select`
@@ -201,19 +182,15 @@ def preactivations(
             picked = gain[pairs.columns]
             pre = torch.where(picked > 0, pre / picked, torch.zeros_like(pre))
     pre = _PairEncoder.apply(inputs, weight, bias, input_bias, (pre, centered, pairs))
-    if gain is not None:
-        pre = pre * gather_scalars(gain, pairs)
-    return pre, pairs
+    return pre if gain is None else pre * gather_scalars(gain, pairs), pairs
 
 
-def decode_pairs(
-    values: Float[Tensor, "pair"], pairs: Pairs, weight: Float[Tensor, "d_sae d_model"]
-) -> Float[Tensor, "point d_model"]:
+def decode_pairs(values: PerPair, pairs: Pairs, weight: Decoder) -> Points:
     """Return Σ_{(p, j)} values · weight[j] for every point; zero for a point without pairs."""
     return _PairDecoder.apply(values.to(weight.dtype), weight, pairs)
 
 
-def gather_scalars(vector: Float[Tensor, "d_sae"], pairs: Pairs) -> Float[Tensor, "pair"]:
+def gather_scalars(vector: PerLatent, pairs: Pairs) -> PerPair:
     """Return the number that `vector` has for the latent of each pair, without atomic adds.
 
     >>> gather_scalars(torch.tensor([5.0, 7.0]), Pairs.of_rows(torch.tensor([[1, 1, 0]]), 2))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saerepgeo.sae.sparse.active_pairs import Pairs
+from saerepgeo.sae.sparse.active_pairs import Encoder, Pairs, PerLatent, PerPair, Points
 from saerepgeo.types import Float, Int
+
+TopK = tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]
 
 _ROWS = 512  # points whose scores are held at once on the CPU, where they stay in cache
 _PROBED_ROWS = 128  # points from which the threshold of a batch is guessed
@@ -22,9 +24,7 @@ _GROUP = 8  # columns per group of the selection by row; a power of two
 
 
 def score_chunks(
-    centered: Float[Tensor, "point d_model"],
-    weight: Float[Tensor, "d_model d_sae"],
-    bias: Float[Tensor, "d_sae"],
+    centered: Points, weight: Encoder, bias: PerLatent
 ) -> Iterator[Float[Tensor, "row d_sae"]]:
     """Yield centered @ weight + bias of a few points at a time, all at once on CUDA.
 
@@ -41,9 +41,7 @@ def score_chunks(
         yield scores
 
 
-def select_topk(
-    scores: Float[Tensor, "point d_sae"], k: int
-) -> tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]:
+def select_topk(scores: Float[Tensor, "point d_sae"], k: int) -> TopK:
     """Return the k largest scores of every point and where they are, in no order.
 
     On the CPU wide rows are first reduced to the maxima of groups of eight columns: at least k
@@ -54,16 +52,13 @@ def select_topk(
     >>> sorted(values[0].tolist()), sorted(indices[0].tolist())
     ([3.0, 5.0], [1, 2])
     """
-    d_sae = scores.shape[1]
+    d_sae, found = scores.shape[1], None
     if scores.device.type == "cpu" and d_sae % _GROUP == 0 and d_sae // _GROUP >= 4 * k:
         found = _select_by_groups(scores, k)
-        if found is not None:
-            return found
-    values, indices = scores.topk(k, dim=1, sorted=False)
-    return values, indices
+    return found or scores.topk(k, dim=1, sorted=False)
 
 
-def _select_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+def _select_by_groups(scores: Tensor, k: int) -> TopK | None:
     """Return the k largest of every row, or None where the maxima of groups tell too little."""
     n_points, d_sae = scores.shape
     # NumPy's partition and comparisons are vectorised, torch's are not. The bits of 16-bit floats
@@ -77,8 +72,7 @@ def _select_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
         return None
     rows, groups = np.divmod(np.flatnonzero(~(maxima < least)), n_groups)
     members = (rows * d_sae + groups)[:, None] + np.arange(0, d_sae, n_groups)
-    reaches = ~(keys.reshape(-1)[members] < least[rows])  # true of what is not a number
-    flat = members[reaches]
+    flat = members[~(keys.reshape(-1)[members] < least[rows])]  # keeps what is not a number
     offsets = np.searchsorted(flat // d_sae, np.arange(n_points + 1))
     width = int(np.diff(offsets).max(initial=k))
     if width > 4 * k:  # many equal scores
@@ -92,28 +86,20 @@ def _select_by_groups(scores: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
     return values, candidates.gather(1, picked) % d_sae
 
 
-def dense_topk(
-    inputs: Float[Tensor, "point d_model"],
-    weight: Float[Tensor, "d_model d_sae"],
-    bias: Float[Tensor, "d_sae"],
-    k: int,
-) -> tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]:
-    """Return the k largest of inputs @ weight + bias, in the autocast dtype where there is one.
-
-    On the CPU a few points at a time, so that their scores are selected from while still in cache.
-    """
+def dense_topk(inputs: Points, weight: Encoder, bias: PerLatent, k: int) -> TopK:
+    """Return the k largest of inputs @ weight + bias of every point, in the dtype of the scores."""
     parts = [select_topk(scores, k) for scores in score_chunks(inputs, weight, bias)]
     values, indices = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(indices)
 
 
 def select_above(
-    centered: Float[Tensor, "point d_model"],
-    weight: Float[Tensor, "d_model d_sae"],
-    bias: Float[Tensor, "d_sae"],
+    centered: Points,
+    weight: Encoder,
+    bias: PerLatent,
     low: Float[Tensor, "*d_sae"],
     max_share: float,
-) -> tuple[Float[Tensor, "pair"], Pairs] | None:
+) -> tuple[PerPair, Pairs] | None:
     """Return the scores above `low` (one for all latents or one for each), and their pairs.
 
     None as soon as more than `max_share` of the scores seen are above. Where the scores are of
@@ -124,12 +110,8 @@ def select_above(
 
 
 def select_batch_topk(
-    centered: Float[Tensor, "point d_model"],
-    weight: Float[Tensor, "d_model d_sae"],
-    bias: Float[Tensor, "d_sae"],
-    n_kept: int,
-    max_share: float,
-) -> tuple[Float[Tensor, "pair"], Pairs] | None:
+    centered: Points, weight: Encoder, bias: PerLatent, n_kept: int, max_share: float
+) -> tuple[PerPair, Pairs] | None:
     """Return the `n_kept` largest positive scores of the whole batch, and their pairs.
 
     A threshold is guessed from a sample of the points; what passes it, a little more than needed,
@@ -155,26 +137,19 @@ def _flat_above(
     centered: Tensor, weight: Tensor, bias: Tensor, low: Tensor, max_share: float
 ) -> tuple[Tensor, Tensor] | None:
     """Return the scores above `low` and their positions in the flattened scores, ascending."""
-    d_sae = weight.shape[1]
     values, positions, n_found, n_seen = [], [], 0, 0
-    bound = None
     for scores in score_chunks(centered, weight, bias):
-        if bound is None:
-            bound = _rounded_down(low, scores.dtype)
+        bound, eps = low, torch.finfo(scores.dtype).eps
+        if eps > torch.finfo(low.dtype).eps:
+            bound = low - low.abs() * eps  # rounded down
         allowed = math.floor(max_share * (n_seen + scores.numel())) - n_found
-        flat = _positions_above(scores, bound, allowed)
+        flat = _positions_above(scores, bound.to(scores.dtype) + 0.0, allowed)  # −0 becomes 0
         if flat is None:
             return None
         values.append(scores.view(-1)[flat])
         positions.append(flat + n_seen)
-        n_found, n_seen = n_found + len(flat), n_seen + scores.shape[0] * d_sae
+        n_found, n_seen = n_found + len(flat), n_seen + scores.numel()
     return torch.cat(values), torch.cat(positions)
-
-
-def _rounded_down(low: Tensor, dtype: torch.dtype) -> Tensor:
-    if torch.finfo(dtype).eps > torch.finfo(low.dtype).eps:
-        low = low - low.abs() * torch.finfo(dtype).eps
-    return low.to(dtype) + 0.0  # −0 becomes 0
 
 
 def _positions_above(scores: Tensor, low: Tensor, allowed: int) -> Tensor | None:
@@ -187,9 +162,7 @@ def _positions_above(scores: Tensor, low: Tensor, allowed: int) -> Tensor | None
         mask = _ordered_bits(scores, low) > _ordered_bits(low, low)
     else:
         mask = ~(scores.numpy() <= low.numpy())  # true of what is not a number
-    if np.count_nonzero(mask) > allowed:
-        return None
-    return torch.from_numpy(np.flatnonzero(mask))
+    return None if np.count_nonzero(mask) > allowed else torch.from_numpy(np.flatnonzero(mask))
 
 
 def _ordered_bits(values: Tensor, low: Tensor) -> np.ndarray:
@@ -199,9 +172,7 @@ def _ordered_bits(values: Tensor, low: Tensor) -> np.ndarray:
     `low` needs the order among the negatives, which runs the other way.
     """
     bits: np.ndarray = values.view(torch.int16).numpy()
-    if bool((low < 0).any()):
-        bits = bits ^ ((bits >> 15) & np.int16(0x7FFF))
-    return bits
+    return bits ^ ((bits >> 15) & np.int16(0x7FFF)) if bool((low < 0).any()) else bits
 
 
 def _largest(scores: Tensor, flat: Tensor, n_kept: int) -> tuple[Tensor, Tensor]:
