@@ -26,8 +26,7 @@ def procrustes_disparity(
     Fewer than two points, or all points of one side equal: undefined.
     Raises ValueError for integer or non-finite points, or different numbers of points.
 
-    Source: Gower (1975), *Generalized Procrustes analysis*; `scipy.spatial.procrustes` for one
-    width.
+    Source: Gower (1975), *Generalized Procrustes analysis*.
 
     >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     >>> turned = 3 * square.flip(1) + 7
@@ -54,7 +53,7 @@ def debiased_cka(
 
     the unbiased estimator. 1 for y = x up to rotation, translation and scale; near 0, on either
     side, for independent points, where the biased CKA gives .94 (50 points in hundreds of
-    dimensions). Cost O(n² d), or O(n d²) where n ≥ d.
+    dimensions). Cost O(n² d), or O(n d²) where n ≥ d. Differentiable.
 
     Fewer than four points, or a side without variance that the estimator can see (all points equal,
     say): undefined.
@@ -70,26 +69,20 @@ def debiased_cka(
     prepared = _unit_pair(x, y, least=4)
     if isinstance(prepared, Estimate):
         return prepared
-    unit_x, unit_y = prepared
-    n = len(unit_x)
-    if n < max(unit_x.shape[1], unit_y.shape[1]):
-        of_x, of_y = unit_x @ unit_x.T, unit_y @ unit_y.T
-        products = [(a * b).sum() for a, b in ((of_x, of_x), (of_y, of_y), (of_x, of_y))]
-    else:  # the same from products of columns, for many points in few dimensions
-        pairs = ((unit_x, unit_x), (unit_y, unit_y), (unit_x, unit_y))
-        products = [(a.T @ b).square().sum() for a, b in pairs]
-    sizes = unit_x.square().sum(1), unit_y.square().sum(1)
-    own_x = _unbiased_hsic(products[0], sizes[0], sizes[0])
-    own_y = _unbiased_hsic(products[1], sizes[1], sizes[1])
+    n, is_wide = len(prepared[0]), len(prepared[0]) < max(side.shape[1] for side in prepared)
+    # for many points in few dimensions the same from products of columns
+    x, y = ((side @ side.T if is_wide else side) for side in prepared)
+    norms_x, norms_y = (side.square().sum(1) for side in prepared)
+
+    def hsic(one: Tensor, norms: Tensor, other: Tensor, other_norms: Tensor) -> Tensor:
+        product = (one * other).sum() if is_wide else (one.T @ other).square().sum()
+        correction = norms.sum() * other_norms.sum() / ((n - 1) * (n - 2))
+        return product - n / (n - 2) * (norms * other_norms).sum() + correction
+
+    own_x, own_y = hsic(x, norms_x, x, norms_x), hsic(y, norms_y, y, norms_y)
     if min(own_x.item(), own_y.item()) <= 1e-12:
         return Estimate.undefined("the self-similarity of one side is not positive", n)
-    return Estimate(_unbiased_hsic(products[2], *sizes) / (own_x * own_y).sqrt(), n, 0)
-
-
-def _unbiased_hsic(product: Tensor, squares_x: Tensor, squares_y: Tensor) -> Tensor:
-    n = len(squares_x)
-    correction = squares_x.sum() * squares_y.sum() / ((n - 1) * (n - 2))
-    return product - n / (n - 2) * (squares_x * squares_y).sum() + correction
+    return Estimate(hsic(x, norms_x, y, norms_y) / (own_x * own_y).sqrt(), n, 0)
 
 
 def _narrowed(points: Tensor) -> Tensor:
@@ -102,13 +95,6 @@ def _narrowed(points: Tensor) -> Tensor:
     if points.shape[0] >= points.shape[1]:
         return points
     return points @ torch.linalg.qr(points.detach().T).Q
-
-
-def _centered(points: Tensor) -> Tensor:
-    """Return the points about their mean; what is only rounding of equal points becomes 0."""
-    centered = points - points.mean(0)
-    rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)
-    return torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)
 
 
 def _unit_pair(x: AnyPoints, y: AnyPoints, least: int) -> tuple[Tensor, Tensor] | Estimate:
@@ -124,3 +110,10 @@ def _unit_pair(x: AnyPoints, y: AnyPoints, least: int) -> tuple[Tensor, Tensor] 
     if not (bool(norm_x > 0) and bool(norm_y > 0)):
         return Estimate.undefined("all points of one side are equal: no shape", n)
     return centered_x / norm_x, centered_y / norm_y
+
+
+def _centered(points: Tensor) -> Tensor:
+    """Return the points about their mean; what is only rounding of equal points becomes 0."""
+    centered = points - points.mean(0)
+    rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)
+    return torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)

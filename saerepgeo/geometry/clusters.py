@@ -1,6 +1,6 @@
 """Clusters found without their number, and the matching of two clusterings of the same points."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Estimate, Int
 
 __all__ = ["Matching", "cluster", "match_clusters"]
-
 
 TREE_DIM = 10
 """Up to this dimension scikit-learn's trees save distances; beyond, they compute every one of them
@@ -39,10 +38,7 @@ class Matching(NamedTuple):
 
 
 def cluster(
-    points: Points,
-    min_cluster_size: int = 5,
-    *,
-    min_samples: int | None = None,
+    points: Points, min_cluster_size: int = 5, *, min_samples: int | None = None
 ) -> Int[Tensor, "point"]:
     """Return the HDBSCAN cluster 0, 1, … of each point, −1 for noise.
 
@@ -50,12 +46,11 @@ def cluster(
     single linkage tree in mutual reachability distance max(core_i, core_j, ‖x_i − x_j‖), where
     core is the distance to neighbor `min_samples` (None: `min_cluster_size`), the point included.
 
-    All −1 for fewer than `min_cluster_size` (or `min_samples`) points and where all points are
-    equal: neither shows a cluster. Dense points are scikit-learn's. Latents, sparse tensors, clouds
-    and many wide points stay what they are; there scikit-learn reads the clusters off
-    `single_linkage`: the same but for their numbers, and for points that several equal heights
-    join. Raises ValueError for sizes too
-    small (2 and 1 are the least), and for integer or non-finite points.
+    Dense points are scikit-learn's. Of latents, sparse tensors, clouds and many wide points it
+    reads the clusters off `single_linkage`: the same but for their numbers, and for points that
+    several equal heights join. All −1 for fewer than `min_cluster_size` (or `min_samples`) points
+    and where all points are equal. Raises ValueError for sizes too small (2 and 1 are the least),
+    and for integer or non-finite points.
 
     Source: Campello, Moulavi & Sander 2013, *Density-Based Clustering Based on Hierarchical
     Density Estimates*; scikit-learn's implementation.
@@ -72,15 +67,22 @@ def cluster(
         x = as_float64(points).detach()
         if len(x) < least or bool((x == x[:1]).all()):
             return torch.full((len(x),), -1, device=x.device)
-        if x.shape[1] <= TREE_DIM or len(x) <= MATRIX_POINTS:
-            return _cluster_dense(x - x.mean(0), min_cluster_size, min_samples).to(x.device)
+        is_wide = x.shape[1] > TREE_DIM
+        if not is_wide or len(x) <= MATRIX_POINTS:
+            # scikit-learn does it all: where equal heights join points, its own order decides
+            x = x - x.mean(0)
+            given = (gram_distances(x) if is_wide else x).cpu().numpy()
+            metric = "precomputed" if is_wide else "euclidean"
+            return _hdbscan(given, min_cluster_size, min_samples, metric).to(x.device)
     cloud = as_cloud(points)
     if cloud.n_points < least or cloud.size() == 0:
         return torch.full((cloud.n_points,), -1, device=cloud.device)
     # scikit-learn counts the point itself among its neighbors
     n_others = (min_samples or min_cluster_size) - 1
     core = nearest_neighbors(cloud, n_others).distances[:, -1] if n_others else None
-    return _labels(single_linkage(cloud, core), min_cluster_size).to(cloud.device)
+    graph = _graph(single_linkage(cloud, core))
+    # at 1 the core distance of a point is its shortest edge, which changes no edge
+    return _hdbscan(graph, min_cluster_size, 1, "precomputed").to(cloud.device)
 
 
 def match_clusters(x: Int[Tensor, "point"], y: Int[Tensor, "point"]) -> Matching:
@@ -113,38 +115,22 @@ def match_clusters(x: Int[Tensor, "point"], y: Int[Tensor, "point"]) -> Matching
     overlaps = table[i, j]
     i, j, overlaps = i[overlaps > 0], j[overlaps > 0], overlaps[overlaps > 0]
     n_points = int(is_any.sum())
-    n_noise = len(x) - n_points
-    if n_points == 0:
-        mass = Estimate.undefined("no point belongs to a cluster", 0, n_noise)
-    else:
-        mass = Estimate(1 - overlaps.sum().double() / n_points, n_points, n_noise)
+    mass = Estimate.undefined("no point belongs to a cluster")
+    if n_points:
+        mass = Estimate(1 - overlaps.sum().double() / n_points, n_points, 0)
+    mass = mass._replace(n_dropped=len(x) - n_points)
     return Matching(torch.stack([names_x[i], names_y[j]], 1), overlaps, mass)
 
 
-def _cluster_dense(x: Tensor, min_cluster_size: int, min_samples: int | None) -> Tensor:
-    """Let scikit-learn do it all: where equal heights join points, its own order decides."""
+def _hdbscan(given: Any, min_cluster_size: int, min_samples: int | None, metric: str) -> Tensor:
     from sklearn.cluster import HDBSCAN  # half a second, which training need not wait for
 
-    is_wide = x.shape[1] > TREE_DIM
-    model = HDBSCAN(
-        min_cluster_size=min_cluster_size,
-        min_samples=min_samples,
-        metric="precomputed" if is_wide else "euclidean",
-        copy=True,
-    )
-    given = gram_distances(x) if is_wide else x
-    return torch.from_numpy(model.fit_predict(given.cpu().numpy())).long()
+    model = HDBSCAN(min_cluster_size, min_samples=min_samples, metric=metric, copy=True)
+    return torch.from_numpy(model.fit_predict(given)).long()
 
 
-def _labels(tree: Linkage, min_cluster_size: int) -> Tensor:
-    """Let scikit-learn read the clusters off a tree in mutual reachability distance.
-
-    With `min_samples` 1 the core distance of a point is its shortest edge, which changes no edge.
-    """
-    from sklearn.cluster import HDBSCAN
-
+def _graph(tree: Linkage) -> csr_matrix:
     n_points = len(tree.heights) + 1
     heights = np.maximum(tree.heights, TINY)
     graph = csr_matrix((heights, tree.edges.T), shape=(n_points, n_points))
-    model = HDBSCAN(min_cluster_size, min_samples=1, metric="precomputed", copy=False)
-    return torch.from_numpy(model.fit_predict(graph + graph.T)).long()
+    return graph + graph.T

@@ -78,10 +78,19 @@ def _match_sparsity_(
     elif hasattr(cfg, "kval_topk"):
         cfg.sae_diff_type, cfg.kval_topk = "topk", max(1, round(l0))
     else:
+        inputs = random.process_sae_in(residuals)
         if hasattr(cfg, "d_out"):
-            center = random.process_sae_in(residuals).mean(0) @ random.W_enc
-        threshold = _matching_threshold(round(l0 * len(residuals)), random, residuals, center)
-        _set_threshold(random, threshold, center)
+            center = inputs.mean(0) @ random.W_enc
+        projections = (inputs @ random.W_enc - center).flatten()
+        threshold = _level(projections, round(l0 * len(residuals)))
+        if hasattr(random, "threshold"):
+            random.b_enc.sub_(center)
+            random.threshold.fill_(float(threshold.clamp(min=0.0)))
+        elif hasattr(random, "b_gate"):
+            random.b_gate.sub_(center).sub_(threshold)
+            random.b_mag.sub_(center)
+        else:
+            random.b_enc.sub_(center).sub_(threshold)
 
 
 def _directions(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,25 +99,11 @@ def _directions(like: Tensor, generator: torch.Generator) -> Tensor:
     return (rows / rows.norm(dim=1, keepdim=True)).to(like)
 
 
-def _matching_threshold(
-    n_active: int, random: Any, residuals: Tensor, center: Tensor | float
-) -> Tensor:
-    """Return the level that `n_active` random pre-activations exceed."""
-    projections = (random.process_sae_in(residuals) @ random.W_enc - center).flatten()
-    if not 0 < n_active < projections.numel():
+def _level(values: Tensor, n_active: int) -> Tensor:
+    """Return the level that `n_active` of the values exceed."""
+    if not 0 < n_active < values.numel():
         raise ValueError(
             f"`residuals` must leave some latents on and some off, got {n_active} of "
-            f"{projections.numel()} active; check that they are what the SAE was trained on."
+            f"{values.numel()} active; check that they are what the SAE was trained on."
         )
-    return projections.kthvalue(projections.numel() - n_active).values
-
-
-def _set_threshold(random: Any, threshold: Tensor, center: Tensor | float) -> None:
-    if hasattr(random, "threshold"):
-        random.b_enc.sub_(center)
-        random.threshold.fill_(float(threshold.clamp(min=0.0)))
-    elif hasattr(random, "b_gate"):
-        random.b_gate.sub_(center).sub_(threshold)
-        random.b_mag.sub_(center)
-    else:
-        random.b_enc.sub_(center).sub_(threshold)
+    return values.kthvalue(values.numel() - n_active).values

@@ -60,11 +60,9 @@ def two_nn(
     - `"linear"`: the slope through the origin of −log(1 − F) on log μ, F = i/N;
     - `"mle"`: (k − 1) / (Σ_{i≤k} ln μ_i + (N − k) ln μ_(k)), unbiased; standard error d/√k.
 
-    Duplicates, exact and nearer than `tolerance` × the RMS distance from the centroid, are merged
-    first and counted in `n_dropped`; `n_used` counts the distinct points. NaN with a reason for
-    fewer than 30 distinct points and where all neighbors are equally far (a lattice).
-
-    Neighbors are exact, and the search is sparse where the points are. Not differentiable.
+    Points nearer than `tolerance` × the RMS distance from the centroid are merged first: `n_used`
+    counts the distinct points, `n_dropped` the others. NaN with a reason for fewer than 30 distinct
+    points and where all neighbors are equally far (a lattice). Not differentiable.
 
     Raises ValueError for integer or non-finite points, and `discard` or `tolerance` outside [0, 1).
 
@@ -76,8 +74,7 @@ def two_nn(
     >>> round(float(two_nn(plane)), 1)
     2.0
     """
-    _check_fraction("tolerance", tolerance)
-    _check_fraction("discard", discard)
+    _check_fractions(discard=discard, tolerance=tolerance)
     cloud = as_cloud(points)
     kept, neighbors = distinct_points(cloud, 2, tolerance)
     n_dropped = cloud.n_points - len(kept)
@@ -87,11 +84,7 @@ def two_nn(
     return dimension_from_ratios(ratios, discard, method=method)._replace(n_dropped=n_dropped)
 
 
-def two_nn_within(
-    points: Points,
-    labels: Int[Tensor, "point"],
-    discard: float = 0.1,
-) -> Estimate:
+def two_nn_within(points: Points, labels: Int[Tensor, "point"], discard: float = 0.1) -> Estimate:
     """Return the intrinsic dimension within classes: neighbors of the same class, ratios pooled.
 
     One fit of the censored MLE of `two_nn` to the ratios μ = r₂/r₁ of all points, r₁ and r₂ the
@@ -127,9 +120,8 @@ def dimension_from_ratios(
 ) -> Estimate:
     """Return the TwoNN dimension that ratios μ = r₂/r₁ ≥ 1 of neighbor distances give.
 
-    The estimators of `two_nn`, which calls this after merging duplicates. `"linear"` always sets
-    the largest ratio aside, where F = 1. NaN with a reason for fewer than 2 ratios left, and where
-    all are 1.
+    By the estimators of `two_nn`; `"linear"` always sets the largest ratio aside, where F = 1. NaN
+    with a reason for fewer than 2 ratios left, and where all are 1.
 
     Raises ValueError for ratios below 1, not finite, or of a dimension other than one.
 
@@ -137,7 +129,7 @@ def dimension_from_ratios(
     >>> round(float(dimension_from_ratios(ratios, 0.0, method="mle")), 6)  # 2/7
     0.285714
     """
-    _check_fraction("discard", discard)
+    _check_fractions(discard=discard)
     check_finite(ratios, "ratios")
     if ratios.ndim != 1 or bool((ratios < 1).any()):
         raise ValueError("`ratios` must be a vector of second over first neighbor distance, ≥ 1")
@@ -161,17 +153,13 @@ def dimension_from_ratios(
 
 
 def gride(
-    points: Points,
-    n1: Sequence[int] = (1, 2, 4, 8, 16, 32),
-    *,
-    tolerance: float = TOLERANCE,
+    points: Points, n1: Sequence[int] = (1, 2, 4, 8, 16, 32), *, tolerance: float = TOLERANCE
 ) -> ScaleCurve:
     """Return the intrinsic dimension over scales, by neighbors n₁ and n₂ = 2n₁ (GRIDE).
 
     μ = r_{n₂}/r_{n₁} has the density d (μ^d − 1)^{n₂−n₁−1} / (B(n₂−n₁, n₁) μ^{d(n₂−1)+1}); d
     maximizes the likelihood, and its standard error follows from the Fisher information. n₁ = 1 is
-    the uncensored TwoNN. A plateau over scales is a dimension; a falling curve is noise at small
-    scales.
+    the uncensored TwoNN. A plateau is a dimension; a falling curve is noise at small scales.
 
     Duplicates are merged as in `two_nn`. Scales that need more neighbors than there are points
     are left out of the curve; it is empty, with a reason, for fewer than 30 distinct points.
@@ -185,7 +173,7 @@ def gride(
     >>> [round(d, 1) for d in gride(cube, (1, 2)).dimensions.tolist()]
     [3.0, 2.8]
     """
-    _check_fraction("tolerance", tolerance)
+    _check_fractions(tolerance=tolerance)
     scales = sorted(set(n1))
     if not scales or scales[0] < 1:
         raise ValueError(f"`n1` must name numbers of neighbors ≥ 1, got {tuple(n1)}")
@@ -196,18 +184,16 @@ def gride(
         if neighbors is not None or len(scales) == 1:
             break
         scales.pop()
-    n_dropped = cloud.n_points - len(kept)
+    counts = (len(kept), cloud.n_points - len(kept))
     if neighbors is None or len(kept) < MIN_POINTS:
         empty = torch.zeros(0, dtype=torch.float64, device=cloud.device)
-        too_few = TOO_FEW.format(len(kept))
-        return ScaleCurve(empty.long(), empty, empty, empty, len(kept), n_dropped, too_few)
-    distances = neighbors.distances
-    fits = [_fit_scale((distances[:, 2 * n - 1] / distances[:, n - 1]).log(), n) for n in scales]
+        return ScaleCurve(empty.long(), empty, empty, empty, *counts, TOO_FEW.format(len(kept)))
+    index = torch.tensor(scales, device=cloud.device)
+    near, far = (neighbors.distances[:, n - 1] for n in (index, 2 * index))
+    fits = [_fit_scale(column, n) for column, n in zip((far / near).log().T, scales, strict=True)]
     values, errors = torch.tensor(fits, dtype=torch.float64, device=cloud.device).T
     reason = "all neighbors are equally far" if bool(values.isnan().any()) else None
-    means = torch.stack([distances[:, 2 * n - 1].mean() for n in scales])
-    index = torch.tensor(scales, device=cloud.device)
-    return ScaleCurve(index, means, values, errors, len(kept), n_dropped, reason)
+    return ScaleCurve(index, far.mean(0), values, errors, *counts, reason)
 
 
 def _fit_scale(log_ratios: Tensor, n1: int) -> tuple[float, float]:
@@ -235,6 +221,7 @@ def _fit_scale(log_ratios: Tensor, n1: int) -> tuple[float, float]:
     return d, (n_points / d**2 + (n1 - 1) * float(curvature)) ** -0.5
 
 
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"`{name}` must lie in [0, 1), got {value}")
+def _check_fractions(**given: float) -> None:
+    for name, value in given.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1), got {value}")

@@ -43,9 +43,7 @@ class SpanningTree(NamedTuple):
     """float64, differentiable in the points."""
 
 
-def minimum_spanning_tree(
-    points: Points,
-) -> SpanningTree:
+def minimum_spanning_tree(points: Points) -> SpanningTree:
     """Return the Euclidean minimum spanning tree, by Prim's algorithm.
 
     O(N² dim) time; O(N) memory beside the points where there are more than 2048. The edges are
@@ -71,8 +69,7 @@ def minimum_spanning_tree(
     squared = (x[edges[:, 0]] - x[edges[:, 1]]).square().sum(1)
     # the root has no gradient at 0; half of the tree of a cloud with duplicates lies there
     is_apart = squared > 0
-    lengths = torch.where(is_apart, squared, 1.0).sqrt() * is_apart
-    return SpanningTree(edges, lengths)
+    return SpanningTree(edges, torch.where(is_apart, squared, 1.0).sqrt() * is_apart)
 
 
 def mst_weight(points: Points) -> Estimate:
@@ -89,9 +86,7 @@ def mst_weight(points: Points) -> Estimate:
     return Estimate(minimum_spanning_tree(points).lengths.sum(), n_points, 0)
 
 
-def persistence_0(
-    points: Points,
-) -> Float[Tensor, "edge"]:
+def persistence_0(points: Points) -> Float[Tensor, "edge"]:
     """Return the N − 1 finite death times of connected components as balls grow, ascending.
 
     Vietoris–Rips filtration by distance (not by radius of balls, which is half of it): in
@@ -107,10 +102,9 @@ def persistence_0(
 def betti_0(points: Points, radius: float) -> Estimate:
     """Return β₀(r) = 1 + #{edges of the minimum spanning tree longer than r}.
 
-    The number of connected components of the graph that joins points at most `radius` apart. This
-    is not a count of clusters: β₀ counts every outlier as a component, says nothing without its
-    radius, and falls to 1 as the radius grows. Report it beside `cluster`, not instead of it. Over
-    all radii: `persistence_0`.
+    The number of connected components of the graph that joins points at most `radius` apart. Not a
+    count of clusters: every outlier is a component, and β₀ falls to 1 as the radius grows. Report
+    it with its radius, beside `cluster`. Over all radii: `persistence_0`.
 
     No points: undefined. Raises ValueError for a negative or NaN radius, and for integer or
     non-finite points.
@@ -123,19 +117,16 @@ def betti_0(points: Points, radius: float) -> Estimate:
     cloud = as_cloud(points)
     if not cloud.n_points:
         return Estimate.undefined("no points")
-    n_components = float(components_within(cloud, radius))
-    value = torch.tensor(n_components, dtype=torch.float64, device=cloud.device)
-    return Estimate(value, cloud.n_points, 0)
+    return _estimate(cloud, float(components_within(cloud, radius)))
 
 
 def connection_radius(points: Points, n_neighbors: int = 10) -> float:
     """Return the 95 % quantile over points of the distance to neighbor `n_neighbors`: a scale.
 
-    A radius without units of its own: scaling the points scales it, so Betti-0 stays. A random
-    geometric graph in which points have k neighbors on average is connected once k exceeds about
-    ln N; with k = 10 one cloud of even density is one component up to some 20,000 points, while
-    groups of more than k points that lie further apart than their own neighbors do count
-    separately.
+    Scaling the points scales it, so Betti-0 stays. A random geometric graph in which points have k
+    neighbors on average is connected once k exceeds about ln N; with k = 10 one cloud of even
+    density is one component up to some 20,000 points, while groups of more than k points that lie
+    further apart than their own neighbors do count separately.
 
     `n_neighbors` is capped at N − 1; 0 for fewer than two points. Raises ValueError for
     `n_neighbors` below 1, and for integer or non-finite points.
@@ -151,9 +142,7 @@ def connection_radius(points: Points, n_neighbors: int = 10) -> float:
 
 
 def average_geodesic_distance(
-    points: Points,
-    n_neighbors: int = 10,
-    sources: Int[Tensor, "source"] | None = None,
+    points: Points, n_neighbors: int = 10, sources: Int[Tensor, "source"] | None = None
 ) -> Estimate:
     """Return the mean shortest path over pairs of points on the neighbor graph (AGD).
 
@@ -181,30 +170,33 @@ def average_geodesic_distance(
     cloud, graph = _neighbor_graph(points, n_neighbors)
     if cloud.n_points < 2:
         return Estimate.undefined(f"{cloud.n_points} points have no pairs", cloud.n_points)
-    starts = np.arange(cloud.n_points) if sources is None else sources.cpu().numpy()
-    total, n_paths = 0.0, 0
-    for first in range(0, len(starts), SOURCES_PER_BLOCK):
-        block = starts[first : first + SOURCES_PER_BLOCK]
-        paths = shortest_path(graph, method="D", directed=False, indices=block)
+    starts = torch.arange(cloud.n_points) if sources is None else sources.cpu()
+    total, n_paths = 0.0, -len(starts)  # a point's path to itself is none
+    for block in starts.split(SOURCES_PER_BLOCK):
+        paths = shortest_path(graph, method="D", directed=False, indices=block.numpy())
         is_path = np.isfinite(paths)
         total += float(paths[is_path].sum())
-        n_paths += int(is_path.sum()) - len(block)
+        n_paths += int(is_path.sum())
     if not n_paths:
         return Estimate.undefined("no path starts at `sources`", cloud.n_points)
-    mean = torch.tensor(total / n_paths, dtype=torch.float64, device=cloud.device)
-    return Estimate(mean, cloud.n_points, 0)
+    return _estimate(cloud, total / n_paths)
 
 
-def neighbor_graph_components(points: Points, n_neighbors: int = 10) -> int:
+def neighbor_graph_components(points: Points, n_neighbors: int = 10) -> Estimate:
     """Return the number of connected components of the graph of `average_geodesic_distance`.
 
-    Each point alone for fewer than two. Raises as there.
+    No points: 0. Raises as there.
 
-    >>> neighbor_graph_components(torch.tensor([[0.0], [1.0], [7.0], [9.0]]), 1)
-    2
+    >>> float(neighbor_graph_components(torch.tensor([[0.0], [1.0], [7.0], [9.0]]), 1))
+    2.0
     """
-    graph = _neighbor_graph(points, n_neighbors)[1]
-    return int(connected_components(graph, directed=False)[0])
+    cloud, graph = _neighbor_graph(points, n_neighbors)
+    return _estimate(cloud, float(connected_components(graph, directed=False)[0]))
+
+
+def _estimate(cloud: Cloud, value: float) -> Estimate:
+    scalar = torch.tensor(value, dtype=torch.float64, device=cloud.device)
+    return Estimate(scalar, cloud.n_points, 0)
 
 
 def _neighbor_graph(points: AnyPoints, n_neighbors: int) -> tuple[Cloud, csr_matrix]:

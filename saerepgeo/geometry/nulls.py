@@ -1,5 +1,6 @@
 """What the same statistics give by chance: permutations and subsamples."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
-from saerepgeo.geometry.clouds.conversion import count_points, take_points
-from saerepgeo.types import Estimate, Int, Interval, SparseLatents
+from saerepgeo.geometry.clouds.conversion import check_labels_of, count_points, take_points
+from saerepgeo.types import Estimate, Int, Interval
 
 __all__ = [
     "PermutationTest",
@@ -50,21 +51,15 @@ def permutation_test(
     """Return how often labels dealt out at random give a statistic as large as the labels given.
 
     p = (1 + #{draws: s(points, permuted) ≥ s(points, labels)})/(1 + n_draws): never 0, and exact
-    for exchangeable labels. Values that differ by rounding only count as equal.
+    for exchangeable labels. Values that differ by rounding only count as equal. With `alternative`
+    "two-sided", p is twice the smaller one, at most 1. Labels of −1 stay where they are.
 
     Any pairing can be tested: with `labels = arange(n)` and a statistic that indexes a second set
-    of points by them, the null is a random matching (Procrustes disparity, with alternative
-    "less").
+    of points by them, the null is a random matching.
 
-    Args:
-        statistic: function of points, passed on unchanged, and labels; NaN, or an undefined
-            `Estimate`, where it has no value.
-        labels: permuted; labels of −1 stay where they are.
-        generator: source of randomness, on the CPU; by default one seeded with 0.
-        alternative: "greater", "less", or "two-sided" (twice the smaller p, at most 1).
-
-    A statistic undefined on the given labels gives p NaN with the reason. Draws in which it is
-    undefined leave the null and are counted in `n_dropped`. Raises ValueError for unequal lengths,
+    `statistic` takes the points and labels; NaN, or an undefined `Estimate`, where it has no value:
+    on the given labels p is NaN with the reason; draws leave the null and count in `n_dropped`.
+    `generator` is on the CPU, by default one seeded with 0. Raises ValueError for unequal lengths,
     n_draws < 1, or an unknown `alternative`.
 
     Source: Phipson & Smyth (2010), *Permutation p-values should never be zero*.
@@ -75,11 +70,7 @@ def permutation_test(
     >>> test.p_value < 0.15, test.n_draws
     (True, 99)
     """
-    if len(labels) != count_points(points):
-        raise ValueError(
-            f"`labels` must have one entry a point, got {len(labels)} for "
-            f"{count_points(points)} points."
-        )
+    check_labels_of(points, labels)
     if n_draws < 1:
         raise ValueError(f"`n_draws` must be at least 1, got {n_draws}.")
     if alternative not in get_args(Alternative):
@@ -110,35 +101,20 @@ def null_test(
     >>> null_test(3.0, [1.0, 2.0, 2.5]).p_value
     0.25
     """
-    nan = float("nan")
-    undefined = PermutationTest(observed, nan, 0, len(draws), nan, (nan,) * len(QUANTILE_LEVELS))
+    kept, nan, reason = _defined(draws), math.nan, "the statistic is undefined"
+    none = PermutationTest(observed, nan, 0, 0, nan, (nan,) * len(QUANTILE_LEVELS), reason)
     if observed != observed:
-        return undefined._replace(n_dropped=0, reason="the statistic is undefined")
-    kept = torch.tensor(draws, dtype=torch.float64)
-    kept = kept[~kept.isnan()]
-    if len(kept) == 0:
-        return undefined._replace(reason="the statistic is undefined in every draw of the null")
-    p_value = _p_value(observed, kept, alternative)
-    quantiles = tuple(torch.quantile(kept, torch.tensor(QUANTILE_LEVELS).double()).tolist())
+        return none
+    if not len(kept):
+        return none._replace(n_dropped=len(draws), reason=f"{reason} in every draw of the null")
+    slack = 1e-12 * max(abs(observed), float(kept.abs().max()))
+    n_extreme = int((kept >= observed - slack).sum()), int((kept <= observed + slack).sum())
+    above, below = ((1 + n) / (1 + len(kept)) for n in n_extreme)
+    two_sided = min(1.0, 2 * min(above, below))
+    p_value = {"greater": above, "less": below, "two-sided": two_sided}[alternative]
+    quantiles = tuple(_quantiles(kept, *QUANTILE_LEVELS))
     n_dropped = len(draws) - len(kept)
     return PermutationTest(observed, p_value, len(kept), n_dropped, float(kept.mean()), quantiles)
-
-
-def _value(result: Estimate | Tensor | float) -> tuple[float, str | None]:
-    if isinstance(result, Estimate):
-        return float(result.value), result.reason
-    value = float(result)
-    return value, "the statistic is NaN on the given labels" if value != value else None
-
-
-def _p_value(observed: float, draws: Tensor, alternative: Alternative) -> float:
-    slack = 1e-12 * max(abs(observed), float(draws.abs().max()))
-    n_above = int((draws >= observed - slack).sum())
-    n_below = int((draws <= observed + slack).sum())
-    above, below = (1 + n_above) / (1 + len(draws)), (1 + n_below) / (1 + len(draws))
-    if alternative == "two-sided":
-        return min(1.0, 2 * min(above, below))
-    return above if alternative == "greater" else below
 
 
 def subsample_interval(
@@ -158,26 +134,23 @@ def subsample_interval(
         [θ_N − c·q_{1−α/2}, θ_N − c·q_{α/2}],  c = τ(b)/τ(N)/√(1 − b/N),
 
     q the quantiles of θ_b − θ̄_b over the draws, θ̄_b their mean. The root corrects for drawing from
-    a finite set: subsamples share points with the whole, so θ_b varies less than over fresh
-    samples. Unlike the bootstrap no point occurs twice, which would ruin statistics of nearest
-    neighbors.
+    a finite set. Unlike the bootstrap no point occurs twice, which would ruin nearest neighbors.
 
-    The interval is one for E[θ_N]: what samples of this size give on average. A statistic that
-    drifts with the number of points (intrinsic dimension of noisy data, lengths of trees) drifts
-    between b and N by what all subsamples share, which leaves through their mean (the delete-d
-    jackknife does the same); how far E[θ_N] is from the limit at infinite N is not in it.
+    The interval is one for E[θ_N], what samples of this size give on average. A drift with the
+    number of points (intrinsic dimension of noisy data, lengths of trees) is shared by all
+    subsamples and leaves through their mean, as in the delete-d jackknife; how far E[θ_N] is from
+    the limit at infinite N is not in it.
 
     Args:
-        statistic: function of (points, *aligned), which are subsampled by the same rows; NaN or an
-            undefined `Estimate` where it has no value.
-        fraction: share of the points in a subsample, between 0 and 1.
+        statistic: of (points, *aligned), which are subsampled by the same rows; NaN or an undefined
+            `Estimate` where it has no value.
         level: nominal coverage.
         rate: exponent of convergence; 1/2 for means and what is smooth in them.
-        generator: source of randomness, on the CPU; by default one seeded with 0.
+        generator: on the CPU; by default one seeded with 0.
 
-    Where the statistic is undefined on all points, or in every subsample (too few points), there is
-    no interval: NaN bounds and `n_draws` 0. Other undefined subsamples are left out of `n_draws`.
-    Raises ValueError for fraction or level outside (0, 1), n_draws < 1, and unequal lengths.
+    Undefined subsamples are left out of `n_draws`; none left, or a statistic undefined on all
+    points: NaN bounds. Raises ValueError for fraction or level outside (0, 1), n_draws < 1, and
+    unequal lengths.
 
     Source: Politis & Romano (1994); Shao & Wu (1989) for the correction.
 
@@ -198,15 +171,12 @@ def subsample_interval(
         )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     whole = _value(statistic(points, *aligned))[0]
-    size = int(fraction * n_points)
-    if whole != whole or size == 0:
-        return Interval(float("nan"), float("nan"), level, 0)
-    values, device = [], (points.values if isinstance(points, SparseLatents) else points).device
-    for _ in range(n_draws):
-        rows = torch.randperm(n_points, generator=generator)[:size].to(device)
+    size, draws = int(fraction * n_points), []
+    for _ in range(n_draws if size and whole == whole else 0):
+        rows = torch.randperm(n_points, generator=generator)[:size]
         parts = [take_points(part, rows) for part in (points, *aligned)]
-        values.append(_value(statistic(*parts))[0])
-    return interval_of_draws(whole, values, size / n_points, level=level, rate=rate)
+        draws.append(_value(statistic(*parts))[0])
+    return interval_of_draws(whole, draws, size / max(n_points, 1), level=level, rate=rate)
 
 
 def interval_of_draws(
@@ -226,12 +196,26 @@ def interval_of_draws(
     >>> round(interval.low, 4), round(interval.high, 4)
     (9.05, 10.95)
     """
-    kept = torch.tensor(draws, dtype=torch.float64)
-    kept = kept[~kept.isnan()]
+    kept = _defined(draws)
     if len(kept) < 2 or whole != whole:
-        return Interval(float("nan"), float("nan"), level, 0)
+        return Interval(math.nan, math.nan, level, 0)
     scale = fraction**rate / (1 - fraction) ** 0.5
     tail = (1 - level) / 2
-    about = kept - kept.mean()
-    high, low = torch.quantile(about, torch.tensor([tail, 1 - tail]).double()).tolist()
+    high, low = _quantiles(kept - kept.mean(), tail, 1 - tail)
     return Interval(whole - scale * low, whole - scale * high, level, len(kept))
+
+
+def _value(result: Estimate | Tensor | float) -> tuple[float, str | None]:
+    if isinstance(result, Estimate):
+        return float(result.value), result.reason
+    value = float(result)
+    return value, "the statistic is NaN on the given labels" if value != value else None
+
+
+def _defined(draws: Sequence[float]) -> Tensor:
+    values = torch.tensor(draws, dtype=torch.float64)
+    return values[~values.isnan()]
+
+
+def _quantiles(values: Tensor, *levels: float) -> list[float]:
+    return torch.quantile(values, torch.tensor(levels, dtype=torch.float64)).tolist()

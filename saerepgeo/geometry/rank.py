@@ -48,8 +48,8 @@ class NumericalRankResult(NamedTuple):
 def unfold(tensor: Float[Tensor, "..."], mode: int) -> Float[Tensor, "mode rest"]:
     """Return the mode-k unfolding X_(k): axis `mode` as rows, all others, in order, as columns.
 
-    The symmetric positive semidefinite matrix of the mode is G_k = X_(k) X_(k)ᵀ. A view where the
-    layout allows it; differentiable. Raises ValueError where `tensor` has no axis `mode`.
+    The symmetric positive semidefinite matrix of the mode is G_k = X_(k) X_(k)ᵀ. Differentiable.
+    Raises ValueError where `tensor` has no axis `mode`.
 
     Source: Kolda & Bader 2009, *Tensor Decompositions and Applications*, section 2.4.
 
@@ -117,14 +117,12 @@ def numerical_rank(
         raise ValueError(f"`sv` holds {sv.numel()} values, but `shape` {shape} allows {small}")
     values = sv.detach().double()
     top = float(values.max()) if values.numel() else 0.0
-    floor = top * large * torch.finfo(dtype).eps
-    if tolerance == "eps":
-        threshold = floor
-    elif tolerance == "gavish-donoho":
-        threshold = max(_gavish_donoho(values, small, large, noise), floor)
+    threshold = top * large * torch.finfo(dtype).eps
+    if tolerance == "gavish-donoho":
+        threshold = max(_gavish_donoho(values, small, large, noise), threshold)
     elif isinstance(tolerance, (int, float)) and tolerance >= 0:
         threshold = float(tolerance)
-    else:
+    elif tolerance != "eps":
         raise ValueError(
             f"`tolerance` must be 'eps', 'gavish-donoho' or a number ≥ 0, got {tolerance!r}"
         )
@@ -142,12 +140,7 @@ def effective_rank(sv: Float[Tensor, "value"]) -> Estimate:
     >>> round(float(effective_rank(torch.ones(7))), 6)
     7.0
     """
-
-    def perplexity(s: Tensor) -> Tensor:
-        share = s / s.sum()
-        return torch.exp(-(share * share.log()).sum())
-
-    return _of_spectrum(sv, perplexity)
+    return _of_spectrum(sv, lambda s: torch.special.entr(s / s.sum()).sum().exp())
 
 
 def stable_rank(sv: Float[Tensor, "value"]) -> Estimate:
@@ -158,7 +151,7 @@ def stable_rank(sv: Float[Tensor, "value"]) -> Estimate:
     >>> stable_rank(torch.tensor([2.0, 1.0])).value
     tensor(1.2500, dtype=torch.float64)
     """
-    return _of_spectrum(sv, lambda s: (s / s.max()).square().sum())
+    return _of_spectrum(sv, lambda s: s.square().sum())
 
 
 def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
@@ -171,12 +164,7 @@ def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
     >>> participation_ratio(torch.tensor([1.0, 1.0, 0.0])).value
     tensor(2., dtype=torch.float64)
     """
-
-    def ratio(s: Tensor) -> Tensor:
-        energy = (s / s.max()).square()
-        return energy.sum().square() / energy.square().sum()
-
-    return _of_spectrum(sv, ratio)
+    return _of_spectrum(sv, lambda s: s.square().sum().square() / s.pow(4).sum())
 
 
 def multilinear_rank(
@@ -204,11 +192,12 @@ def multilinear_rank(
 
 
 def _of_spectrum(sv: Tensor, formula: Callable[[Tensor], Tensor]) -> Estimate:
+    """Return a figure that scale does not change, of the positive values over the largest."""
     check_finite(sv, "sv")
     positive = sv.double()[sv > 0]
     if not len(positive):
         return Estimate.undefined(f"none of {sv.numel()} singular values is positive")
-    return Estimate(formula(positive), len(positive), 0)
+    return Estimate(formula(positive / positive.max()), len(positive), 0)
 
 
 def _gavish_donoho(values: Tensor, small: int, large: int, noise: float | None) -> float:

@@ -79,21 +79,22 @@ def class_moments(
     named = (labels >= 0).nonzero()[:, 0]
     kept, labels = take_points(points, named), labels[named]
     if isinstance(kept, SparseLatents):
-        values = kept.values
+        width, values = kept.d_sae, kept.values
+        cells = (labels[:, None] * width + kept.indices).flatten()
     else:
         is_dense = isinstance(kept, Tensor) and kept.layout == torch.strided
         values = kept if is_dense else as_float64(kept)  # type: ignore[assignment]
+        width, cells = values.shape[1], labels
     check_finite(values)
     values = values.to(dtype)
-    counts = torch.bincount(labels, minlength=n_classes)
+    per_class = values.new_zeros(n_classes)
     if isinstance(kept, SparseLatents):
-        cells = labels[:, None] * kept.d_sae + kept.indices
-        sums = values.new_zeros(n_classes * kept.d_sae)
-        sums = sums.index_add(0, cells.flatten(), values.flatten()).view(n_classes, kept.d_sae)
+        flat = values.new_zeros(n_classes * width).index_add(0, cells, values.flatten())
+        sums = flat.view(n_classes, width)
     else:
-        sums = values.new_zeros(n_classes, values.shape[1]).index_add(0, labels, values)
-    square_sums = values.new_zeros(n_classes).index_add(0, labels, values.square().sum(1))
-    return ClassMoments(counts, sums, square_sums)
+        sums = values.new_zeros(n_classes, width).index_add(0, labels, values)
+    square_sums = per_class.index_add(0, labels, values.square().sum(1))
+    return ClassMoments(torch.bincount(labels, minlength=n_classes), sums, square_sums)
 
 
 def check_labels(points: AnyPoints, labels: Tensor, n_classes: int) -> None:
@@ -135,9 +136,7 @@ def within_scatter(moments: ClassMoments) -> Float[Tensor, ""]:
     return torch.where(scatter.detach() > rounding, scatter, torch.zeros_like(scatter))
 
 
-def pairwise_distances(
-    points: Float[Tensor, "point dim"],
-) -> Float[Tensor, "point point"]:
+def pairwise_distances(points: Float[Tensor, "point dim"]) -> Float[Tensor, "point point"]:
     """Return the Euclidean distances ‖x_i − x_j‖, from the differences themselves.
 
     Coincident points have distance exactly 0 and gradient 0 (a subgradient), never NaN. No points
@@ -152,20 +151,19 @@ def pairwise_distances(
 def average_pairwise_distance(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     """Return the average Euclidean distance between pairs of centroids (AEDP), differentiable.
 
-    AEDP = 2/(K(K−1)) Σ_{k<l} ‖c_k − c_l‖, in the units of the points.
+    AEDP = 2/(K(K−1)) Σ_{k<l} ‖c_k − c_l‖, in the units of the points. `n_used` counts centroids.
 
     Fewer than two centroids: undefined. All centroids equal: 0, with gradient 0.
     Source: *Sparsification and Reconstruction from the Perspective of Representation Geometry*
-    (arXiv 2505.22506), where it is called AEDP.
+    (arXiv 2505.22506).
 
     >>> average_pairwise_distance(torch.tensor([[0.0], [1.0], [3.0]])).value.item()
     2.0
     """
     n = len(centers)
     if n < 2:
-        return Estimate.undefined(f"AEDP needs two or more centroids, got {n}", n_used=n)
-    value = torch.pdist(centers.double()).mean()
-    return Estimate(value, n_used=n, n_dropped=0)
+        return Estimate.undefined(f"AEDP needs two or more centroids, got {n}", n)
+    return Estimate(torch.pdist(centers.double()).mean(), n, 0)
 
 
 def relative_aedp(moments: ClassMoments) -> Estimate:
@@ -177,13 +175,9 @@ def relative_aedp(moments: ClassMoments) -> Estimate:
     Fewer than two classes with points, or no scatter within any class (every class a single point,
     say): undefined. `n_used` counts the centroids, `n_dropped` the classes without points.
     """
-
-    def figure(within: Tensor) -> Tensor:
-        n_free = int(moments.counts.sum()) - int((moments.counts > 0).sum())
-        aedp = average_pairwise_distance(centroids(moments)).value
-        return aedp / (within / n_free).double().sqrt()
-
-    return _relative_to_scatter(moments, figure)
+    aedp = average_pairwise_distance(centroids(moments))
+    n_free = int(moments.counts.sum()) - aedp.n_used
+    return _over_scatter(moments, lambda within: aedp.value / (within / n_free).double().sqrt())
 
 
 def fisher_ratio(moments: ClassMoments) -> Estimate:
@@ -196,14 +190,10 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
     Undefined, and counted, as `relative_aedp`. Source: Fukunaga (1990), *Introduction to
     Statistical Pattern Recognition*, ch. 10.
     """
-
-    def figure(within: Tensor) -> Tensor:
-        weights = moments.counts[moments.counts > 0].to(moments.sums)
-        mean = moments.sums.sum(0) / weights.sum()
-        between = (weights * (centroids(moments) - mean).square().sum(1)).sum()
-        return (between / within).double()
-
-    return _relative_to_scatter(moments, figure)
+    weights = moments.counts[moments.counts > 0].to(moments.sums)
+    mean = moments.sums.sum(0) / weights.sum()
+    between = (weights * (centroids(moments) - mean).square().sum(1)).sum()
+    return _over_scatter(moments, lambda within: (between / within).double())
 
 
 def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
@@ -212,7 +202,8 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     MSTW/((K−1)·AEDP), between 0 and 1: near 0 where the centroids form few tight groups, 1 where
     all are equally far apart, 3/(K+1) where they are evenly spaced on a line.
 
-    Two centroids always give 1. Fewer than two, or all centroids equal: undefined.
+    Two centroids always give 1. Fewer than two, or all centroids equal: undefined. `n_used` counts
+    centroids.
 
     >>> round(scale_free_mstw(torch.arange(5.0)[:, None]).value.item(), 12)
     0.5
@@ -221,14 +212,13 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     if aedp.reason is not None:
         return aedp._replace(reason=f"scale-free MSTW needs two or more centroids, got {n}")
     if not bool(aedp.value.detach() > 0):
-        return Estimate.undefined("all centroids are equal", n_used=n)
-    return Estimate(mst_weight(centers).value / ((n - 1) * aedp.value), n_used=n, n_dropped=0)
+        return Estimate.undefined("all centroids are equal", n)
+    return Estimate(mst_weight(centers).value / ((n - 1) * aedp.value), n, 0)
 
 
-def _relative_to_scatter(moments: ClassMoments, figure: Callable[[Tensor], Tensor]) -> Estimate:
+def _over_scatter(moments: ClassMoments, figure: Callable[[Tensor], Tensor]) -> Estimate:
     n_used = int((moments.counts > 0).sum())
-    n_dropped = len(moments.counts) - n_used
-    within = within_scatter(moments)
+    n_dropped, within = len(moments.counts) - n_used, within_scatter(moments)
     if n_used < 2:
         reason = f"needs two or more classes with points, got {n_used}"
     elif not bool(within.detach() > 0):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
-from saerepgeo.geometry.clouds.conversion import as_float64, count_points, take_points
+from saerepgeo.geometry.clouds.conversion import as_float64, check_labels_of, take_points
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Estimate, Int
@@ -32,11 +32,7 @@ def silhouette(points: Points, labels: Int[Tensor, "_"]) -> Estimate:
     >>> round(silhouette(points, torch.tensor([0, 0, 1, 1])).value.item(), 6)
     0.899749
     """
-    if len(labels) != count_points(points):
-        raise ValueError(
-            f"`labels` must have one entry a point, got {len(labels)} for "
-            f"{count_points(points)} points."
-        )
+    check_labels_of(points, labels)
     named = (labels >= 0).nonzero()[:, 0]
     n, n_dropped = len(named), len(labels) - len(named)
     kept = take_points(points, named)

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import as_float64
-from saerepgeo.geometry.rank import singular_values
 from saerepgeo.types import Float
 
-__all__ = ["Sketch", "empty_sketch", "extend_sketch", "merge_sketches", "sketch_singular_values"]
+__all__ = ["Sketch", "empty_sketch", "extend_sketch", "merge_sketches"]
 
 
 class Sketch(NamedTuple):
@@ -52,7 +51,7 @@ def extend_sketch(sketch: Sketch, points: Points) -> Sketch:
 
     >>> stream = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
     >>> sketch = extend_sketch(extend_sketch(empty_sketch(8, 8), stream[:300]), stream[300:])
-    >>> torch.allclose(sketch_singular_values(sketch), singular_values(stream))
+    >>> torch.allclose(torch.linalg.svdvals(sketch.rows).float(), torch.linalg.svdvals(stream))
     True
     """
     x = as_float64(points).detach()
@@ -66,27 +65,19 @@ def extend_sketch(sketch: Sketch, points: Points) -> Sketch:
     return sketch
 
 
-def merge_sketches(first: Sketch, second: Sketch) -> Sketch:
+def merge_sketches(x: Sketch, y: Sketch) -> Sketch:
     """Return the sketch of the rows that both stand for; the bounds of both add up.
 
     Raises ValueError where sizes or columns differ.
 
     >>> one, two = (extend_sketch(empty_sketch(3, 4), torch.eye(3)) for _ in range(2))
-    >>> sketch_singular_values(merge_sketches(one, two)).square()
+    >>> torch.linalg.svdvals(merge_sketches(one, two).rows).square()
     tensor([2.0000, 2.0000, 2.0000], dtype=torch.float64)
     """
-    if first.size != second.size:
-        raise ValueError(f"sketches of sizes {first.size} and {second.size} do not merge")
-    merged = extend_sketch(first, second.rows)
-    return merged._replace(shrinkage=merged.shrinkage + second.shrinkage)
-
-
-def sketch_singular_values(sketch: Sketch) -> Float[Tensor, "value"]:
-    """Return the singular values of B, lower bounds of those of A, largest first.
-
-    None for the empty sketch.
-    """
-    return singular_values(sketch.rows)
+    if x.size != y.size:
+        raise ValueError(f"sketches of sizes {x.size} and {y.size} do not merge")
+    merged = extend_sketch(x, y.rows)
+    return merged._replace(shrinkage=merged.shrinkage + y.shrinkage)
 
 
 def _shrunk(sketch: Sketch) -> Sketch:

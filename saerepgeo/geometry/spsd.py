@@ -21,9 +21,9 @@ def spsd_distance(
     of the two ranges, and R_X = P_Xᵀ X Xᵀ P_X the r × r form on the principal vectors P_X. The
     stratum has dimension dim·r − r(r−1)/2. Scaling G by 4 moves it by √r · ln 4 (at weight 1).
 
-    Undefined, with the reason, where the ranks differ (the strata lie infinitely far apart: use
-    `bures_wasserstein`) or are 0. With a principal angle of π/2 twice over, the principal vectors
-    are not unique, and neither is the distance.
+    Undefined where the ranks differ (the strata lie infinitely far apart: use `bures_wasserstein`)
+    or are 0. With a principal angle of π/2 twice over, neither the principal vectors nor the
+    distance are unique. `n_used` is the rank.
 
     Raises ValueError for integer or non-finite input, and where the numbers of rows differ.
 
@@ -59,7 +59,7 @@ def bures_wasserstein(
 
     d² = tr G_X + tr G_Y − 2 tr (G_X^{1/2} G_Y G_X^{1/2})^{1/2} = min_Q ‖X − Y Q‖²_F over orthogonal
     Q: the Wasserstein-2 distance of centered Gaussians of these covariances. 0 for empty factors.
-    Raises ValueError for integer or non-finite input, and where the numbers of rows differ.
+    Raises as `spsd_distance`.
 
     Source: Bhatia, Jain & Lim 2019, *On the Bures–Wasserstein Distance*, theorem 1.
 
@@ -69,8 +69,7 @@ def bures_wasserstein(
     x, y = as_float64(x, "x"), as_float64(y, "y")
     _check_rows(x, y)
     width = max(x.shape[1], y.shape[1])
-    x = torch.nn.functional.pad(x, (0, width - x.shape[1]))
-    y = torch.nn.functional.pad(y, (0, width - y.shape[1]))
+    x, y = (torch.nn.functional.pad(factor, (0, width - factor.shape[1])) for factor in (x, y))
     if 0 in x.shape:
         return x.new_zeros(())
     left, _, right = torch.linalg.svd(y.T @ x)

@@ -50,12 +50,9 @@ def gromov_wasserstein(
         c1, c2: symmetric matrices of distances, in the same units; float64 inside.
         p, q: weights of the points, summing to 1; uniform by default.
         plan: an earlier plan to start from, e.g. of the last training step.
-        n_anchors: descend from this many anchor matchings only, those of least cost; all by
-        default.
+        n_anchors: descend from this many anchor matchings only, those of least cost; None: all.
 
-    Single points are spaces too: the value is then Σ C² of the other space. Coincident points (zero
-    distances) need no care.
-
+    Single points are spaces too: the value is then Σ C² of the other space.
     Raises ValueError for empty, integer, non-finite, non-square or asymmetric matrices, and for
     weights or a `plan` of the wrong shape, negative or not of mass 1.
 
@@ -82,9 +79,10 @@ def gromov_wasserstein(
     best = min(found, key=lambda descended: descended[1]["gw_dist"])[0]
     # again from the best plan, by POT's torch backend: value, gradient and the plan they belong to
     given = c1.double() / unit, c2.double() / unit
-    weights = (torch.from_numpy(mass).to(c1.device) for mass in (p_mass, q_mass))
-    start = torch.from_numpy(best).to(c1.device)
-    value, log = ot.gromov.gromov_wasserstein2(*given, *weights, symmetric=True, G0=start, log=True)
+    p_torch, q_torch, start = (torch.from_numpy(a).to(c1.device) for a in (p_mass, q_mass, best))
+    value, log = ot.gromov.gromov_wasserstein2(
+        *given, p_torch, q_torch, symmetric=True, G0=start, log=True
+    )
     return Coupling((value * unit**2).clamp(min=0.0), log["T"].detach())
 
 
@@ -110,19 +108,22 @@ def _quantiles(distances: np.ndarray, mass: np.ndarray, other: np.ndarray) -> np
     """Return each point's quantile function of distances, on a grid common to both spaces."""
     size = max(len(mass), len(other))
     levels = (np.arange(size) + 0.5) / size
-    order = np.argsort(distances, axis=1)
     rows = []
-    for row, ranked in zip(distances, order, strict=True):
+    for row, ranked in zip(distances, np.argsort(distances, axis=1), strict=True):
         position = np.searchsorted(np.cumsum(mass[ranked]), levels)
         rows.append(row[ranked[np.minimum(position, len(row) - 1)]])
     return np.stack(rows)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy()
 
 
 def _checked_distances(c: Tensor, name: str) -> np.ndarray:
     if c.ndim != 2 or c.shape[0] != c.shape[1] or c.shape[0] == 0:
         raise ValueError(f"`{name}` must be a square, non-empty matrix, got {tuple(c.shape)}.")
     check_finite(c, name)
-    array = c.detach().cpu().double().numpy()
+    array = _array(c)
     if np.abs(array - array.T).max() > 1e-4 * np.abs(array).max():
         raise ValueError(f"`{name}` must be symmetric, as distances are.")
     return np.ascontiguousarray((array + array.T) / 2)
@@ -131,17 +132,15 @@ def _checked_distances(c: Tensor, name: str) -> np.ndarray:
 def _checked_weights(weights: Tensor | None, n: int, name: str) -> np.ndarray:
     if weights is None:
         return np.full(n, 1.0 / n)
-    array = weights.detach().cpu().double().numpy()
+    array = _array(weights)
     if array.shape != (n,) or not (array >= 0).all() or abs(array.sum() - 1) > 1e-4:
-        raise ValueError(
-            f"`{name}` must hold {n} weights ≥ 0 of sum 1, got shape {array.shape}, "
-            f"sum {array.sum():.6g}."
-        )
+        got = f"shape {array.shape}, sum {array.sum():.6g}"
+        raise ValueError(f"`{name}` must hold {n} weights ≥ 0 of sum 1, got {got}.")
     return array / array.sum()
 
 
 def _checked_plan(plan: Tensor, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    array = plan.detach().cpu().double().numpy()
+    array = _array(plan)
     if array.shape != (len(p), len(q)) or not (array >= 0).all():
         raise ValueError(
             f"`plan` must be [{len(p)}, {len(q)}] and ≥ 0, got shape {array.shape}; "

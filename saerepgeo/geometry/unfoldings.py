@@ -7,7 +7,7 @@ from scipy import sparse
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
-from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.conversion import SPARSE_SHARE, as_float64
 from saerepgeo.geometry.rank import numerical_rank
 from saerepgeo.types import Float, Int
 
@@ -15,8 +15,6 @@ __all__ = ["MODES", "ModeSpectra", "Rule", "mode_spectra", "rank_by_rule"]
 
 MODES = ("prompt", "position", "feature")
 """Axis that the rows of an unfolding belong to."""
-SPARSE_SHARE = 0.05
-"""On the CPU, rows with at most this share of non-zero entries are multiplied as sparse ones."""
 
 Rule = str | float
 """`"eps"`, `"gavish-donoho"`, or a share of the largest singular value."""
@@ -36,9 +34,7 @@ class ModeSpectra(NamedTuple):
 
 @torch.no_grad()
 def mode_spectra(
-    points: Points,
-    prompts: Int[Tensor, "point"],
-    positions: Int[Tensor, "point"],
+    points: Points, prompts: Int[Tensor, "point"], positions: Int[Tensor, "point"]
 ) -> ModeSpectra:
     """Return the singular values of the unfoldings of X[prompts, positions] = points, else 0.
 
@@ -50,29 +46,25 @@ def mode_spectra(
     All three matrices are read off the Gram matrix of the points, in float64. Squaring costs
     digits: singular values below about 1e-7·σ₁ are rounding, far under what float32 data resolve.
 
-    Args:
-        points: the real positions of all prompts, float32; (prompt, position) pairs are distinct.
-        prompts: index of each point's prompt.
-        positions: its position within the prompt.
-
-    No points give empty spectra. Raises ValueError for integer or non-finite points.
+    Pairs (prompt, position) are distinct. No points give empty spectra. Raises ValueError for
+    integer or non-finite points.
     """
     x = as_float64(points)
     active = (x != 0).any(0)
     n_active, n_points = int(active.sum()), len(x)
     x = x[:, active]
-    axes = {"prompt": prompts, "position": positions}
-    sizes = {name: int(index.max()) + 1 if n_points else 0 for name, index in axes.items()}
+    n_prompts, n_positions = (
+        int(index.max()) + 1 if n_points else 0 for index in (prompts, positions)
+    )
     gram = _gram(x)
-    small = gram if n_points <= n_active else x.T @ x
     matrices = {
-        "prompt": _contract(gram, prompts, positions, sizes["prompt"]),
-        "position": _contract(gram, positions, prompts, sizes["position"]),
-        "feature": small,
+        "prompt": _contract(gram, prompts, positions, n_prompts),
+        "position": _contract(gram, positions, prompts, n_positions),
+        "feature": gram if n_points <= n_active else x.T @ x,
     }
     shapes = {
-        "prompt": (sizes["prompt"], sizes["position"] * n_active),
-        "position": (sizes["position"], sizes["prompt"] * n_active),
+        "prompt": (n_prompts, n_positions * n_active),
+        "position": (n_positions, n_prompts * n_active),
         "feature": (n_active, n_points),
     }
     values = {name: _roots(matrix)[: min(shapes[name])] for name, matrix in matrices.items()}

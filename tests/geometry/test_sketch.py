@@ -15,7 +15,6 @@ from saerepgeo.geometry.sketch import (
     empty_sketch,
     extend_sketch,
     merge_sketches,
-    sketch_singular_values,
 )
 
 F64 = torch.float64
@@ -76,14 +75,14 @@ def test_few_columns_are_exact(size: int) -> None:
     sketch = merge_sketches(sketch_of(points[:100], size), sketch_of(points[100:], size))
     assert float(sketch.shrinkage) == 0
     torch.testing.assert_close(
-        sketch_singular_values(sketch)[:10], singular_values(points), rtol=1e-12, atol=1e-12
+        singular_values(sketch.rows)[:10], singular_values(points), rtol=1e-12, atol=1e-12
     )
 
 
 def test_low_rank_is_exact() -> None:
     points = stream(300, 7) @ stream(7, 200, 1.0, seed=1)
     sketch = sketch_of(points, 7, 32)
-    values, expected = sketch_singular_values(sketch)[:7], singular_values(points)[:7]
+    values, expected = singular_values(sketch.rows)[:7], singular_values(points)[:7]
     torch.testing.assert_close(values, expected, rtol=1e-10, atol=0)
     assert float(sketch.shrinkage) < 1e-20 * float(expected[0] ** 2)
 
@@ -97,13 +96,13 @@ def test_memory_does_not_grow_with_the_stream() -> None:
 
 def test_degenerate_streams() -> None:
     nothing = extend_sketch(empty_sketch(5, 3), torch.zeros(0, 5))
-    assert sketch_singular_values(nothing).shape == (0,)
+    assert singular_values(nothing.rows).shape == (0,)
     zeros = sketch_of(torch.zeros(50, 5, dtype=F64), 3)
-    assert float(sketch_singular_values(zeros).sum() + zeros.shrinkage) == 0
+    assert float(singular_values(zeros.rows).sum() + zeros.shrinkage) == 0
     one = sketch_of(torch.ones(1, 5, dtype=F64), 3)
-    assert float(sketch_singular_values(one)) == pytest.approx(math.sqrt(5))
+    assert float(singular_values(one.rows)) == pytest.approx(math.sqrt(5))
     equal = sketch_of(torch.ones(90, 5, dtype=F64), 1)
-    assert float(sketch_singular_values(equal).max()) == pytest.approx(math.sqrt(450))
+    assert float(singular_values(equal.rows).max()) == pytest.approx(math.sqrt(450))
 
 
 @pytest.mark.parametrize(

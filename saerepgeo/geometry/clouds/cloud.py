@@ -1,12 +1,9 @@
-"""What a cloud of points is: known by coordinates, dense or sparse, or by distances.
-
-A cloud of rows nominates candidates by the Gram matrix, ‖x‖² + ‖y‖² − 2⟨x,y⟩, which is fast and
-loses digits, and measures them by differences in float64, which is slow and exact.
-"""
+"""What a cloud of points is: known by coordinates, dense or sparse, or by distances."""
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +11,7 @@ from torch import Tensor
 
 from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["BLOCK_BYTES", "Cloud", "Neighbors", "Nomination", "Points", "RowCloud", "power_of_two"]
-
-BLOCK_BYTES = 1 << 26
-"""Size of a temporary array, about; two or three of them are alive at once."""
+__all__ = ["Cloud", "Neighbors", "Nomination", "Points", "RowCloud"]
 
 
 class Nomination(NamedTuple):
@@ -29,10 +23,9 @@ class Nomination(NamedTuple):
 
 
 class Neighbors(NamedTuple):
-    """The nearest other points of each point, nearest first."""
+    """The nearest other points of each point, nearest first; distances in float64."""
 
     distances: Float[Tensor, "point k"]
-    """float64."""
     indices: Int[Tensor, "point k"]
 
 
@@ -58,7 +51,7 @@ class Cloud(ABC):
 
     @abstractmethod
     def lengths(self, edges: Int[Tensor, "edge 2"]) -> Float[Tensor, "edge"]:
-        """Return the distances between the two points of each edge."""
+        """Return the distances between the two points of each edge, in float64."""
 
 
 Points = Float[Tensor, "point dim"] | SparseLatents | Cloud
@@ -66,24 +59,68 @@ Points = Float[Tensor, "point dim"] | SparseLatents | Cloud
 
 
 class RowCloud(Cloud):
-    """Points given by their coordinates, searched block by block."""
+    """Points given by their coordinates, searched block by block.
 
-    scale: float
-    """Distances between the points as given = distances here · `scale`."""
+    Candidates are nominated by ‖x‖² + ‖y‖² − 2⟨x,y⟩, which is fast and loses digits, and measured
+    by differences in float64, which is slow and exact.
+    """
+
+    norms: Float[Tensor, "point"]
+    """Squared, on the device that computes."""
+    n_terms: int
+    """Products that a scalar product of two points adds up, at most."""
+    rows_at_once: int
+    """Whose products with all points are held at once."""
+    entries_at_once: int
+    """Entries of the differences that are formed at once."""
+
+    def __init__(self, x: Any, top: float, device: torch.device) -> None:
+        # entries up to 1, by a factor that rounds nothing: their squares neither under nor overflow
+        self.scale = math.ldexp(1.0, max(math.frexp(top)[1], -1000)) if top > 0 else 1.0
+        self.x, self.n_points, self.device = x / self.scale, x.shape[0], device
 
     @abstractmethod
     def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:
-        """Return the points `index` as rows."""
+        """Return the points `index` as rows, in units of `scale`."""
 
     @abstractmethod
+    def _gram_rows(self, precision: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """Return a function of rows that gives ‖y‖² − 2⟨x_row, y⟩ for all points y."""
+
+    @abstractmethod
+    def _squares(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Return `squared_distances` of few rows."""
+
     def nominate(self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype) -> Nomination:
         """Return about `count` candidates for each of `rows`, never the point itself."""
+        rows, gram_rows = rows.to(self.norms.device), self._gram_rows(precision)
+        # what outlives a block is there before it: large blocks between small ones that stay would
+        # pile up in the heap
+        indices = rows.new_empty(len(rows), count)
+        farthest = self.norms.new_empty(len(rows))
+        for start in range(0, len(rows), self.rows_at_once):
+            part = slice(start, start + self.rows_at_once)
+            # the row's own norm is the same for all candidates: left out, added to the bound
+            partial = gram_rows(rows[part])
+            partial[torch.arange(len(partial), device=rows.device), rows[part]] = torch.inf
+            nearest = partial.topk(count, largest=False)
+            indices[part], farthest[part] = nearest.indices, nearest.values[:, -1].double()
+        # |fl(⟨x,y⟩) − ⟨x,y⟩| ≤ n·u·‖x‖‖y‖ in any order of summation, and a few more roundings
+        reach = self.norms[rows].sqrt() + self.norms.max().sqrt()
+        error = (self.n_terms + 8) * torch.finfo(precision).eps * reach.square()
+        bounds = farthest + self.norms[rows] - error
+        return Nomination(indices.to(self.device), bounds.to(self.device))
 
-    @abstractmethod
     def squared_distances(
         self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
     ) -> Float[Tensor, "row candidate"]:
-        """Return ‖x_row − x_other‖² in units of the rows, exact to float64."""
+        """Return ‖x_row − x_other‖² in units of `scale`², exact to float64."""
+        size = max(1, self.entries_at_once // max(1, others.shape[1] * self.n_terms))
+        squared = torch.empty(others.shape, dtype=torch.float64, device=self.device)
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            squared[part] = self._squares(rows[part], others[part])
+        return squared
 
     def coordinates(self, index: Int[Tensor, "row"] | None = None) -> Float[Tensor, "row dim"]:
         """Return points, all by default, in the units given and up to a shift of all."""
@@ -102,8 +139,3 @@ class RowCloud(Cloud):
         mean = torch.stack([self.dense(block).sum(0) for block in blocks]).sum(0) / self.n_points
         total = sum(float((self.dense(block) - mean).square().sum()) for block in blocks)
         return self.scale * (total / self.n_points) ** 0.5
-
-
-def power_of_two(top: float) -> float:
-    """Return a scale that squares may go with, by a factor that rounds nothing."""
-    return math.ldexp(1.0, max(math.frexp(top)[1], -1000)) if top > 0 else 1.0

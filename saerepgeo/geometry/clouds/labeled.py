@@ -1,13 +1,14 @@
 """The points of one space with their items and prompts; what costs much is found once."""
 
 from collections.abc import Callable, Hashable
+from copy import copy
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
-from saerepgeo.geometry.clouds.conversion import as_cloud
+from saerepgeo.geometry.clouds.conversion import as_cloud, count_points, take_points
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS, MatrixCloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clouds.pairwise import rotated
@@ -59,7 +60,7 @@ class LabeledCloud:
     ) -> None:
         self._given: Any = points
         self._rows: Tensor | None = None
-        self.n_points = len(points.values if isinstance(points, SparseLatents) else points)
+        self.n_points = count_points(points)
         none = torch.full((self.n_points,), -1)
         self.labels = none if labels is None else labels.cpu()
         self.named = self.labels if named is None else named.cpu()
@@ -68,7 +69,6 @@ class LabeledCloud:
         self.name, self.concept = name, concept
         self.is_large = self.n_points > MATRIX_POINTS
         self._is_turned = is_turned and not self.is_large
-        self._x: Tensor | None = None
         self._make_cloud: Callable[[], Cloud] = self._measured
         self._read: Callable[[Tensor | None], Tensor] = self._own_coordinates
         self._found: dict[tuple[Hashable, ...], Any] = {}
@@ -89,19 +89,13 @@ class LabeledCloud:
     @property
     def points(self) -> Any:
         """The points as they came, dense or sparse."""
-        if self._rows is None:
-            return self._given
-        if isinstance(self._given, SparseLatents):
-            values, indices = self._given.values[self._rows], self._given.indices[self._rows]
-            return SparseLatents(values, indices, self._given.d_sae)
-        return self._given[self._rows]
+        return self._given if self._rows is None else take_points(self._given, self._rows)
 
     def found(self, key: tuple[Hashable, ...], find: Callable[[], Found]) -> Found:
         """Return what `find` gave when `key` was first asked for."""
         if key not in self._found:
             self._found[key] = find()
-        value: Found = self._found[key]
-        return value
+        return self._found[key]
 
     @property
     def cloud(self) -> Cloud:
@@ -118,36 +112,25 @@ class LabeledCloud:
         """Return points by their coordinates, in float64 on the CPU, up to a motion of all."""
         return self._read(rows)
 
-    def _own_coordinates(self, rows: Tensor | None) -> Tensor:
-        if self._is_turned and self._x is None:
-            self._x = rotated(to_dense(self.points))
-        if self._x is not None:
-            return self._x if rows is None else self._x[rows]
-        assert isinstance(self.cloud, RowCloud)
-        rows = torch.arange(self.n_points) if rows is None else rows
-        return self.cloud.dense(rows.to(self.cloud.device)).cpu() * self.cloud.scale
-
     def take(
         self, rows: Int[Tensor, "row"], sources: Int[Tensor, "source"] | None = None
     ) -> "LabeledCloud":
         """Return the points `rows`, few enough for the matrix of their distances."""
-        taken = LabeledCloud.__new__(LabeledCloud)
-        taken.__dict__.update(self.__dict__)
+        taken = copy(self)
         taken._rows = rows if self._rows is None else self._rows[rows]
         taken.n_points, taken.sources, taken._found = len(rows), sources, {}
         for column in ("labels", "named", "prompts", "positions"):
             setattr(taken, column, getattr(self, column)[rows])
         taken.is_large, taken._is_turned = False, True
         taken._read = lambda index: self.coordinates(rows if index is None else rows[index])
-        taken._make_cloud = lambda: self._part(rows, taken)
+        taken._make_cloud = lambda: self._part(rows)
         return taken
 
     def relabeled(
         self, labels: Int[Tensor, "point"] | None = None, named: Int[Tensor, "point"] | None = None
     ) -> "LabeledCloud":
         """Return the same points with other items; neighbors and clusters are shared."""
-        other = LabeledCloud.__new__(LabeledCloud)
-        other.__dict__.update(self.__dict__)
+        other = copy(self)
         other.labels = self.labels if labels is None else labels
         other.named = self.named if named is None else named
         other._found = {key: value for key, value in self._found.items() if key[0] in KEPT}
@@ -198,7 +181,7 @@ class LabeledCloud:
             members = [(clusters == k).nonzero()[:, 0] for k in range(int(clusters.max()) + 1)]
             if not members:
                 return torch.zeros(0, 1, dtype=torch.float64)
-            return torch.stack([self._sum(rows) / len(rows) for rows in members])
+            return torch.stack([self._mean(rows) for rows in members])
 
         return self.found(("centers", min_cluster_size), find)
 
@@ -206,17 +189,24 @@ class LabeledCloud:
         """Free the largest part; labels, clusters and centroids stay."""
         self._found.pop(("cloud",), None)
 
-    def _sum(self, rows: Tensor) -> Tensor:
-        return torch.stack(
-            [self.coordinates(block).sum(0) for block in rows.split(MATRIX_POINTS)]
-        ).sum(0)
+    def _mean(self, rows: Tensor) -> Tensor:
+        sums = [self.coordinates(block).sum(0) for block in rows.split(MATRIX_POINTS)]
+        return torch.stack(sums).sum(0) / len(rows)
+
+    def _own_coordinates(self, rows: Tensor | None) -> Tensor:
+        if self._is_turned:
+            x = self.found(("turned",), lambda: rotated(to_dense(self._given)))
+            return x if rows is None else x[rows]
+        assert isinstance(self.cloud, RowCloud)
+        index = None if rows is None else rows.to(self.cloud.device)
+        return self.cloud.coordinates(index).cpu()
 
     def _measured(self) -> Cloud:
         if self._is_turned:
             return MatrixCloud.of_points(self.coordinates())
         return as_cloud(self.points)
 
-    def _part(self, rows: Tensor, taken: "LabeledCloud") -> Cloud:
+    def _part(self, rows: Tensor) -> Cloud:
         if isinstance(self.cloud, MatrixCloud):
             return self.cloud.take(rows)
-        return MatrixCloud.of_points(taken.coordinates().float())
+        return MatrixCloud.of_points(self.coordinates(rows).float())

@@ -9,14 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import linkage
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
-from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
+from saerepgeo.geometry.clouds.neighbors import components, nearest_neighbors
 from saerepgeo.types import Float, Int
 
 __all__ = ["Linkage", "components_within", "single_linkage", "spanning_edges"]
@@ -26,7 +24,7 @@ SLACK = 1e-12
 
 
 class Linkage(NamedTuple):
-    """A tree whose edges join the points in ascending order, N − 1 of them."""
+    """A tree whose N − 1 edges join the points in ascending order."""
 
     edges: np.ndarray
     """Two points of the groups that each edge joins, [edge, 2]."""
@@ -67,18 +65,19 @@ def single_linkage(cloud: Cloud, core: Float[Tensor, "point"] | None = None) -> 
     """Return the single linkage tree of d(i, j) = max(‖x_i − x_j‖, core_i, core_j).
 
     Heights are those of the minimum spanning tree of d; without `core`, of the distances
-    themselves. SciPy's where the cloud has all distances, else grown point by point, in O(N) memory
-    beside the cloud. Fewer than two points have no edges.
+    themselves. SciPy's where the cloud has all distances, else by `spanning_edges`. Fewer than two
+    points have no edges.
     """
     if cloud.n_points < 2:
         return Linkage(np.empty((0, 2), dtype=np.int64), np.empty(0))
     floor = np.zeros(cloud.n_points) if core is None else core.double().cpu().numpy()
     if isinstance(cloud, MatrixCloud):
         return _of_matrix(cloud.distances.cpu().numpy(), floor)
-    edges = spanning_edges(cloud, core)
-    heights = np.maximum(cloud.lengths(edges).cpu().numpy(), floor[edges.cpu().numpy()].max(1))
+    joined = spanning_edges(cloud, core)
+    edges, lengths = joined.cpu().numpy(), cloud.lengths(joined).cpu().numpy()
+    heights = np.maximum(lengths, floor[edges].max(1))
     order = heights.argsort(kind="stable")
-    return Linkage(edges.cpu().numpy()[order], heights[order])
+    return Linkage(edges[order], heights[order])
 
 
 def components_within(cloud: Cloud, radius: float) -> int:
@@ -94,18 +93,12 @@ def components_within(cloud: Cloud, radius: float) -> int:
     found = nearest_neighbors(cloud, 1) if cloud.found is None else cloud.found
     is_edge = (found.distances <= radius).cpu().numpy()
     ends = [np.stack([is_edge.nonzero()[0], found.indices.cpu().numpy()[is_edge]])]
-    labels = _components(ends, cloud.n_points)[1]
+    labels = components(*ends[0], cloud.n_points)[1]
     for i in np.flatnonzero(labels != np.bincount(labels).argmax()).tolist():
         near = np.flatnonzero(cloud.distances_from(i) <= radius * (1 + 1e-6))
         pairs = torch.from_numpy(np.stack([np.full(len(near), i), near], 1)).to(cloud.device)
         ends.append(pairs[cloud.lengths(pairs) <= radius].cpu().numpy().T)
-    return int(_components(ends, cloud.n_points)[0])
-
-
-def _components(ends: list[np.ndarray], n_points: int) -> tuple[int, np.ndarray]:
-    rows, columns = np.concatenate(ends, axis=1)
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n_points, n_points))
-    return connected_components(graph, directed=False)
+    return int(components(*np.concatenate(ends, axis=1), cloud.n_points)[0])
 
 
 def _of_matrix(matrix: np.ndarray, floor: np.ndarray) -> Linkage:

@@ -15,25 +15,19 @@ MATRIX_POINTS = 2048
 
 
 class MatrixCloud(Cloud):
-    """N points known by the N × N matrix of their distances.
+    """N points known by the N × N matrix of their distances, in float32 or float64.
 
-    Neighbors, spanning trees, clusters and paths of a subset are read off a part of the matrix, so
-    that a hundred subsamples cost no distance more. Distances of `of_points` come from scalar
-    products: off by about √eps of the cloud's size where points nearly coincide, by eps elsewhere;
-    what rounding cannot tell from 0 is 0.
-
-    Args:
-        distances: symmetric, with zeros on the diagonal; float32 or float64.
+    Neighbors, trees, clusters and paths of a subset are read off a part of the matrix, so that a
+    hundred subsamples cost no distance more.
     """
 
     def __init__(self, distances: Float[Tensor, "point point"]) -> None:
         self.distances = distances
         self.n_points, self.device = len(distances), distances.device
-        self._size: float | None = None
 
     @classmethod
     def of_points(cls, points: Float[Tensor, "point dim"]) -> "MatrixCloud":
-        """Measure all pairs of points, in the precision of the points.
+        """Measure all pairs of points by `gram_distances`, in the precision of the points.
 
         >>> MatrixCloud.of_points(torch.tensor([[0.0], [3.0], [7.0]])).distances[0]
         tensor([0., 3., 7.])
@@ -41,15 +35,11 @@ class MatrixCloud(Cloud):
         return cls(gram_distances(points - points.mean(0) if len(points) else points))
 
     def take(self, index: Int[Tensor, "kept"]) -> "MatrixCloud":
-        """Return the cloud of the points `index`."""
         return MatrixCloud(self.distances[index][:, index])
 
     def size(self) -> float:
-        """Return the root mean square distance of the points from their centroid."""
-        if self._size is None:
-            norm = float(torch.linalg.vector_norm(self.distances))
-            self._size = norm / max(self.n_points, 1) / 2**0.5
-        return self._size
+        norm = float(torch.linalg.vector_norm(self.distances))
+        return norm / max(self.n_points, 1) / 2**0.5
 
     def nearest(self, k: int) -> Neighbors:
         """Return the `k` nearest other points of every point."""
@@ -58,9 +48,7 @@ class MatrixCloud(Cloud):
         return Neighbors(found.values.double(), found.indices)
 
     def distances_from(self, index: int) -> np.ndarray:
-        """Return the distances of one point to all."""
         return self.distances[index].cpu().numpy()
 
     def lengths(self, edges: Int[Tensor, "edge 2"]) -> Float[Tensor, "edge"]:
-        """Return the distances between the two points of each edge."""
         return self.distances[edges[:, 0], edges[:, 1]].double()

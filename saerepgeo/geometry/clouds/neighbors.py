@@ -30,8 +30,7 @@ def nearest_neighbors(points: Points, n_neighbors: int) -> Neighbors:
     """Return the `n_neighbors` nearest other points of every point, exact to float64.
 
     A duplicate of a point is a neighbor at distance 0. Among equally near points any may come
-    first. Takes a dense tensor, a torch sparse tensor, `SparseLatents` or a `Cloud`, which keeps
-    what was found: asking it for as many neighbors again, or for fewer, is free. Not
+    first. A `Cloud` keeps what was found: asking it for as many again, or for fewer, is free. Not
     differentiable.
 
     Raises ValueError for `n_neighbors` outside 1…N−1, and for integer or non-finite input.
@@ -50,29 +49,6 @@ def nearest_neighbors(points: Points, n_neighbors: int) -> Neighbors:
     return Neighbors(*(part[:, :n_neighbors] for part in cloud.found))
 
 
-def _search(cloud: Cloud, k: int) -> Neighbors:
-    if isinstance(cloud, MatrixCloud):
-        return cloud.nearest(k)
-    assert isinstance(cloud, RowCloud)
-    n_points, is_on_cpu = cloud.n_points, cloud.device.type == "cpu"
-    if isinstance(cloud, DenseCloud) and is_on_cpu and 1 <= cloud.x.shape[1] <= TREE_DIM:
-        return _search_tree(cloud, k)
-    distances = torch.empty(n_points, k, dtype=torch.float64, device=cloud.device)
-    indices = torch.empty(n_points, k, dtype=torch.long, device=cloud.device)
-    pending = torch.arange(n_points, device=cloud.device)
-    for precision in (torch.float32, torch.float64, None):
-        if not len(pending):
-            break
-        if precision is None:
-            found, is_proven = _search_exhaustively(cloud, pending, k)
-        else:
-            found, is_proven = _search_candidates(cloud, pending, k, precision)
-        distances[pending[is_proven]] = found.distances[is_proven]
-        indices[pending[is_proven]] = found.indices[is_proven]
-        pending = pending[~is_proven]
-    return Neighbors(distances * cloud.scale, indices)
-
-
 def distinct_points(
     cloud: Cloud, k: int, tolerance: float
 ) -> tuple[Int[Tensor, "kept"], Neighbors | None]:
@@ -89,18 +65,42 @@ def distinct_points(
         is_near = found.distances <= limit
         if not bool(is_near[:, 0].any()):
             return kept, found
-        first = _first_of_group(found.indices, is_near)
-        kept, cloud = kept[first], cloud.take(first)
+        rows, columns = is_near.nonzero()[:, 0], found.indices[is_near]
+        groups = components(rows.cpu().numpy(), columns.cpu().numpy(), len(kept))[1]
+        first = np.sort(np.unique(groups, return_index=True)[1])
+        index = torch.from_numpy(first).to(cloud.device)
+        kept, cloud = kept[index], cloud.take(index)
     return kept, None
 
 
-def _first_of_group(indices: Tensor, is_near: Tensor) -> Tensor:
-    n_points = len(indices)
-    rows, columns = is_near.nonzero()[:, 0], indices[is_near]
-    pairs = (rows.cpu().numpy(), columns.cpu().numpy())
-    graph = coo_matrix((np.ones(len(rows)), pairs), shape=(n_points, n_points))
-    groups = connected_components(graph, directed=False)[1]
-    return torch.from_numpy(np.sort(np.unique(groups, return_index=True)[1])).to(indices.device)
+def components(rows: np.ndarray, columns: np.ndarray, n_points: int) -> tuple[int, np.ndarray]:
+    """Return how many connected components a graph has, and which one each point is in."""
+    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n_points, n_points))
+    return connected_components(graph, directed=False)
+
+
+def _search(cloud: Cloud, k: int) -> Neighbors:
+    if isinstance(cloud, MatrixCloud):
+        return cloud.nearest(k)
+    assert isinstance(cloud, RowCloud)
+    n_points, is_on_cpu = cloud.n_points, cloud.device.type == "cpu"
+    if isinstance(cloud, DenseCloud) and is_on_cpu and 1 <= cloud.x.shape[1] <= TREE_DIM:
+        return _search_tree(cloud, k)
+    distances = torch.empty(n_points, k, dtype=torch.float64, device=cloud.device)
+    indices = torch.empty(n_points, k, dtype=torch.long, device=cloud.device)
+    pending = torch.arange(n_points, device=cloud.device)
+    for precision in (torch.float32, torch.float64, None):
+        if precision is None:
+            found = _search_exhaustively(cloud, pending, k)
+            is_proven = torch.ones_like(pending, dtype=torch.bool)
+        else:
+            found, is_proven = _search_candidates(cloud, pending, k, precision)
+        distances[pending[is_proven]] = found.distances[is_proven]
+        indices[pending[is_proven]] = found.indices[is_proven]
+        pending = pending[~is_proven]
+        if not len(pending):
+            break
+    return Neighbors(distances * cloud.scale, indices)
 
 
 def _search_tree(cloud: DenseCloud, k: int) -> Neighbors:
@@ -109,9 +109,8 @@ def _search_tree(cloud: DenseCloud, k: int) -> Neighbors:
     # the point itself is among the answers, unless k + 1 duplicates crowd it out
     is_self = indices == np.arange(len(x))[:, None]
     is_self[~is_self.any(1), -1] = True
-    shape = (len(x), k)
-    found = distances[~is_self].reshape(shape), indices[~is_self].reshape(shape)
-    return Neighbors(torch.from_numpy(found[0]) * cloud.scale, torch.from_numpy(found[1]))
+    found = (torch.from_numpy(part[~is_self].reshape(-1, k)) for part in (distances, indices))
+    return Neighbors(next(found) * cloud.scale, next(found))
 
 
 def _search_candidates(
@@ -120,31 +119,22 @@ def _search_candidates(
     count = min(k + SPARE, cloud.n_points - 1)
     candidates, bounds = cloud.nominate(rows, count, precision)
     candidates = candidates.sort(dim=1).values
-    squared = cloud.squared_distances(rows, candidates)
-    nearest = squared.topk(k, largest=False)
+    nearest = cloud.squared_distances(rows, candidates).topk(k, largest=False)
     found = Neighbors(nearest.values.sqrt(), candidates.gather(1, nearest.indices))
     return found, (nearest.values[:, -1] <= bounds) | (count == cloud.n_points - 1)
 
 
-def _search_exhaustively(cloud: RowCloud, rows: Tensor, k: int) -> tuple[Neighbors, Tensor]:
+def _search_exhaustively(cloud: RowCloud, rows: Tensor, k: int) -> Neighbors:
     """Measure every point; only for rows whose neighbors differ by rounding errors."""
     found = []
     everything = torch.arange(cloud.n_points, device=cloud.device)
     for block in rows.split(256):
         x = cloud.dense(block)
-        nearest = Neighbors(x.new_full((len(x), k), torch.inf), block[:, None].expand(-1, k))
+        distances, indices = x.new_full((len(x), k), torch.inf), block[:, None].expand(-1, k)
         for others in everything.split(1024):
-            distances = torch.cdist(
-                x, cloud.dense(others), compute_mode="donot_use_mm_for_euclid_dist"
-            )
-            distances[block[:, None] == others] = torch.inf
-            nearest = _nearer(nearest, Neighbors(distances, others.expand(len(x), -1)))
-        found.append(nearest)
-    joined = Neighbors(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-    return joined, torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-
-
-def _nearer(x: Neighbors, y: Neighbors) -> Neighbors:
-    """Return as many of both as `x` holds."""
-    best = torch.cat([x.distances, y.distances], 1).topk(x.distances.shape[1], largest=False)
-    return Neighbors(best.values, torch.cat([x.indices, y.indices], 1).gather(1, best.indices))
+            new = torch.cdist(x, cloud.dense(others), compute_mode="donot_use_mm_for_euclid_dist")
+            new[block[:, None] == others] = torch.inf
+            distances, order = torch.cat([distances, new], 1).topk(k, largest=False)
+            indices = torch.cat([indices, others.expand(len(x), -1)], 1).gather(1, order)
+        found.append((distances, indices))
+    return Neighbors(*(torch.cat(parts) for parts in zip(*found, strict=True)))

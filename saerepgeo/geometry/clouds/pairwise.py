@@ -14,8 +14,7 @@ def gram_distances(
     """Return ‖x_i − y_j‖ by way of scalar products, y = x by default; differentiable.
 
     Fast, and off by about √eps of the largest norm where points nearly coincide, by eps elsewhere:
-    center the points first. A square below the rounding of ‖x‖² + ‖y‖² − 2⟨x,y⟩ is no distance but
-    0, with gradient 0, so that coincident points have distance 0.
+    center the points first. A square below its own rounding is 0, with gradient 0.
 
     >>> gram_distances(torch.tensor([[0.0], [3.0]]), torch.tensor([[3.0], [7.0]]))
     tensor([[3., 7.],
@@ -35,8 +34,7 @@ def gram_distances(
 def rotated(points: Float[Tensor, "point dim"]) -> Float[Tensor, "point kept"]:
     """Return centered points in no more dimensions than there are points: distances stay.
 
-    Float64, on the CPU, without gradient; dimensions without variance are left out of wide points.
-    No points stay none.
+    Float64, on the CPU, without gradient; wide points lose dimensions without variance.
 
     >>> rotated(torch.tensor([[0.0, 3.0, 0.0], [4.0, 0.0, 0.0]])).norm(dim=1)
     tensor([2.5000, 2.5000], dtype=torch.float64)
