@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint, tokens_key
-from saerepgeo.lm.frozen import FrozenLM, is_sink
+from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
 from saerepgeo.types import Float, Int
 
@@ -25,12 +25,10 @@ class LMLoss(Callback):
     """At the last validation log how much of the model's prediction survives the SAE.
 
     `val/ce_recovered`, `val/kl_recovered`, and what they are made of in nats a token:
-    `val/ce_clean`, `val/ce_sae`, `val/ce_zero`, `val/kl_sae`, `val/kl_zero`. The last validation is
-    that of `validate`, and of `fit` the one after `max_steps`. Only there is the language model
-    loaded, and not where the losses of this very SAE are in the disk cache.
-
-    Args:
-        n_contexts: contexts of held-out text, at most.
+    `val/ce_clean`, `val/ce_sae`, `val/ce_zero`, `val/kl_sae`, `val/kl_zero`; over at most
+    `n_contexts` contexts of held-out text. The last validation is that of `validate`, and of `fit`
+    the one after `max_steps`. Only there is the language model loaded, and not where the losses of
+    this very SAE are in the disk cache.
     """
 
     def __init__(self, n_contexts: int = 16) -> None:
@@ -44,10 +42,10 @@ class LMLoss(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         tokens = data.heldout_contexts()[: self.n_contexts]
         own = tokens[trainer.global_rank :: trainer.world_size]
-        most = -(-len(tokens) // trainer.world_size)
-        n_calls = -(-most // CONTEXTS_PER_CALL)  # all processes take part in a sharded SAE's passes
+        # a sharded SAE's passes are of all processes together: each makes as many as every other,
+        # and none may find its own in the cache
+        n_calls = -(-len(tokens) // (trainer.world_size * CONTEXTS_PER_CALL))
         model: Any = pl_module.sae
-        # a sharded SAE's passes are of all processes together: none may find its own in the cache
         known = sae_fingerprint(model) if trainer.world_size == 1 else None
         figures = recovery_figures(
             lambda: data.lm, data.lm_settings, own, model, pl_module.device, n_calls, known
@@ -75,25 +73,23 @@ def recovery_figures(
         n_calls: parts in which contexts go through the model; by default of `CONTEXTS_PER_CALL`.
         fingerprint: of the SAE's contents; without it its losses are not kept.
     """
-    cross_entropy = CrossEntropyRecovered().to(device)
-    divergence = KLRecovered().to(device)
+    cross_entropy, divergence = CrossEntropyRecovered().to(device), KLRecovered().to(device)
     was_training = sae.training
     sae.eval()
     n_calls = -(-len(tokens) // CONTEXTS_PER_CALL) if n_calls is None else n_calls
     for part in tokens.tensor_split(max(n_calls, 1)):
         ends, own = _losses(lm, settings, part, sae, fingerprint)
-        counted = ends["mask"][:, :-1]
-        ends = {name: values[counted].to(device) for name, values in ends.items() if name != "mask"}
-        own = {name: values[counted].to(device) for name, values in own.items()}
+        counted = ends.pop("mask")[:, :-1]
+        ends, own = ({k: v[counted].to(device) for k, v in found.items()} for found in (ends, own))
         cross_entropy.update(ends["clean"], ends["zero"], own["losses"])
         divergence.update(ends["kl"], own["kl"])
     sae.train(was_training)
-    figures = {
+    return {
         "ce_recovered": float(cross_entropy.compute()),
         "kl_recovered": float(divergence.compute()),
+        **{f"ce_{name}": value for name, value in cross_entropy.raw.items()},
+        **{f"kl_{name}": divergence.raw[name] for name in ("zero", "sae")},
     }
-    figures |= {f"ce_{name}": value for name, value in cross_entropy.raw.items()}
-    return figures | {f"kl_{name}": divergence.raw[name] for name in ("zero", "sae")}
 
 
 def sae_fingerprint(sae: nn.Module) -> str:
@@ -126,12 +122,6 @@ def spliced(lm: FrozenLM, mask: Tensor, replace: Splice) -> Splice:
     return splice
 
 
-def _spliced_positions(lm: FrozenLM, tokens: Tensor) -> Tensor:
-    residuals = lm.residuals(tokens)
-    is_real = lm.tokenizer.is_real(tokens).to(residuals.device)
-    return is_real & ~is_sink(residuals, is_real)
-
-
 def _losses(
     lm: Callable[[], FrozenLM],
     settings: LMSettings,
@@ -140,27 +130,22 @@ def _losses(
     fingerprint: str | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return losses of the clean model and of zeros, and losses with the SAE, by position."""
-
-    @cache
-    def clean() -> tuple[Tensor, Tensor]:
-        return lm().token_losses(tokens)
+    clean = cache(lambda: lm().token_losses(tokens))
 
     def both_ends() -> dict[str, Tensor]:
-        mask = _spliced_positions(lm(), tokens)
+        mask = lm().is_point(tokens, lm().residuals(tokens))
         zero, log_probs = lm().token_losses(tokens, spliced(lm(), mask, torch.zeros_like))
         kl = _divergence(clean()[1], log_probs)
         found = {"clean": clean()[0], "zero": zero, "kl": kl, "mask": mask}
         return {name: tensor.cpu() for name, tensor in found.items()}
-
-    model = model_fingerprint(settings.name)
-    key = tokens_key("losses without an SAE/1", model, settings, tokens)
-    ends = cached_tensors(key, both_ends)
 
     def with_sae() -> dict[str, Tensor]:
         splice = spliced(lm(), ends["mask"].to(lm().device), lambda x: sae(x).recons)
         losses, log_probs = lm().token_losses(tokens, splice)
         return {"losses": losses.cpu(), "kl": _divergence(clean()[1], log_probs).cpu()}
 
+    model = model_fingerprint(settings.name)
+    ends = cached_tensors(tokens_key("losses without an SAE/1", model, settings, tokens), both_ends)
     if fingerprint is None:
         return ends, with_sae()
     key = tokens_key("losses with an SAE/1", model, settings, tokens) | {"sae": fingerprint}

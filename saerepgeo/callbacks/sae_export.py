@@ -3,25 +3,22 @@
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.files import write_json
 from saerepgeo.sae.io.export import save_sae
-from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.tensor_parallel import unshard
+
+RECORDED = ("regularizer", "direction", "weight", "lr", "shuffle_labels")
 
 
 class SAEExport(Callback):
-    """Write the SAE (inference form, and training form in `training/`) and its figures.
+    """Write the SAE into the folder `dirpath`, in `dtype` (float32, float16 or bfloat16).
 
-    `figures.json` beside the weights holds the last validation's figures. Nothing is written when
-    training stops by an error or a signal.
-
-    Args:
-        dirpath: the folder to write.
-        dtype: float32, float16 or bfloat16.
-        with_training_form: whether to write SAELens' training form as well.
+    `with_training_form` adds SAELens' training form, in `training/`. `figures.json` holds the last
+    validation's figures. Nothing is written when training stops by an error or a signal.
     """
 
     def __init__(
@@ -34,15 +31,10 @@ class SAEExport(Callback):
         if trainer.interrupted or trainer.global_step < trainer.max_steps:
             return
         model = unshard(cast(Any, pl_module.sae))  # every process gives its part
-        if trainer.is_global_zero:
-            assert model is not None
-            self._write(model, trainer, pl_module)
-
-    def _write(self, model: SAEModel, trainer: Trainer, pl_module: LightningModule) -> None:
-        import torch
-
-        record = training_record(trainer, pl_module)
-        dtype = getattr(torch, self.dtype)
+        if not trainer.is_global_zero:
+            return
+        assert model is not None
+        record, dtype = training_record(trainer, pl_module), getattr(torch, self.dtype)
         save_sae(model, self.dirpath, record, dtype, self.with_training_form)
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         write_json(self.dirpath / "figures.json", dict(sorted(figures.items())), indent=2)
@@ -52,7 +44,6 @@ class SAEExport(Callback):
 def training_record(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     """Return the metadata that SAELens expects, and how this SAE was trained."""
     data = trainer.datamodule.hparams  # type: ignore[attr-defined]
-    module = pl_module.hparams
     centered = {"center_writing_weights": True} if data["center_residuals"] else {}
     return {
         "model_name": data["lm"],
@@ -65,14 +56,8 @@ def training_record(trainer: Trainer, pl_module: LightningModule) -> dict[str, A
         "saerepgeo_training": {
             "steps": trainer.global_step,
             "points": trainer.global_step * data["batch_size"],
-            "text": data["text"],
-            "concepts": data["concepts"],
-            "concept_fraction": data["concept_fraction"],
-            "seed": data["seed"],
+            **{name: data[name] for name in ("text", "concepts", "concept_fraction", "seed")},
             "precision": str(trainer.precision),
-            **{
-                name: module[name]
-                for name in ("regularizer", "direction", "weight", "lr", "shuffle_labels")
-            },
+            **{name: pl_module.hparams[name] for name in RECORDED},
         },
     }

@@ -11,6 +11,7 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from saerepgeo.lm.sources import cache_root, load_config, resolve_model
 Tensors = dict[str, Tensor]
 
 DEFAULT_LIMIT_GIB = 8.0
+CLEARED = ("activations", "tokens")
+"""What can be computed anew at any time; converted models and records of downloads stay."""
 
 
 class LMSettings(NamedTuple):
@@ -48,8 +51,7 @@ def activations_folder() -> Path:
 def cache_limit() -> int:
     """Return the bytes that cached activations may take: `$SAEREPGEO_CACHE_GIB`, by default 8 GiB.
 
-    Raises:
-        ValueError: the variable holds no number.
+    Raises ValueError where the variable holds no number.
     """
     value = os.environ.get("SAEREPGEO_CACHE_GIB", DEFAULT_LIMIT_GIB)
     try:
@@ -60,52 +62,30 @@ def cache_limit() -> int:
 
 
 def cached_tensors(key: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
-    """Return the tensors stored under `key`, computing and storing them on first use.
+    """Return the tensors stored under `key`, or compute and store them.
 
-    Safe against a second process (both compute the same, the last rename wins) and against a kill
-    in the middle (a file appears under its name only when it is whole). A file that is damaged
-    counts as absent. Where nothing can be stored (a full disk), a warning says so.
-
-    Args:
-        key: everything the tensors depend on, as JSON; its `kind` names them for the user.
-        compute: called where nothing is stored yet.
+    The key is JSON and holds everything the tensors depend on; its `kind` names them for the user.
+    Two processes may compute the same: the last one's file stays. A damaged file counts as absent.
+    Where nothing can be stored (a full disk), a warning says so.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
     text = json.dumps(key, sort_keys=True)
     path = activations_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
-    stored = _read(path)
-    if stored is not None:
+    with suppress(FileNotFoundError, SafetensorError):
+        stored = load_file(path)
+        os.utime(path)  # what is used stays
         return stored
     tensors = {name: tensor.contiguous() for name, tensor in compute().items()}
     try:
-        _write(path, tensors, text)
-    except OSError as error:
+        with replacing(path) as scratch:
+            save_file(tensors, scratch, metadata={"key": text})
+    except (OSError, SafetensorError) as error:  # the writer makes either of a full disk
         warnings.warn(f"activations are not kept in {path.parent}: {error}", stacklevel=2)
     else:
         _evict(path)
     return tensors
-
-
-def _read(path: Path) -> Tensors | None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-        os.utime(path)  # what is used stays
-    except (FileNotFoundError, SafetensorError):
-        return None
-    return tensors
-
-
-def _write(path: Path, tensors: Tensors, key: str) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        with replacing(path) as scratch:
-            save_file(tensors, scratch, metadata={"key": key})
-    except SafetensorError as error:  # what the writer makes of a full disk
-        raise OSError(str(error)) from error
 
 
 def _evict(newest: Path) -> None:
@@ -130,17 +110,13 @@ def model_fingerprint(name: str) -> str:
 
     A local folder: names, sizes and times of its files. A hub id: the commit, where it is known.
     """
-    source = resolve_model(name)
-    folder = Path(source)
+    location = resolve_model(name)
+    folder = Path(location)
     if not folder.is_dir():
-        return f"{source}@{getattr(load_config(name), '_commit_hash', None)}"
+        return f"{location}@{getattr(load_config(name), '_commit_hash', None)}"
     files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".bin"))
     facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-CLEARED = ("activations", "tokens")
-"""What can be computed anew at any time; converted models and records of downloads stay."""
 
 
 def cache_size() -> int:
@@ -182,11 +158,10 @@ def main(args: Sequence[str]) -> int:
     if parser.parse_args(list(args)).clear:
         print(f"cleared {clear_cache() / 2**20:.1f} MiB under {cache_root()}")
         return 0
-    n_files, limit = len(_files(activations_folder())), cache_limit() / 2**30
-    print(
-        f"{cache_root()}: {cache_size() / 2**20:.1f} MiB, {n_files} sets of activations "
-        f"(at most {limit:g} GiB)"
-    )
-    for kind, (number, size) in sizes_by_kind().items():
+    kinds, total = sizes_by_kind(), cache_size() / 2**20
+    n_sets = sum(number for number, _ in kinds.values())
+    limit = f"at most {cache_limit() / 2**30:g} GiB"
+    print(f"{cache_root()}: {total:.1f} MiB, {n_sets} sets of activations ({limit})")
+    for kind, (number, size) in kinds.items():
         print(f"  {kind}: {size / 2**20:.1f} MiB in {number}")
     return 0

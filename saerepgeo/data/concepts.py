@@ -17,9 +17,7 @@ PROMPTS_PER_CALL = 64
 class Concepts:
     """Concepts by name, each loaded when it is reached.
 
-    Args:
-        parts: of the work on a concept: it is given once for each, as `AnalysisBatch`; without any
-            as it is.
+    Given as it is, or once for each of the `parts` of the work on it, as `AnalysisBatch`.
     """
 
     def __init__(
@@ -34,8 +32,7 @@ class Concepts:
         return len(self.names) * (len(self.parts) or 1)
 
     def __iter__(self) -> Iterator[ConceptActivations | AnalysisBatch]:
-        for name in self.names:
-            concept = self.load(name)
+        for concept in map(self.load, self.names):
             if not self.parts:
                 yield concept
             yield from (AnalysisBatch(concept, part) for part in self.parts)
@@ -54,29 +51,52 @@ def concept_activations(
 ) -> ConceptActivations:
     """Return the residuals of all prompts of `concept`, from the disk cache where they are there.
 
-    Args:
-        with_padding: also run the model over the padding, whose residuals are 0 otherwise; only
-            the paper's protocol reads them.
-        lm: gives the model; called only where nothing is cached.
+    `lm` is called only where nothing is cached. Residuals of padding are 0, unless `with_padding`
+    runs the model over it as well; only the paper's protocol reads them.
     """
-    key = {
-        "kind": "concept activations/2",
-        "with_padding": with_padding,
-        "model": model_fingerprint(settings.name),
-        **settings._asdict(),
-        "prompts": list(concept.prompts),
-        "mentions": list(concept.mentions),
-    }
+    model = {"model": model_fingerprint(settings.name), **settings._asdict()}
+    texts = {"prompts": list(concept.prompts), "mentions": list(concept.mentions)}
+    key = {"kind": "concept activations/2", "with_padding": with_padding, **model, **texts}
     stored = cached_tensors(key, lambda: _compute(concept, lm(), with_padding))
-    return ConceptActivations(
-        concept=concept.name,
-        items=concept.items,
-        tokens=stored["tokens"],
-        residuals=stored["residuals"],
-        is_real=stored["is_real"],
-        labels=torch.tensor(concept.item_ids),
-        item_positions=stored["item_positions"],
-    )
+    labels = torch.tensor(concept.item_ids)
+    return ConceptActivations(concept=concept.name, items=concept.items, labels=labels, **stored)
+
+
+def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Tensor]:
+    tokens, spans = lm.tokenizer.encode(concept.prompts)
+    lengths = torch.tensor([len(span) for span in spans])
+    residuals = torch.zeros(*tokens.shape, lm.d_model)
+    for rows in batches_by_length(lengths):
+        width = tokens.shape[1] if with_padding else int(lengths[rows].max())
+        residuals[rows, :width] = lm.residuals(tokens[rows, :width]).cpu()
+    in_prompt = torch.arange(tokens.shape[1]) < lengths[:, None]
+    if not with_padding:
+        residuals[~in_prompt] = 0
+    positions = [  # the last token that overlaps the characters of the mention
+        max(position for position, (low, high) in enumerate(span) if low < end and high > start)
+        for span, (start, end) in zip(spans, concept.mentions, strict=True)
+    ]
+    return {
+        "tokens": tokens,
+        "residuals": residuals,
+        "is_real": lm.tokenizer.is_real(tokens) & in_prompt,
+        "item_positions": torch.tensor(positions),
+    }
+
+
+def batches_by_length(lengths: Tensor) -> list[Tensor]:
+    """Return the prompts of each LM call, so alike in length that under a tenth is padding.
+
+    >>> [rows.tolist() for rows in batches_by_length(torch.tensor([10, 20, 19]))]
+    [[0], [2, 1]]
+    """
+    calls: list[list[int]] = []
+    for row in lengths.argsort(stable=True).tolist():
+        last = calls[-1] if calls else []
+        if len(last) in (0, PROMPTS_PER_CALL) or lengths[last[0]] <= 0.9 * int(lengths[row]):
+            calls.append([])
+        calls[-1].append(row)
+    return [torch.tensor(call) for call in calls]
 
 
 def split_points(
@@ -88,35 +108,59 @@ def split_points(
 ) -> ConceptPoints:
     """Return the labeled points: the residual at the last token of each item's mention.
 
-    Prompts whose tokens up to the mention are the same give the same point and count once, so no
+    Prompts with the same tokens up to the mention give the same point, which counts once: no
     held-out point is also a training point. `heldout_items` of each concept's items (at least two,
     and none where fewer than three would stay) are never trained on, in whatever prompt;
     `heldout_prompts` of each other item's points (at least one of three) are held out as well.
 
-    Raises:
-        ValueError: a fraction outside [0, 1).
+    Raises ValueError on a fraction outside [0, 1).
     """
     for name, value in (("heldout_items", heldout_items), ("heldout_prompts", heldout_prompts)):
         if not 0 <= value < 1:
             raise ValueError(f"`{name}` must be in [0, 1), got {value}")
-    parts: list[list[ActivationBatch]] = [[], [], []]
-    for number, (concept, first) in enumerate(
-        zip(activations, prompts.first_item_ids, strict=True)
-    ):
+    points, parts = [], []
+    firsts = zip(activations, prompts.first_item_ids, strict=True)
+    for number, (concept, first) in enumerate(firsts):
         rows = distinct_prompts(concept)
-        part = _assign_parts(concept, rows, heldout_items, heldout_prompts, seed)
+        parts.append(_assign_parts(concept, rows, heldout_items, heldout_prompts, seed))
         residuals = concept.residuals[rows, concept.item_positions[rows]]
-        labels = concept.labels[rows] + first
-        for index in range(3):
-            chosen = part == index
-            ids = torch.full((int(chosen.sum()),), number)
-            parts[index].append(ActivationBatch(residuals[chosen], labels[chosen], ids))
-    return ConceptPoints(*(concatenate(part) for part in parts))
+        points.append((residuals, concept.labels[rows] + first, torch.full_like(rows, number)))
+    all_points = ActivationBatch(*map(torch.cat, zip(*points, strict=True)))
+    part = torch.cat(parts)
+    return ConceptPoints(*(points_at(all_points, part == index) for index in range(3)))
 
 
-def concatenate(batches: Sequence[ActivationBatch]) -> ActivationBatch:
-    """Return the batches as one."""
-    return ActivationBatch(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
+def _assign_parts(
+    concept: ConceptActivations, rows: Tensor, items: float, prompts: float, seed: int
+) -> Tensor:
+    """Return for each row 0 (train), 1 (held-out prompt) or 2 (held-out item)."""
+    generator = generator_for(seed, f"heldout/{concept.concept}")
+    n_items = len(concept.items)
+    n_out = max(2, round(items * n_items)) if items > 0 else 0
+    order = torch.randperm(n_items, generator=generator)
+    heldout = order[: n_out if n_items - n_out >= 3 else 0]
+    labels = concept.labels[rows]
+    part = torch.where(torch.isin(labels, heldout), 2, 0)
+    for item in range(n_items):
+        members = ((labels == item) & (part == 0)).nonzero()[:, 0]
+        at_least = int(prompts > 0 and len(members) >= 3)
+        n_out = max(at_least, round(prompts * len(members)))
+        order = torch.randperm(len(members), generator=generator)
+        part[members[order[:n_out]]] = 1
+    return part
+
+
+def distinct_prompts(concept: ConceptActivations) -> Tensor:
+    """Return the prompts that are first with their tokens up to the item's mention."""
+    seen: dict[tuple[int, ...], int] = {}
+    for row, position in enumerate(concept.item_positions.tolist()):
+        seen.setdefault(tuple(concept.tokens[row, : position + 1].tolist()), row)
+    return torch.tensor(list(seen.values()))
+
+
+def points_at(points: ActivationBatch, rows: Tensor | slice) -> ActivationBatch:
+    """Return the points at `rows`: indices, a mask, or a slice."""
+    return ActivationBatch(*(column[rows] for column in points))
 
 
 def draw_balanced(labels: Tensor, n_points: int, generator: torch.Generator) -> Tensor:
@@ -126,84 +170,11 @@ def draw_balanced(labels: Tensor, n_points: int, generator: torch.Generator) -> 
     """
     order = torch.randperm(len(labels), generator=generator)
     classes = labels.unique()
-    rows = [order[labels[order] == label] for label in classes]
     shift = torch.randint(len(classes), (1,), generator=generator)
     wheel = (torch.arange(n_points) + shift) % len(classes)
     picked = torch.empty(n_points, dtype=torch.long)
-    for index, members in enumerate(rows):
+    for index, label in enumerate(classes):
+        members = order[labels[order] == label]
         slots = (wheel == index).nonzero()[:, 0]
         picked[slots] = members[torch.arange(len(slots)) % len(members)]
     return picked
-
-
-def batches_by_length(lengths: Tensor) -> list[Tensor]:
-    """Return the prompts of each LM call, so alike in length that under a tenth is padding.
-
-    >>> [rows.tolist() for rows in batches_by_length(torch.tensor([10, 20, 19]))]
-    [[0], [2, 1]]
-    """
-    order = lengths.argsort(stable=True)
-    calls: list[list[int]] = []
-    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        last = calls[-1] if calls else []
-        if not last or len(last) == PROMPTS_PER_CALL or lengths[last[0]] <= 0.9 * length:
-            calls.append([])
-        calls[-1].append(row)
-    return [torch.tensor(call) for call in calls]
-
-
-def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Tensor]:
-    tokens, spans = lm.tokenizer.encode(concept.prompts)
-    lengths = torch.tensor([len(span) for span in spans])
-    residuals = torch.zeros(*tokens.shape, lm.d_model)
-    for rows in batches_by_length(lengths):
-        width = tokens.shape[1] if with_padding else int(lengths[rows].max())
-        residuals[rows, :width] = lm.residuals(tokens[rows, :width]).cpu()
-    positions = [
-        _last_token(span, mention) for span, mention in zip(spans, concept.mentions, strict=True)
-    ]
-    in_prompt = torch.arange(tokens.shape[1]) < lengths[:, None]
-    if not with_padding:
-        residuals[~in_prompt] = 0
-    return {
-        "tokens": tokens,
-        "residuals": residuals,
-        "is_real": lm.tokenizer.is_real(tokens) & in_prompt,
-        "item_positions": torch.tensor(positions),
-    }
-
-
-def _last_token(spans: Sequence[tuple[int, int]], mention: tuple[int, int]) -> int:
-    """Return the position of the last token that overlaps the characters of the mention."""
-    start, end = mention
-    return max(i for i, (low, high) in enumerate(spans) if low < end and high > start)
-
-
-def distinct_prompts(concept: ConceptActivations) -> Tensor:
-    """Return the prompts that are first with their tokens up to the item's mention."""
-    seen: dict[tuple[int, ...], int] = {}
-    for row, position in enumerate(concept.item_positions.tolist()):
-        seen.setdefault(tuple(concept.tokens[row, : position + 1].tolist()), row)
-    return torch.tensor(sorted(seen.values()))
-
-
-def _assign_parts(
-    concept: ConceptActivations, rows: Tensor, items: float, prompts: float, seed: int
-) -> Tensor:
-    """Return for each row 0 (train), 1 (held-out prompt) or 2 (held-out item)."""
-    generator = generator_for(seed, f"heldout/{concept.concept}")
-    n_items = len(concept.items)
-    n_heldout = max(2, round(items * n_items)) if items > 0 else 0
-    if n_items - n_heldout < 3:
-        n_heldout = 0
-    heldout = torch.randperm(n_items, generator=generator)[:n_heldout]
-    labels = concept.labels[rows]
-    part = torch.where(torch.isin(labels, heldout), 2, 0)
-    for item in range(n_items):
-        members = ((labels == item) & (part == 0)).nonzero()[:, 0]
-        n_out = round(prompts * len(members))
-        if prompts > 0 and len(members) >= 3:
-            n_out = max(1, n_out)
-        order = torch.randperm(len(members), generator=generator)
-        part[members[order[:n_out]]] = 1
-    return part

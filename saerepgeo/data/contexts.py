@@ -1,7 +1,6 @@
 """Background text as contexts of equal length: BOS and then the next tokens of the running text.
 
-Documents are joined by an empty line and cut into contexts without a gap, so that every position
-but the first is real text.
+Documents are joined by an empty line and cut without a gap: all positions but the first are text.
 """
 
 import hashlib
@@ -30,11 +29,11 @@ DOCUMENTS_PER_CALL = 512
 class BackgroundText:
     """Contexts of the training text, and of held-out text.
 
-    Held out is every 1/`heldout_fraction`-th document of `source`, or all of `heldout_source`.
+    Held out is every 1/`heldout_fraction`-th document of `text`, or all of `heldout_text`.
     """
 
-    source: str | Sequence[str]
-    heldout_source: str | Sequence[str] | None
+    text: str | Sequence[str]
+    heldout_text: str | Sequence[str] | None
     heldout_fraction: float
     context_size: int
     tokenizer: Callable[[], LMTokenizer]
@@ -42,20 +41,19 @@ class BackgroundText:
 
     def train(self) -> "Contexts":
         """Return the contexts to train on."""
-        return self._open(self.source, "train" if self.heldout_source is None else "all")
+        return self._open(self.text, "train" if self.heldout_text is None else "all")
 
     def heldout(self, n_contexts: int) -> Tensor:
         """Return tokens `[context, position]` of held-out text, as many contexts as there are."""
-        if self.heldout_source is None:
-            contexts = self._open(self.source, "heldout")
+        if self.heldout_text is None:
+            contexts = self._open(self.text, "heldout")
         else:
-            contexts = self._open(self.heldout_source, "all")
-        available = contexts.n_contexts
-        return contexts.read(range(n_contexts if available is None else min(n_contexts, available)))
+            contexts = self._open(self.heldout_text, "all")
+        return contexts.read(range(min(n_contexts, contexts.n_contexts or n_contexts)))
 
-    def _open(self, source: str | Sequence[str], split: Split) -> "Contexts":
+    def _open(self, text: str | Sequence[str], split: Split) -> "Contexts":
         tokenizer, size = self.tokenizer(), self.context_size
-        return open_contexts(open_text(source), tokenizer, size, split, self.heldout_fraction)
+        return open_contexts(open_text(text), tokenizer, size, split, self.heldout_fraction)
 
 
 def open_contexts(
@@ -67,20 +65,17 @@ def open_contexts(
 ) -> "Contexts":
     """Return the contexts of `text`: tokenized once to disk if it is finite, else streamed.
 
-    Args:
-        split: "train" or "heldout" take disjoint documents (every 1/`heldout_fraction`-th document
-            is held out); "all" takes every document.
+    The splits "train" and "heldout" take disjoint documents (every 1/`heldout_fraction`-th is held
+    out); "all" takes every document.
 
-    Raises:
-        ValueError: `context_size` < 2, or less text than one context.
+    Raises ValueError where `context_size` < 2, or the text is less than one context.
     """
     if context_size < 2:
         raise ValueError(f"`context_size` must be at least 2 (BOS and a token), got {context_size}")
-    documents = _Documents(text, split, heldout_fraction)
+    tokens = _Tokens(text, tokenizer.tokenizer, split, heldout_fraction)
     if not text.is_finite:
-        return StreamedContexts(documents, tokenizer, context_size)
-    tokens = _token_file(documents, tokenizer.tokenizer)
-    contexts = StoredContexts(tokens, tokenizer.bos_id, context_size)
+        return StreamedContexts(tokens, tokenizer.bos_id, context_size)
+    contexts = StoredContexts(tokens.on_disk(), tokenizer.bos_id, context_size)
     if contexts.n_contexts == 0:
         raise ValueError(
             f"the {split} text has {contexts.n_tokens} tokens, less than one context of "
@@ -99,13 +94,9 @@ class StoredContexts:
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         """Return contexts `[context, position]`, int64."""
-        width = self.context_size - 1
-        stored = np.memmap(self.path, dtype=np.uint32, mode="r")
-        out = torch.full((len(numbers), self.context_size), self.bos_id)
-        for row, number in enumerate(numbers):
-            chunk = stored[number * width : (number + 1) * width]
-            out[row, 1:] = torch.from_numpy(chunk.astype(np.int64))
-        return out
+        shape = self.n_contexts, self.context_size - 1
+        stored = np.memmap(self.path, dtype=np.uint32, mode="r", shape=shape)
+        return _after_bos(self.bos_id, stored[list(numbers)])
 
 
 class StreamedContexts:
@@ -113,33 +104,29 @@ class StreamedContexts:
 
     n_contexts = None
 
-    def __init__(self, documents: "_Documents", tokenizer: LMTokenizer, context_size: int) -> None:
-        self.documents, self.tokenizer = documents, tokenizer
-        self.context_size = context_size
-        self._position = 0
-        self._stream: Iterator[Tensor] | None = None
+    def __init__(self, tokens: "_Tokens", bos_id: int, context_size: int) -> None:
+        self.tokens, self.bos_id, self.context_size = tokens, bos_id, context_size
+        self._position, self._stream = 0, self._rows()
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         """Return contexts `[context, position]`, int64."""
         wanted = {}
         for number in sorted(set(numbers)):
-            if self._stream is None or number < self._position:
-                self._stream, self._position = self._contexts(), 0
+            if number < self._position:
+                self._stream, self._position = self._rows(), 0
             wanted[number] = next(islice(self._stream, number - self._position, None))
             self._position = number + 1
-        return torch.stack([wanted[number] for number in numbers])
+        return _after_bos(self.bos_id, np.stack([wanted[number] for number in numbers]))
 
-    def _contexts(self) -> Iterator[Tensor]:
+    def _rows(self) -> Iterator[np.ndarray]:
         width, carried = self.context_size - 1, np.empty(0, dtype=np.uint32)
         while True:  # a text that ends after all begins anew
             n_before = carried.size
-            for ids in _tokenized(self.documents, self.tokenizer.tokenizer):
+            for ids in self.tokens:
                 carried = np.concatenate([carried, ids])
-                n_whole = carried.size // width
-                for row in carried[: n_whole * width].reshape(n_whole, width):
-                    bos = torch.tensor([self.tokenizer.bos_id])
-                    yield torch.cat([bos, torch.from_numpy(row.astype(np.int64))])
-                carried = carried[n_whole * width :]
+                n_used = carried.size // width * width
+                yield from carried[:n_used].reshape(-1, width)
+                carried = carried[n_used:]
             if n_before == carried.size == 0:
                 raise ValueError("the streamed text is empty; check the name of the data set")
 
@@ -149,43 +136,46 @@ Contexts = StoredContexts | StreamedContexts
 text is streamed and its end unknown."""
 
 
-class _Documents:
-    """The documents of one split; iterating again starts at the first."""
+def _after_bos(bos_id: int, rows: np.ndarray) -> Tensor:
+    return torch.nn.functional.pad(torch.from_numpy(rows.astype(np.int64)), (1, 0), value=bos_id)
 
-    def __init__(self, text: TextSource, split: Split, heldout_fraction: float) -> None:
+
+class _Tokens:
+    """The tokens of the documents of one split, piece by piece; iterating again starts anew."""
+
+    def __init__(
+        self, text: TextSource, tokenizer: Any, split: Split, heldout_fraction: float
+    ) -> None:
         if split != "all" and not 0 < heldout_fraction <= 0.5:
             raise ValueError(f"`heldout_text_fraction` must be in (0, 0.5], got {heldout_fraction}")
-        self.text, self.split = text, split
+        self.text, self.tokenizer, self.split = text, tokenizer, split
         self.period = round(1 / heldout_fraction) if split != "all" else 0
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[np.ndarray]:
+        documents = self._documents()
+        while batch := list(islice(documents, DOCUMENTS_PER_CALL)):
+            coded = self.tokenizer(
+                batch,
+                add_special_tokens=False,
+                return_attention_mask=False,
+                split_special_tokens=True,  # a special token spelled out in a text is only text
+                verbose=False,
+            )
+            yield np.concatenate([np.asarray(ids, dtype=np.uint32) for ids in coded["input_ids"]])
+
+    def _documents(self) -> Iterator[str]:
         for index, document in enumerate(self.text.documents()):
             if self.split == "all" or (index % self.period == 0) == (self.split == "heldout"):
-                yield document
+                yield document + DOCUMENT_BREAK
 
-
-def _tokenized(documents: _Documents, tokenizer: Any) -> Iterator[np.ndarray]:
-    stream = iter(documents)
-    while batch := list(islice(stream, DOCUMENTS_PER_CALL)):
-        coded = tokenizer(
-            [document + DOCUMENT_BREAK for document in batch],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            split_special_tokens=True,  # a special token spelled out in a text is only text
-            verbose=False,
-        )
-        yield np.concatenate([np.asarray(ids, dtype=np.uint32) for ids in coded["input_ids"]])
-
-
-def _token_file(documents: _Documents, tokenizer: Any) -> Path:
-    """Return the file of all tokens, made on first use and named by what it was made of."""
-    model = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    split = f"{documents.text.fingerprint}/{documents.split}/{documents.period}"
-    key = hashlib.sha256(f"{split}/{model}/{DOCUMENT_BREAK}".encode()).hexdigest()
-    path = cache_root() / "tokens" / f"{key[:32]}.uint32"
-    if path.is_file():
+    def on_disk(self) -> Path:
+        """Return the file of all tokens, made on first use and named by what it was made of."""
+        model = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        made_of = f"{self.text.fingerprint}/{self.split}/{self.period}/{model}/{DOCUMENT_BREAK}"
+        name = hashlib.sha256(made_of.encode()).hexdigest()[:32]
+        path = cache_root() / "tokens" / f"{name}.uint32"
+        if not path.is_file():
+            with replacing(path) as scratch, open(scratch, "wb") as file:
+                for ids in self:
+                    ids.tofile(file)
         return path
-    with replacing(path) as scratch, open(scratch, "wb") as file:
-        for ids in _tokenized(documents, tokenizer):
-            ids.tofile(file)
-    return path

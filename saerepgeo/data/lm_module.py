@@ -16,14 +16,10 @@ from saerepgeo.types import ModelFacts
 class LMDataModule(LightningDataModule):
     """What the hyperparameters `lm`, `hook_name`, `lm_dtype` and `center_residuals` name."""
 
-    _lm: FrozenLM | None = None
-
-    @property
+    @cached_property
     def lm(self) -> FrozenLM:
         """The language model; loaded when first needed, never if all activations are cached."""
-        if self._lm is None:
-            self._lm = self._load_lm(self.hparams["hook_name"])
-        return self._lm
+        return self._load_lm(self.hparams["hook_name"])
 
     def _load_lm(self, hook_name: str) -> FrozenLM:
         h = self.hparams
@@ -38,6 +34,13 @@ class LMDataModule(LightningDataModule):
     def model_facts(self) -> ModelFacts:
         """Width and normalization of the language model, from its configuration alone."""
         return model_facts(self.hparams["lm"])
+
+    @property
+    def lm_settings(self) -> LMSettings:
+        """What residuals depend on besides the text."""
+        h = self.hparams
+        dtype = str(autocast_dtype(h["lm_dtype"], self._device))
+        return LMSettings(h["lm"], h["hook_name"], dtype, h["center_residuals"])
 
     def prepare_data(self) -> None:
         """Check what can be checked cheaply, in one process, before anything slow starts."""
@@ -54,10 +57,3 @@ class LMDataModule(LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
-
-    @property
-    def lm_settings(self) -> LMSettings:
-        """What residuals depend on besides the text."""
-        h = self.hparams
-        dtype = str(autocast_dtype(h["lm_dtype"], self._device))
-        return LMSettings(h["lm"], h["hook_name"], dtype, h["center_residuals"])

@@ -1,14 +1,20 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from saerepgeo.data.concepts import ConceptPoints, Concepts, concept_activations, split_points
+from saerepgeo.data.concepts import (
+    ConceptPoints,
+    Concepts,
+    concept_activations,
+    points_at,
+    split_points,
+)
 from saerepgeo.data.contexts import BackgroundText
 from saerepgeo.data.lm_module import LMDataModule
 from saerepgeo.data.point_reader import PointReader, keeps_stream
@@ -25,9 +31,8 @@ VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
 class Batches:
     """The points of one `ActivationBatch`, `size` at a time.
 
-    Args:
-        n_points: how many there are taken to be, so that processes with a point more or less give
-            equally many batches; the last may be empty.
+    `n_points` is how many there are taken to be, so that processes with a point more or less give
+    equally many batches; the last may be empty.
     """
 
     def __init__(self, points: ActivationBatch, size: int, n_points: int) -> None:
@@ -35,18 +40,16 @@ class Batches:
 
     def __iter__(self) -> Iterator[ActivationBatch]:
         for start in range(0, self.n_points, self.size):
-            rows = slice(start, start + self.size)
-            yield ActivationBatch(*(column[rows] for column in self.points))
+            yield points_at(self.points, slice(start, start + self.size))
 
 
 class ActivationDataModule(LMDataModule):
     """Stream residuals of a frozen language model: labeled concept points and background text.
 
-    Training batches are `ActivationBatch`es of `batch_size` points over all devices, of which
-    `concept_fraction` are labeled. Batch number `step` depends on (seed, step) alone, so that a
-    resumed run and one on other devices see the same points. Validation gives three dataloaders:
-    held-out text, held-out prompts of the training items, held-out items. Testing gives each
-    concept's prompts whole, as `ConceptActivations`.
+    Training batch number `step` depends on (seed, step) alone: a resumed run and one on other
+    devices see the same points. Validation gives three dataloaders (`VALIDATION_LOADERS`): held-out
+    text, held-out prompts of the training items, held-out items. Testing gives each concept's
+    prompts whole, as `ConceptActivations`.
 
     Args:
         lm: hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`.
@@ -61,7 +64,7 @@ class ActivationDataModule(LMDataModule):
         heldout_text_fraction: the share of documents so held out.
         heldout_items: share of each concept's items kept out of training altogether.
         heldout_prompts: share of the other items' prompts kept out of training.
-        batch_size: points of a step over all devices.
+        batch_size: points of a training step over all devices.
         concept_fraction: share of labeled points in a training batch.
         context_size: tokens of a context, BOS included.
         window_steps: steps whose background points are shuffled together.
@@ -71,8 +74,8 @@ class ActivationDataModule(LMDataModule):
         validation_contexts: contexts of held-out text.
         n_workers: processes that tokenize ahead (needed only for slow text sources).
         cache_stream: keep streamed residuals on disk (`data.cache`), 2·d_model bytes a point in
-            bfloat16, so that a second run over the same text never loads the model; `auto`: if
-            the run has a last step and all its points take at most 1 GiB.
+            bfloat16: a second run over the same text never loads the model. `auto`: if the run
+            has a last step and all its points take at most 1 GiB.
         test_with_padding: whether test batches hold the residuals of padding positions as well.
         seed: of everything random here.
     """
@@ -122,18 +125,6 @@ class ActivationDataModule(LMDataModule):
         if stage == "fit":
             _ = self._plan
 
-    @cached_property
-    def points(self) -> ConceptPoints:
-        """The labeled points: training, held-out prompts, held-out items."""
-        h = self.hparams
-        return split_points(
-            [self.concept(name) for name in self.prompts.names],
-            self.prompts,
-            h["heldout_items"],
-            h["heldout_prompts"],
-            h["seed"],
-        )
-
     def concept(
         self, name: str, with_padding: bool = False, hook_name: str | None = None
     ) -> ConceptActivations:
@@ -142,13 +133,28 @@ class ActivationDataModule(LMDataModule):
         `hook_name` reads another hook than this module's, e.g. the one that a transcoder writes;
         where nothing is cached the model is loaded once more for it.
         """
-        settings, prompts = self.lm_settings, self.prompts[name]
-        if hook_name is None:
-            return concept_activations(prompts, settings, lambda: self.lm, with_padding)
-        settings = settings._replace(hook_name=hook_name)
-        return concept_activations(
-            prompts, settings, lambda: self._load_lm(hook_name), with_padding
-        )
+        settings, lm = self.lm_settings, lambda: self.lm
+        if hook_name is not None:
+            settings, lm = settings._replace(hook_name=hook_name), partial(self._load_lm, hook_name)
+        return concept_activations(self.prompts[name], settings, lm, with_padding)
+
+    @cached_property
+    def points(self) -> ConceptPoints:
+        """The labeled points: training, held-out prompts, held-out items."""
+        h, activations = self.hparams, [self.concept(name) for name in self.prompts.names]
+        heldout = h["heldout_items"], h["heldout_prompts"]
+        return split_points(activations, self.prompts, *heldout, h["seed"])
+
+    @cached_property
+    def background(self) -> BackgroundText:
+        """The background text by its parts."""
+        h = self.hparams
+        fraction, size = h["heldout_text_fraction"], h["context_size"]
+        return BackgroundText(h["text"], h["heldout_text"], fraction, size, lambda: self.tokenizer)
+
+    def heldout_contexts(self) -> Tensor:
+        """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
+        return self.background.heldout(self.hparams["validation_contexts"])
 
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the background residuals; the same on every process."""
@@ -158,12 +164,11 @@ class ActivationDataModule(LMDataModule):
     def stream(self) -> ActivationStream:
         """The training stream, from the step that a checkpoint may have restored."""
         if self._stream is None or self._stream.first_step != self.step:
-            contexts = self.background.train() if self._plan.background_per_lane else None
             keep = self._keeps_stream
             self._stream = ActivationStream(
                 self._plan,
                 lambda tokens: self._reader.read(tokens, keep).to(self._device),
-                contexts,
+                self.background.train() if self._plan.background_per_lane else None,
                 self.points.train,
                 first_step=self.step,
                 n_workers=self.hparams["n_workers"],
@@ -175,37 +180,21 @@ class ActivationDataModule(LMDataModule):
         return self.stream
 
     def val_dataloader(self) -> list[Batches]:
-        """Return held-out text, held-out prompts and held-out items (see `VALIDATION_LOADERS`)."""
-        text, points = self._heldout_text_points, self.points
+        """Return this process's held-out text, prompts and items (see `VALIDATION_LOADERS`)."""
+        _, *heldout = self.points
         size, world_size = self.hparams["batch_size"], self._world_size
         own = slice(self._rank, None, world_size)
         return [
-            Batches(
-                ActivationBatch(*(column[own] for column in part)),
-                size,
-                n_points=-(-len(part.labels) // world_size),  # all processes take part in each
-            )
-            for part in (text, points.heldout_prompts, points.heldout_items)
+            Batches(points_at(part, own), size, -(-len(part.labels) // world_size))
+            for part in (self._heldout_text_points, *heldout)
         ]
 
     def test_dataloader(self) -> Concepts:
         """Return this process's share of the concepts, part by part where the module has parts."""
-        with_padding = self.hparams["test_with_padding"]
         module = self.trainer.lightning_module if self.trainer else None
         own = self.prompts.names[self._rank :: self._world_size]
-        parts = getattr(module, "parts", ())
-        return Concepts(own, lambda name: self.concept(name, with_padding), parts)
-
-    def heldout_contexts(self) -> Tensor:
-        """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
-        return self.background.heldout(self.hparams["validation_contexts"])
-
-    @cached_property
-    def background(self) -> BackgroundText:
-        """The background text by its parts."""
-        h = self.hparams
-        fraction, size = h["heldout_text_fraction"], h["context_size"]
-        return BackgroundText(h["text"], h["heldout_text"], fraction, size, lambda: self.tokenizer)
+        load = partial(self.concept, with_padding=self.hparams["test_with_padding"])
+        return Concepts(own, load, getattr(module, "parts", ()))
 
     @cached_property
     def _heldout_text_points(self) -> ActivationBatch:
@@ -222,32 +211,24 @@ class ActivationDataModule(LMDataModule):
 
     @property
     def _keeps_stream(self) -> bool:
-        return keeps_stream(self.hparams["cache_stream"], self._stream_bytes)
-
-    @property
-    def _stream_bytes(self) -> int | None:
-        """What the points of all steps take; None where the run has no last step."""
         steps = self.trainer.max_steps if self.trainer else -1
         if steps < 0:
-            return None
+            return keeps_stream(self.hparams["cache_stream"], None)
         dtype = autocast_dtype(self.hparams["lm_dtype"], self._device) or torch.float32
         n_points = steps * self._plan.background_per_lane * self._plan.n_lanes
-        return n_points * self.model_facts.d_model * dtype.itemsize
+        n_bytes = n_points * self.model_facts.d_model * dtype.itemsize
+        return keeps_stream(self.hparams["cache_stream"], n_bytes)
 
     @cached_property
     def _plan(self) -> StreamPlan:
         h = self.hparams
-        n_lanes = h["n_lanes"]
+        sizes = ("batch_size", "window_steps", "context_size", "lm_batch_size", "n_lanes", "seed")
+        n_concept = h["concept_fraction"] * h["batch_size"] / h["n_lanes"]
         return StreamPlan(
-            batch_size=h["batch_size"],
-            n_concept=round(h["concept_fraction"] * h["batch_size"] / n_lanes) * n_lanes,
-            window_steps=h["window_steps"],
-            context_size=h["context_size"],
-            lm_batch_size=h["lm_batch_size"],
-            n_lanes=n_lanes,
+            **{name: h[name] for name in sizes},
+            n_concept=round(n_concept) * h["n_lanes"],
             rank=self._rank,
             world_size=self._world_size,
-            seed=h["seed"],
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -7,13 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saerepgeo.data.cache import (
-    LMSettings,
-    cache_limit,
-    cached_tensors,
-    model_fingerprint,
-    tokens_key,
-)
+from saerepgeo.data import cache
 from saerepgeo.lm.frozen import FrozenLM
 
 STREAM_LIMIT = 2**30
@@ -23,27 +17,22 @@ STREAM_LIMIT = 2**30
 class PointReader:
     """Contexts → their real points `[point, d_model]`, out of the disk cache where they are there.
 
-    Points have the dtype in which the model multiplies its matrices, whether they are kept or not,
-    so that keeping them changes nothing and takes no more room than they are worth.
-
-    Args:
-        lm: gives the model; called only where points are not there.
-
-    Attributes:
-        n_tokens, seconds: tokens that went through the model so far, and the time that took.
+    Points have the dtype in which the model multiplies its matrices, kept or not: keeping them
+    changes nothing and takes no more room than they are worth. `lm` is called only where points
+    are not there; `n_tokens` went through the model so far, in `seconds`.
     """
 
-    def __init__(self, lm: Callable[[], FrozenLM], settings: LMSettings) -> None:
+    def __init__(self, lm: Callable[[], FrozenLM], settings: cache.LMSettings) -> None:
         self.lm, self.settings = lm, settings
         self.n_tokens, self.seconds = 0, 0.0
-        self._fingerprint = model_fingerprint(settings.name)
+        self._fingerprint = cache.model_fingerprint(settings.name)
 
     def read(self, tokens: Tensor, keep: bool) -> Tensor:
         """Return the points of contexts `[context, position]`; keep them on disk if `keep`."""
         if not keep:
             return self._compute(tokens)
-        key = tokens_key("background points/1", self._fingerprint, self.settings, tokens)
-        return cached_tensors(key, lambda: {"points": self._compute(tokens).cpu()})["points"]
+        key = cache.tokens_key("background points/1", self._fingerprint, self.settings, tokens)
+        return cache.cached_tensors(key, lambda: {"points": self._compute(tokens).cpu()})["points"]
 
     def _compute(self, tokens: Tensor) -> Tensor:
         lm, start = self.lm(), time.perf_counter()
@@ -54,16 +43,12 @@ class PointReader:
 
 
 def keeps_stream(wanted: bool | Literal["auto"], n_bytes: int | None) -> bool:
-    """Return whether the points of a run go to the disk cache.
+    """Return whether a run's points go to the disk cache; `wanted` is `cache_stream`.
 
-    Args:
-        wanted: the data module's `cache_stream`.
-        n_bytes: what they take; None where the run has no last step.
-
-    Raises:
-        ValueError: they are to be kept, and do not fit.
+    `n_bytes` is what they take, None where the run has no last step.
+    Raises ValueError where they are to be kept, and do not fit.
     """
-    limit = cache_limit()
+    limit = cache.cache_limit()
     if wanted == "auto":
         return n_bytes is not None and n_bytes <= min(STREAM_LIMIT, limit / 2)
     if wanted and n_bytes is not None and n_bytes > limit:

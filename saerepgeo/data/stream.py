@@ -8,13 +8,14 @@ no context is read twice or left out, and a run resumed at a step sees what it w
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from saerepgeo.data.concepts import draw_balanced
+from saerepgeo.data.concepts import draw_balanced, points_at
 from saerepgeo.data.contexts import Contexts
 from saerepgeo.types import BACKGROUND, ActivationBatch, generator_for
 
@@ -49,11 +50,10 @@ class StreamPlan:
                 f"the number of devices must divide `n_lanes` = {self.n_lanes}, got "
                 f"{self.world_size}; set `n_lanes` to a multiple of it"
             )
-        for name in ("batch_size", "n_concept"):
-            if getattr(self, name) % self.n_lanes:
+        for name, value in (("batch_size", self.batch_size), ("n_concept", self.n_concept)):
+            if value % self.n_lanes:
                 raise ValueError(
-                    f"`{name}` must be a multiple of `n_lanes` = {self.n_lanes}, "
-                    f"got {getattr(self, name)}"
+                    f"`{name}` must be a multiple of `n_lanes` = {self.n_lanes}, got {value}"
                 )
         if self.n_concept > self.batch_size:
             raise ValueError(f"`n_concept` must be at most `batch_size`, got {self.n_concept}")
@@ -74,13 +74,10 @@ class StreamPlan:
         """Contexts of a lane in one window: as many as its points need."""
         return -(-self.background_per_lane * self.window_steps // (self.context_size - 1))
 
-    @property
-    def calls_per_lane(self) -> int:
-        return -(-self.contexts_per_lane // self.lm_batch_size)
-
     def calls(self, window: int) -> list[Call]:
         """Return the LM calls that fill this process's lanes of `window`."""
-        return [(window, lane, n) for lane in self.lanes for n in range(self.calls_per_lane)]
+        per_lane = -(-self.contexts_per_lane // self.lm_batch_size)
+        return [(window, lane, number) for lane in self.lanes for number in range(per_lane)]
 
     def context_numbers(self, call: Call) -> range:
         """Return the running numbers of the contexts of `call`; together they leave no gap."""
@@ -95,47 +92,36 @@ class CallTokens(Dataset[Tensor]):
 
     def __init__(self, contexts: Contexts, plan: StreamPlan) -> None:
         self.contexts, self.plan = contexts, plan
-        self._order: tuple[int, Tensor] | None = None
+        self._epoch, self._order = -1, torch.empty(0)
 
     def __getitem__(self, call: Call) -> Tensor:
-        numbers = self.plan.context_numbers(call)
-        if self.contexts.n_contexts is None:
+        numbers, n = self.plan.context_numbers(call), self.contexts.n_contexts
+        if n is None:
             return self.contexts.read(numbers)
-        n = self.contexts.n_contexts
-        return self.contexts.read([int(self._epoch(g // n)[g % n]) for g in numbers])
+        return self.contexts.read([self._shuffled(*divmod(number, n), n) for number in numbers])
 
-    def _epoch(self, epoch: int) -> Tensor:
-        if self._order is None or self._order[0] != epoch:
+    def _shuffled(self, epoch: int, index: int, n: int) -> int:
+        if self._epoch != epoch:
             generator = generator_for(self.plan.seed, "contexts", epoch)
-            n = self.contexts.n_contexts
-            assert n is not None
-            self._order = (epoch, torch.randperm(n, generator=generator))
-        return self._order[1]
+            self._epoch, self._order = epoch, torch.randperm(n, generator=generator)
+        return int(self._order[index])
 
 
 class ResidualStatistics(NamedTuple):
-    """First moments of the background residuals, from the first LM call of the stream."""
+    """Mean `[d_model]`, total variance E‖x − mean‖², mean square E‖x‖² of background residuals."""
 
     mean: Tensor
-    """`[d_model]`"""
     variance: Tensor
-    """E‖x − mean‖², the total variance."""
     mean_square: Tensor
-    """E‖x‖²."""
 
 
 class ActivationStream:
     """Iterate over the `ActivationBatch`es of this process from `first_step` on, without end.
 
-    The next window is filled piecewise while the steps of this one are consumed.
-
-    Args:
-        points_of: tokens `[context, position]` → real points `[point, d_model]`.
-        contexts: background text; None where batches hold concept points only.
-        labeled: the concept points to draw from.
-
-    Attributes:
-        n_tokens: tokens whose points were asked for so far.
+    The next window is filled piecewise while the steps of this one are consumed. `points_of` maps
+    tokens `[context, position]` to real points `[point, d_model]`; `contexts` are background text,
+    None where batches hold only concept points, drawn from `labeled`. `n_tokens` counts tokens
+    whose points were asked for so far.
     """
 
     def __init__(
@@ -156,58 +142,51 @@ class ActivationStream:
 
     def __iter__(self) -> Iterator[ActivationBatch]:
         size = self.plan.window_steps
-        first_window, slot = divmod(self.first_step, size)
-        calls = self._tokens_from(first_window)
-        window = self._fill(first_window, calls, len(self.plan.calls(first_window)))
-        number = first_window
+        number, slot = divmod(self.first_step, size)
+        n_calls = len(self.plan.calls(number))
+        calls = self._calls_from(number)
+        window = self._lanes(number, [self._run(next(calls)) for _ in range(n_calls)])
         while True:
             upcoming: list[Tensor] = []
-            n_calls = len(self.plan.calls(number + 1))
             n_slots = size - slot
             for used, position in enumerate(range(slot, size), start=1):
                 yield self._batch(number, position, window)
                 due = n_calls * used // n_slots - len(upcoming)
                 upcoming += [self._run(next(calls)) for _ in range(due)]
             number, slot = number + 1, 0
-            window = self._shuffled(number, upcoming)
+            window = self._lanes(number, upcoming)
 
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the first LM call of lane 0: the same on every process."""
-        x = self._run(self._call_tokens()[(0, 0, 0)]).double()
-        mean = x.mean(0)
-        variance = (x - mean).square().sum(1).mean()
-        return ResidualStatistics(mean.float(), variance.float(), x.square().sum(1).mean().float())
-
-    def _call_tokens(self) -> CallTokens:
         assert self.contexts is not None
-        return CallTokens(self.contexts, self.plan)
+        x = self._run(CallTokens(self.contexts, self.plan)[(0, 0, 0)]).double()
+        mean = x.mean(0)
+        variance, mean_square = (rows.square().sum(1).mean().float() for rows in (x - mean, x))
+        return ResidualStatistics(mean.float(), variance, mean_square)
 
-    def _tokens_from(self, window: int) -> Iterator[Tensor]:
+    def _calls_from(self, first: int) -> Iterator[Tensor]:
+        """Return the tokens of the calls of this process, window after window."""
         if not self.plan.background_per_lane:
             return iter(())
+        assert self.contexts is not None
         loader: Any = DataLoader(
-            self._call_tokens(),
+            CallTokens(self.contexts, self.plan),
             batch_size=None,
-            sampler=_CallsFrom(self.plan, window),
+            sampler=(call for window in count(first) for call in self.plan.calls(window)),
             num_workers=self.n_workers,
         )
         return iter(loader)
-
-    def _fill(self, window: int, calls: Iterator[Tensor], n_calls: int) -> list[Tensor]:
-        if not self.plan.background_per_lane:
-            return []
-        return self._shuffled(window, [self._run(next(calls)) for _ in range(n_calls)])
 
     def _run(self, tokens: Tensor) -> Tensor:
         """Return the real points `[point, d_model]` of one LM call."""
         self.n_tokens += tokens.numel()
         return self.points_of(tokens)
 
-    def _shuffled(self, window: int, points: list[Tensor]) -> list[Tensor]:
+    def _lanes(self, window: int, points: list[Tensor]) -> list[Tensor]:
         """Return, for each own lane, its points of the window in their shuffled order."""
-        lanes, per_lane = [], self.plan.calls_per_lane
+        lanes, per_lane = [], len(points) // len(self.plan.lanes)
         needed = self.plan.background_per_lane * self.plan.window_steps
-        for index, lane in enumerate(self.plan.lanes):
+        for index, lane in enumerate(self.plan.lanes if points else ()):
             pool = torch.cat(points[index * per_lane : (index + 1) * per_lane])
             if not len(pool):
                 raise ValueError("a window of text has no real positions; check the text source")
@@ -218,34 +197,17 @@ class ActivationStream:
         return lanes
 
     def _batch(self, window: int, slot: int, lanes: list[Tensor]) -> ActivationBatch:
-        plan, step = self.plan, window * self.plan.window_steps + slot
-        width = plan.background_per_lane
+        plan, width = self.plan, self.plan.background_per_lane
         background = [lane[slot * width : (slot + 1) * width] for lane in lanes]
-        rows = self._concept_rows(step)
-        device = (background or [self.labeled.residuals])[0].device
-        residuals = torch.cat([self.labeled.residuals[rows].to(device), *background]).float()
+        rows = torch.zeros(0, dtype=torch.long)
+        if plan.n_concept:
+            step = window * plan.window_steps + slot
+            generator = generator_for(plan.seed, "concept points", step)
+            rows = draw_balanced(self.labeled.labels, plan.n_concept, generator)
+            rows = rows.chunk(plan.world_size)[plan.rank]
+        chosen = points_at(self.labeled, rows)
+        device = (background or [chosen.residuals])[0].device
+        residuals = torch.cat([chosen.residuals.to(device), *background]).float()
         ids = torch.full((2, len(residuals)), BACKGROUND, device=device)
-        ids[0, : len(rows)] = self.labeled.labels[rows].to(device)
-        ids[1, : len(rows)] = self.labeled.concepts[rows].to(device)
-        return ActivationBatch(residuals, ids[0], ids[1])
-
-    def _concept_rows(self, step: int) -> Tensor:
-        plan = self.plan
-        if not plan.n_concept:
-            return torch.zeros(0, dtype=torch.long)
-        generator = generator_for(plan.seed, "concept points", step)
-        rows = draw_balanced(self.labeled.labels, plan.n_concept, generator)
-        return rows.chunk(plan.world_size)[plan.rank]
-
-
-class _CallsFrom:
-    """Endless sampler over the calls of this process, window after window."""
-
-    def __init__(self, plan: StreamPlan, window: int) -> None:
-        self.plan, self.window = plan, window
-
-    def __iter__(self) -> Iterator[Call]:
-        window = self.window
-        while True:
-            yield from self.plan.calls(window)
-            window += 1
+        ids[:, : len(rows)] = torch.stack([chosen.labels, chosen.concepts]).to(device)
+        return ActivationBatch(residuals, *ids)

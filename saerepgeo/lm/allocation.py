@@ -13,15 +13,12 @@ ENVIRONMENT = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABL
 
 
 def keep_freed_memory() -> bool:
-    """Keep up to 512 MiB of freed memory in the process, in place of giving it back each time.
+    """Keep up to 512 MiB of freed memory in the process; return whether the setting was made.
 
-    glibc returns freed blocks of megabytes to the system, which then has to clear their pages when
-    the next layer asks for as much: up to 40 % of a language model's time on the CPU. Peak memory
-    grew by a tenth (1,635 to 1,806 MiB), and no further with the length of the run. Without effect
-    where the C library is not glibc, or where the environment sets the allocator's thresholds.
-
-    Returns:
-        Whether the setting was made.
+    Else glibc returns blocks of megabytes to the system, which has to clear their pages when the
+    next layer asks for as much: up to 40 % of a language model's time on the CPU, for a tenth of
+    peak memory. Without effect where the C library is not glibc, or where the environment sets the
+    allocator's thresholds.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in ENVIRONMENT):
         return False

@@ -25,7 +25,26 @@ _BY_CLASS: dict[str, Problem] = {
     "UnpicklingError": "damaged",
     "JSONDecodeError": "damaged",
 }
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOGIN = "run `hf auth login` or set HF_TOKEN"
+_REASONS: dict[Problem, str] = {
+    "gated": f"is gated: accept its terms at https://huggingface.co/{{repository}}, then {_LOGIN}",
+    "missing": f"is not on the hub, or is private; check the spelling, or {_LOGIN}",
+    "absent file": "is not complete: the repository {repository} lacks a file that it needs; check "
+    "that name and kind of model belong together",
+    "offline": "could not be fetched: it is not in the local cache and the hub is out of reach; "
+    "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local folder",
+    "disk": "did not fit on the disk; free some space, or point HF_HOME at a larger disk, and run "
+    "again",
+    "interrupted": "was cut off while it was fetched; run again, finished files are kept",
+    "damaged": "arrived damaged: a file's content is not what the hub announced; what was damaged "
+    "has been removed, run again",
+}
+_ERRORS: dict[Problem, type[Exception]] = {
+    "gated": PermissionError,
+    "missing": PermissionError,
+    "absent file": ValueError,
+    "disk": OSError,
+}
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1, or sha256 of a large file
 
 
@@ -52,23 +71,20 @@ def problem_of(error: BaseException) -> Problem | None:
     return found[0] if found else None
 
 
-def explain(kind: str, name: str, repository: str, problem: Problem) -> str:
-    """Return one line that says why `kind` `name` could not be had and what to do."""
-    login = "run `hf auth login` or set HF_TOKEN"
-    reasons: dict[Problem, str] = {
-        "gated": f"is gated: accept its terms at https://huggingface.co/{repository}, then {login}",
-        "missing": f"is not on the hub, or is private; check the spelling, or {login}",
-        "absent file": f"is not complete: the repository {repository} lacks a file that it "
-        "needs; check that name and kind of model belong together",
-        "offline": "could not be fetched: it is not in the local cache and the hub is out of "
-        "reach; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a local folder",
-        "disk": "did not fit on the disk; free some space, or point HF_HOME at a larger disk, "
-        "and run again",
-        "interrupted": "was cut off while it was fetched; run again, finished files are kept",
-        "damaged": "arrived damaged: a file's content is not what the hub announced; what was "
-        "damaged has been removed, run again",
-    }
-    return f"{kind} `{name}` {reasons[problem]}"
+def _problem_by_class(error: BaseException) -> Problem | None:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "disk"
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next((_BY_CLASS[name] for name in names if name in _BY_CLASS), None)
+
+
+def _problem_by_answer(error: BaseException) -> Problem | None:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "gated"
+    is_transfer = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
+    is_short = "Consistency check failed" in str(error)
+    return "interrupted" if is_transfer or is_short or status is not None else None
 
 
 @contextmanager
@@ -79,10 +95,15 @@ def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[N
     once, when it is new; one that is not what the hub announced is deleted, so that the next run
     fetches it again.
 
-    Raises:
-        ValueError, PermissionError, ConnectionError or OSError: one line, see `explain`.
+    Raises ValueError, PermissionError, ConnectionError or OSError: one line that says why `kind`
+    `name` could not be had and what to do.
     """
     repository = name if repository is None else repository
+
+    def explained(problem: Problem) -> Exception:
+        reason = _REASONS[problem].format(repository=repository)
+        return _ERRORS.get(problem, ConnectionError)(f"{kind} `{name}` {reason}")
+
     try:
         yield
     except _failures() as error:
@@ -91,44 +112,9 @@ def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[N
             problem = "damaged"
         if problem is None:
             raise
-        raise _ERRORS[problem](explain(kind, name, repository, problem)) from error
+        raise explained(problem) from error
     if discard_damaged(repository):
-        raise ConnectionError(explain(kind, name, repository, "damaged"))
-
-
-def discard_damaged(repository: str) -> list[str]:
-    """Delete cached files of a hub repository whose sum is not their name; return those names.
-
-    The hub's client names what it fetches by the sum that the hub announced: sha256 of large
-    files, git's sha1 of small ones. Files found whole are remembered under `cache_root()`.
-    """
-    from huggingface_hub import constants
-
-    folder = "--".join(["models", *repository.split("/")])
-    blobs = Path(constants.HF_HUB_CACHE) / folder / "blobs"
-    damaged = []
-    for blob in sorted(blobs.iterdir()) if blobs.is_dir() else []:
-        if not _BLOB.fullmatch(blob.name) or not blob.is_file() or _is_known(blob):
-            continue
-        if _sum_like(blob) == blob.name:
-            _remember(blob)
-        else:
-            content = blob.resolve()  # newer clients link to one store for all repositories
-            blob.unlink()
-            content.unlink(missing_ok=True)
-            damaged.append(blob.name)
-    return damaged
-
-
-_ERRORS: dict[Problem, type[Exception]] = {
-    "gated": PermissionError,
-    "missing": PermissionError,
-    "absent file": ValueError,
-    "offline": ConnectionError,
-    "disk": OSError,
-    "interrupted": ConnectionError,
-    "damaged": ConnectionError,
-}
+        raise explained("damaged")
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -144,20 +130,32 @@ def _failures() -> tuple[type[Exception], ...]:
     return (*of_transfer, SafetensorError, UnpicklingError, *of_content)
 
 
-def _problem_by_class(error: BaseException) -> Problem | None:
-    if isinstance(error, OSError) and error.errno in _DISK:
-        return "disk"
-    names = (kind.__name__ for kind in type(error).__mro__)
-    return next((_BY_CLASS[name] for name in names if name in _BY_CLASS), None)
+def discard_damaged(repository: str) -> list[str]:
+    """Delete cached files of a hub repository whose sum is not their name; return those names.
 
+    The hub's client names what it fetches by the sum that the hub announced: sha256 of large
+    files, git's sha1 of small ones. Files found whole are remembered under `cache_root()`.
+    """
+    from huggingface_hub import constants
 
-def _problem_by_answer(error: BaseException) -> Problem | None:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return "gated"
-    is_transfer = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
-    is_short = "Consistency check failed" in str(error)
-    return "interrupted" if is_transfer or is_short or status is not None else None
+    folder = "--".join(["models", *repository.split("/")])
+    damaged = []
+    for blob in sorted(Path(constants.HF_HUB_CACHE, folder, "blobs").glob("*")):
+        if not _BLOB.fullmatch(blob.name) or not blob.is_file():
+            continue
+        marker = cache_root() / "checked" / blob.name
+        facts = f"{blob.stat().st_size} {blob.stat().st_mtime_ns}"
+        if marker.is_file() and marker.read_text() == facts:
+            continue
+        if _sum_like(blob) == blob.name:
+            with replacing(marker) as scratch:
+                Path(scratch).write_text(facts)
+        else:
+            content = blob.resolve()  # newer clients link to one store for all repositories
+            blob.unlink()
+            content.unlink(missing_ok=True)
+            damaged.append(blob.name)
+    return damaged
 
 
 def _sum_like(blob: Path) -> str:
@@ -167,22 +165,4 @@ def _sum_like(blob: Path) -> str:
     else:
         digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
     with blob.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _marker(blob: Path) -> tuple[Path, str]:
-    facts = blob.stat()
-    return cache_root() / "checked" / blob.name, f"{facts.st_size} {facts.st_mtime_ns}"
-
-
-def _is_known(blob: Path) -> bool:
-    marker, facts = _marker(blob)
-    return marker.is_file() and marker.read_text() == facts
-
-
-def _remember(blob: Path) -> None:
-    marker, facts = _marker(blob)
-    with replacing(marker) as scratch:
-        Path(scratch).write_text(facts)
+        return hashlib.file_digest(file, lambda: digest).hexdigest()

@@ -4,7 +4,7 @@ import copy
 import difflib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -17,30 +17,25 @@ from saerepgeo.lm.sources import load_config, load_model
 from saerepgeo.lm.tokenizer import LMTokenizer
 from saerepgeo.types import Bool, Float, Int
 
-RESIDUAL_HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+LAYER = re.compile(r"blocks\.(\d+)\.")
+RESIDUAL_HOOK = re.compile(LAYER.pattern + r"hook_resid_(pre|post)")
 SINK_RATIO = 10.0
 """A position whose norm exceeds this many times its prompt batch's median is an attention sink."""
 TOKENS_PER_PASS = 2048
 """On a CPU: what the layers hand on then stays in the processor's cache."""
 
 
-class _HookReached(Exception):  # noqa: N818  (control flow, not an error)
+class _HookReachedError(Exception):
     """Raised by the hook to leave the forward pass: what follows is not needed."""
 
 
 class FrozenLM:
-    """A language model without gradients that gives the residuals at one hook.
+    """A language model without gradients that gives the residuals `[…, d_model]` at one hook.
 
     TransformerLens names the hook and is the reference. Residual-stream hooks (`hook_resid_pre`,
     `hook_resid_post`) are read from the plain `transformers` modules, which hold the same
     parameters and run up to 1.4x faster than the hooked ones; on construction the two are
     compared on a short input, and the hooked model serves whenever they differ.
-
-    Attributes:
-        name: what it was loaded by.
-        hook_name: TransformerLens name of the hook.
-        tokenizer: text ↔ tokens.
-        d_model: width of the residuals.
     """
 
     def __init__(
@@ -67,12 +62,11 @@ class FrozenLM:
             name, hf_model=model, tokenizer=tokenizer.tokenizer, device=self.device
         )
         self.d_model: int = self._bridge.cfg.d_model
-        self._layer = self._check_hook(hook_name)
-        if self._layer is not None and not self._agrees_with_bridge():
-            self._layer = None
+        self._example = (torch.arange(8, device=self.device)[None] + 100) % self._bridge.cfg.d_vocab
+        self._layer = self._checked_layer()
         if self._layer is not None and self.autocast_dtype is not None:
             hold_weights(self._plain, self.autocast_dtype)
-            cast_norms_once(self._plain, self.autocast_dtype, self._example_logits)
+            cast_norms_once(self._plain, self.autocast_dtype, lambda: self._logits(self._example))
 
     @classmethod
     def load(
@@ -83,7 +77,7 @@ class FrozenLM:
         device: torch.device | str = "cpu",
         center_residuals: bool = False,
     ) -> "FrozenLM":
-        """Load the model `name` and hook it at `hook_name`.
+        """Load a model and hook it.
 
         Args:
             name: hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`.
@@ -118,20 +112,26 @@ class FrozenLM:
             out[rows] = self._pass(tokens[rows])
         return out - out.mean(-1, keepdim=True) if self.center_residuals else out
 
+    def real_points(self, tokens: Int[Tensor, "prompt position"]) -> Float[Tensor, "point d_model"]:
+        """Return the residuals of the positions that are neither special nor attention sinks."""
+        residuals = self.residuals(tokens)
+        return residuals[self.is_point(tokens, residuals)]
+
+    def is_point(self, tokens: Tensor, residuals: Tensor) -> Tensor:
+        """Return where `tokens` are neither special nor, by their `residuals`, attention sinks."""
+        is_real = self.tokenizer.is_real(tokens).to(residuals.device)
+        return is_real & ~is_sink(residuals, is_real)
+
     @torch.no_grad()
     def token_losses(
         self,
         tokens: Int[Tensor, "prompt position"],
-        splice: Callable[[Tensor], Tensor] | None = None,
+        splice: Callable[[Tensor], Tensor] = lambda residuals: residuals,
     ) -> tuple[Tensor, Tensor]:
         """Return next-token cross entropies `[prompt, position − 1]` in nats and the log-probs.
 
-        Args:
-            tokens: as for `residuals`.
-            splice: maps the residuals at the hook to what shall stand in their place.
-
-        Raises:
-            ValueError: the hook is not on the residual stream.
+        `splice` maps the residuals at the hook to what shall stand in their place.
+        Raises ValueError where the hook is not on the residual stream.
         """
         if self._layer is None:
             raise ValueError(
@@ -139,101 +139,80 @@ class FrozenLM:
                 f"`{self.hook_name}`; choose one of those"
             )
         tokens = tokens.to(self.device)
-        with self._autocast(), self._spliced(splice):
-            logits = self._plain(tokens, use_cache=False).logits
-        log_probs = logits.float().log_softmax(-1)
-        losses = -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
-        return losses, log_probs
+        with self._at_hook(self._layer, splice):
+            log_probs = self._logits(tokens).float().log_softmax(-1)
+        return -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0], log_probs
 
-    def real_points(self, tokens: Int[Tensor, "prompt position"]) -> Float[Tensor, "point d_model"]:
-        """Return the residuals of the positions that are neither special nor attention sinks."""
-        residuals = self.residuals(tokens)
-        is_real = self.tokenizer.is_real(tokens).to(residuals.device)
-        return residuals[is_real & ~is_sink(residuals, is_real)]
-
-    @contextmanager
-    def _spliced(self, splice: Callable[[Tensor], Tensor] | None) -> Iterator[None]:
-        if splice is None:
-            yield
-            return
-
-        def replace(_: nn.Module, __: Any, output: Any) -> Any:
-            old = output[0] if isinstance(output, tuple) else output
-            new = splice(old).to(old.dtype)
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        handle = self._block(self._layer).register_forward_hook(replace)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _autocast(self) -> torch.autocast:
-        dtype = self.autocast_dtype
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
-
-    def _block(self, layer: int | None) -> Any:
-        """Return the module whose output is the residual at the hook (−1: the embeddings' side)."""
-        components = self._bridge.adapter.component_mapping
-        assert components is not None
-        return self._plain.get_submodule(f"{components['blocks'].name}.{layer}")
+    def _logits(self, tokens: Tensor) -> Tensor:
+        with self._autocast():
+            return self._plain(tokens, use_cache=False).logits
 
     def _pass(self, tokens: Tensor) -> Tensor:
         with self._autocast():
             if self._layer is None:
                 return self._bridge_residuals(tokens)
-            return self._plain_residuals(tokens)
+            return self._plain_residuals(tokens, self._layer)
 
-    def _plain_residuals(self, tokens: Tensor) -> Tensor:
+    def _autocast(self) -> torch.autocast:
+        dtype = self.autocast_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _plain_residuals(self, tokens: Tensor, layer: int) -> Tensor:
         caught: list[Tensor] = []
 
-        def catch(_: nn.Module, __: Any, output: Any) -> None:
-            caught.append(output[0] if isinstance(output, tuple) else output)
-            raise _HookReached
+        def catch(residuals: Tensor) -> Tensor:
+            caught.append(residuals)
+            raise _HookReachedError
 
-        handle = self._block(self._layer).register_forward_hook(catch)
-        try:
+        with suppress(_HookReachedError), self._at_hook(layer, catch):
             self._plain.base_model(tokens, use_cache=False)
-        except _HookReached:
-            pass
-        finally:
-            handle.remove()
         return caught[0]
 
+    @contextmanager
+    def _at_hook(self, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Inside, what `change` makes of the residuals that `layer` gives stands in their place."""
+
+        def replace(_: nn.Module, __: Any, output: Any) -> Any:
+            old, *rest = output if isinstance(output, tuple) else (output,)
+            new = change(old).to(old.dtype)
+            return (new, *rest) if isinstance(output, tuple) else new
+
+        handle = self._block(layer).register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _block(self, layer: int) -> Any:
+        components = self._bridge.adapter.component_mapping
+        assert components is not None
+        return self._plain.get_submodule(f"{components['blocks'].name}.{layer}")
+
     def _bridge_residuals(self, tokens: Tensor) -> Tensor:
-        match = re.match(r"blocks\.(\d+)\.", self.hook_name)
+        match = LAYER.match(self.hook_name)
         stop = int(match[1]) + 1 if match else None
         _, cache = self._bridge.run_with_cache(
             tokens, names_filter=[self.hook_name], stop_at_layer=stop, return_type=None
         )
         return cache[self.hook_name]
 
-    def _agrees_with_bridge(self) -> bool:
-        tokens = self._example_tokens()
-        with torch.no_grad():
-            plain, bridged = self._plain_residuals(tokens), self._bridge_residuals(tokens)
-        return bool((plain - bridged).norm() <= 1e-4 * bridged.norm())
-
-    def _example_tokens(self) -> Tensor:
-        return (torch.arange(8, device=self.device)[None] + 100) % self._bridge.cfg.d_vocab
-
-    def _example_logits(self) -> Tensor:
-        with self._autocast():
-            return self._plain(self._example_tokens(), use_cache=False).logits
-
-    def _check_hook(self, hook_name: str) -> int | None:
+    @torch.no_grad()
+    def _checked_layer(self) -> int | None:
         """Return the layer whose output the hook reads; None where only the bridge has it."""
-        if hook_name not in self._bridge.hook_dict:
-            near = difflib.get_close_matches(hook_name, list(self._bridge.hook_dict), n=3)
+        if self.hook_name not in self._bridge.hook_dict:
+            near = difflib.get_close_matches(self.hook_name, list(self._bridge.hook_dict), n=3)
             raise ValueError(
-                f"`hook_name` must be a TransformerLens hook of `{self.name}`, got `{hook_name}`; "
-                f"near it: {', '.join(near) or 'none, see TransformerBridge.hook_dict'}"
+                f"`hook_name` must be a TransformerLens hook of `{self.name}`, got "
+                f"`{self.hook_name}`; near it: "
+                f"{', '.join(near) or 'none, see TransformerBridge.hook_dict'}"
             )
-        match = RESIDUAL_HOOK.fullmatch(hook_name)
-        if match is None:
+        match = RESIDUAL_HOOK.fullmatch(self.hook_name)
+        layer = int(match[1]) - (match[2] == "pre") if match else -1
+        if layer < 0:
             return None
-        layer = int(match[1]) - (match[2] == "pre")
-        return layer if layer >= 0 else None
+        plain = self._plain_residuals(self._example, layer)
+        bridged = self._bridge_residuals(self._example)
+        return layer if (plain - bridged).norm() <= 1e-4 * bridged.norm() else None
 
 
 def is_sink(
@@ -253,12 +232,10 @@ def is_sink(
 def check_hook_name(name: str, hook_name: str) -> None:
     """Check, from the model's configuration alone, that `hook_name` names an existing layer.
 
-    Raises:
-        ValueError: unknown model, or a layer that the model has not got.
+    Raises ValueError on an unknown model, or a layer that the model has not got.
     """
-    config = load_config(name)
-    match = re.match(r"blocks\.(\d+)\.", hook_name)
-    n_layers = getattr(config, "num_hidden_layers", None)
+    n_layers = getattr(load_config(name), "num_hidden_layers", None)
+    match = LAYER.match(hook_name)
     if match and n_layers is not None and int(match[1]) >= n_layers:
         raise ValueError(
             f"`hook_name` must name one of the layers 0 to {n_layers - 1} of `{name}`, "

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import shutil
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,8 +23,7 @@ def resolve_model(name: str) -> str:
     `smollm2-135m` and GGUF files are converted once into a folder of safetensors and tokenizer
     under `cache_root()`, since de-quantizing takes ~15 s and loading the folder well under one.
 
-    Raises:
-        ValueError: `name` is a path with no model behind it, or a needed package is missing.
+    Raises ValueError where `name` is a path with no model behind it, or a package is missing.
     """
     if name == SMOLLM2:
         return str(_converted(_packaged_gguf(), SMOLLM2))
@@ -49,29 +47,20 @@ def resolve_model(name: str) -> str:
 def load_config(name: str) -> Any:
     """Return the `transformers` configuration of `name`, without loading a weight.
 
-    Raises:
-        ValueError: the model is unknown, gated, or out of reach; the message says what to do.
+    Raises ValueError where the model is unknown, gated, or out of reach, and says what to do.
     """
     return _from_pretrained("AutoConfig", name)
 
 
 def model_facts(name: str) -> ModelFacts:
-    """Return width and kind of normalization of the model `name`, from its configuration.
-
-    Raises:
-        ValueError: as `load_config`.
-    """
+    """Return width and kind of normalization of `name`; raises as `load_config`."""
     config = load_config(name).get_text_config()
     is_rms = getattr(config, "rms_norm_eps", None) is not None
     return ModelFacts(d_model=int(config.hidden_size), has_layer_norm=not is_rms)
 
 
 def load_model(name: str) -> Any:
-    """Return the causal language model `name` in float32, frozen.
-
-    Raises:
-        ValueError: as `load_config`.
-    """
+    """Return the causal language model `name` in float32, frozen; raises as `load_config`."""
     import torch
 
     model = _from_pretrained("AutoModelForCausalLM", name, dtype=torch.float32)
@@ -79,11 +68,7 @@ def load_model(name: str) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """Return the tokenizer of the model `name`.
-
-    Raises:
-        ValueError: as `load_config`.
-    """
+    """Return the tokenizer of the model `name`; raises as `load_config`."""
     return _from_pretrained("AutoTokenizer", name)
 
 
@@ -91,12 +76,12 @@ def _from_pretrained(kind: str, name: str, **options: Any) -> Any:
     """Load a `transformers` class; what goes wrong becomes one line that says what to do."""
     import transformers
 
-    source = resolve_model(name)
+    location = resolve_model(name)
     try:
-        with nullcontext() if Path(source).is_dir() else hub_files("model", source):
-            return getattr(transformers, kind).from_pretrained(source, **options)
+        with nullcontext() if Path(location).is_dir() else hub_files("model", location):
+            return getattr(transformers, kind).from_pretrained(location, **options)
     except (OSError, ValueError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        first = next(iter(str(error).strip().splitlines()), repr(error))
         if first.startswith("model `"):
             raise ValueError(f"{first}; `{SMOLLM2}` needs no hub") from error
         raise ValueError(f"model `{name}` could not be loaded: {first}") from error
@@ -120,23 +105,20 @@ def _packaged_gguf() -> Path:
 
 def _converted(gguf: Path, name: str) -> Path:
     """Return the folder of the de-quantized model, converting `gguf` on first use."""
-    size = gguf.stat().st_size
-    folder = cache_root() / "models" / f"{name}-{size}"
+    folder = cache_root() / "models" / f"{name}-{gguf.stat().st_size}"
     if (folder / "config.json").is_file():
         return folder
     if importlib.util.find_spec("gguf") is None:
         raise ValueError("reading a GGUF file needs the package `gguf`; run `pip install gguf`")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
-    try:
-        _convert(gguf, scratch)
-        if not folder.exists():
-            os.replace(scratch, folder)
-    except OSError:
-        if not (folder / "config.json").is_file():  # else another process was first: use its copy
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
+        converted = Path(scratch) / "model"
+        _convert(gguf, converted)
+        try:
+            os.replace(converted, folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another process was first: use its
+                raise
     return folder
 
 
@@ -144,15 +126,15 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    source, file = str(gguf.parent), gguf.name
-    quantized = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    origin, file = str(gguf.parent), gguf.name
+    quantized = AutoModelForCausalLM.from_pretrained(origin, gguf_file=file, dtype=torch.float32)
     # A model that came from GGUF refuses to be saved: move its weights into a plain one.
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, gguf_file=file))
+        plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(origin, gguf_file=file))
     plain.load_state_dict(quantized.state_dict(), assign=True)
     plain.tie_weights()
     plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(origin, gguf_file=file).save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     config.pop("quantization_config", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2))

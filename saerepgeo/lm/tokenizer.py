@@ -11,15 +11,10 @@ from saerepgeo.types import Bool, Int
 
 
 class LMTokenizer:
-    """The tokenizer of a language model, with BOS first in every prompt.
+    """The tokenizer of a language model (`transformers`), with BOS first in every prompt.
 
-    Attributes:
-        tokenizer: the `transformers` tokenizer.
-        bos_id: what begins every context: BOS, else EOS, else padding.
-        special_ids: token ids that are never real text.
-
-    Raises:
-        ValueError: a slow tokenizer, or one without any of BOS, EOS and padding.
+    `bos_id` begins every context: BOS, else EOS, else padding. `special_ids` are never real text.
+    Raises ValueError on a slow tokenizer, or one without any of BOS, EOS and padding.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -27,8 +22,11 @@ class LMTokenizer:
             raise ValueError(
                 "expected a fast tokenizer (tokenizer.json), got a slow one; convert it"
             )
-        self.tokenizer = tokenizer
-        self.bos_id = _first_token_id(tokenizer)
+        first = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        known = [int(token_id) for token_id in first if token_id is not None]
+        if not known:
+            raise ValueError("expected a tokenizer with a BOS, EOS or padding token, got none")
+        self.tokenizer, self.bos_id = tokenizer, known[0]
         self.special_ids = torch.tensor(sorted(set(tokenizer.all_special_ids)))
 
     @classmethod
@@ -52,18 +50,9 @@ class LMTokenizer:
             return_offsets_mapping=True,
             split_special_tokens=True,
         )
-        width = 1 + max((len(ids) for ids in coded["input_ids"]), default=0)
-        tokens = torch.full((len(texts), width), self.bos_id)
+        width = max((len(ids) for ids in coded["input_ids"]), default=0)
         pad = self.tokenizer.pad_token_id
-        tokens[:, 1:] = self.bos_id if pad is None else pad
-        for row, ids in enumerate(coded["input_ids"]):
-            tokens[row, 1 : 1 + len(ids)] = torch.tensor(ids, dtype=torch.long)
-        spans = [[(0, 0), *map(tuple, offsets)] for offsets in coded["offset_mapping"]]
-        return tokens, spans
-
-
-def _first_token_id(tokenizer: Any) -> int:
-    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
-        if token_id is not None:
-            return int(token_id)
-    raise ValueError("expected a tokenizer with a BOS, EOS or padding token, got one without")
+        padding = [self.bos_id if pad is None else pad] * width
+        rows = [[self.bos_id, *ids, *padding[len(ids) :]] for ids in coded["input_ids"]]
+        tokens = torch.tensor(rows, dtype=torch.long).reshape(-1, 1 + width)
+        return tokens, [[(0, 0), *map(tuple, offsets)] for offsets in coded["offset_mapping"]]

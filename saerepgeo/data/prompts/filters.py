@@ -1,11 +1,11 @@
 """Token filters: which positions of a prompt are filler and take no part in the analysis.
 
-The word lists are facts of the paper's protocol (arXiv 2505.22506): common words for every concept,
-and further ones for each.
+The word lists are facts of the paper's protocol (arXiv 2505.22506).
 """
 
 import re
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from saerepgeo.types import Bool, Int
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
 _ONE_TO_TWELVE = tuple(_NUMBERS.split())
 _CAPITAL_ONE_TO_TEN = tuple(word.capitalize() for word in _ONE_TO_TWELVE[:10])
-
 _COMMON = (
     "<|endoftext|> <pad> <bos> The in at id . sign element"
     " Element the Sign comes after follows on an of ends"
@@ -43,45 +42,31 @@ MaskFunction = Callable[[Int[Tensor, "*prompt position"]], Bool[Tensor, "*prompt
 def token_filter(concept: str, tokenizer: Any, protocol: str = "sound") -> MaskFunction:
     """Return the function from token ids to a mask that is True where a token passes the filter.
 
-    `paper`: every string of the lists is looked up as a single token, bare, as it stands; strings
-    that are not a single token have no effect, and neither have the lists on forms with a leading
-    space (" the"), for these are other tokens. Works on ids alone, in any order.
+    `tokenizer` is that of `transformers`.
 
-    `sound`: the tokens are put together into text, and every token that is part of a listed word
-    fails, whatever its case and leading space; a word of several tokens fails as a whole, and a
-    token that only begins a longer word ("in" of "inside") passes. Special tokens fail. The
-    position axis must hold the tokens in the order of the text.
+    `paper`: every listed string is looked up as a single token, bare, as it stands. Strings that
+    are not a single token have no effect, nor have the lists on other tokens such as " the" with a
+    leading space. Works on ids alone, in any order.
 
-    Args:
-        concept: Name of the concept; one that has no list is filtered by the common strings.
-        tokenizer: A `transformers` tokenizer.
-        protocol: `"paper"` or `"sound"`.
+    `sound`: every token that is part of a listed word fails, whatever its case and leading space;
+    a word of several tokens fails as a whole, and a token that only begins a longer word ("in" of
+    "inside") passes. Special tokens fail. The tokens must stand in the order of the text.
 
-    Raises:
-        ValueError: If `protocol` is neither.
+    Raises ValueError if `protocol` is neither.
     """
     strings = tuple(dict.fromkeys((*FILTER_COMMON, *FILTER_WORDS.get(concept, ()))))
-    if protocol == "paper":
-        filtered = torch.tensor(_single_token_ids(strings, tokenizer), dtype=torch.long)
-
-        def passes_paper(
-            tokens: Int[Tensor, "*prompt position"],
-        ) -> Bool[Tensor, "*prompt position"]:
-            return ~torch.isin(tokens, filtered.to(tokens.device))
-
-        return passes_paper
     if protocol == "sound":
         return _WordFilter(strings, tokenizer)
-    raise ValueError(f'`protocol` is "paper" or "sound", got {protocol!r}')
+    if protocol != "paper":
+        raise ValueError(f'`protocol` is "paper" or "sound", got {protocol!r}')
+    encoded = [tokenizer.encode(string, add_special_tokens=False) for string in strings]
+    single = {ids[0] for ids in encoded if len(ids) == 1} - {tokenizer.unk_token_id}
+    filtered = torch.tensor(sorted(single), dtype=torch.long)
 
+    def passes(tokens: Int[Tensor, "*prompt position"]) -> Bool[Tensor, "*prompt position"]:
+        return ~torch.isin(tokens, filtered.to(tokens.device))
 
-def _single_token_ids(strings: tuple[str, ...], tokenizer: Any) -> list[int]:
-    ids = set()
-    for string in strings:
-        encoded = tokenizer.encode(string, add_special_tokens=False)
-        if len(encoded) == 1 and encoded[0] != tokenizer.unk_token_id:
-            ids.add(encoded[0])
-    return sorted(ids)
+    return passes
 
 
 class _WordFilter:
@@ -90,7 +75,7 @@ class _WordFilter:
     def __init__(self, strings: tuple[str, ...], tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.words = {string.casefold() for string in strings if re.fullmatch(r"\w+", string)}
-        self.marks = set(strings) - {string for string in strings if string.isalnum()}
+        self.marks = {string for string in strings if not string.isalnum()}
         self.special_ids = set(tokenizer.all_special_ids)
         self.pieces: dict[int, str] = {}
 
@@ -101,21 +86,16 @@ class _WordFilter:
 
     def _passes(self, row: list[int]) -> list[bool]:
         pieces = [self._piece(token) for token in row]
-        ends, passed, length = [], [], 0
-        for token, piece in zip(row, pieces, strict=True):
-            length += len(piece)
-            ends.append(length)
-            passed.append(token not in self.special_ids and piece.strip() not in self.marks)
-        text, first = "".join(pieces), 0
-        for match in re.finditer(r"\w+", text):
-            while ends[first] <= match.start():
-                first += 1
+        spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
+        is_filler = [
+            token in self.special_ids or piece.strip() in self.marks
+            for token, piece in zip(row, pieces, strict=True)
+        ]
+        for match in re.finditer(r"\w+", "".join(pieces)):
             if match.group().casefold() in self.words:
-                for index in range(first, len(row)):
-                    if ends[index] - len(pieces[index]) >= match.end():
-                        break
-                    passed[index] = False
-        return passed
+                for index, (start, end) in enumerate(spans):
+                    is_filler[index] |= start < match.end() and end > match.start()
+        return [not filler for filler in is_filler]
 
     def _piece(self, token: int) -> str:
         """Return the text of one token with its leading space, which `decode` may strip."""
@@ -123,9 +103,8 @@ class _WordFilter:
             return " "  # a word never reaches over a special token
         if token not in self.pieces:
             raw = self.tokenizer.convert_ids_to_tokens(token)
-            self.pieces[token] = (
-                raw.replace("▁", " ")
-                if "▁" in raw
-                else self.tokenizer.convert_tokens_to_string([raw])
-            )
+            if "▁" in raw:
+                self.pieces[token] = raw.replace("▁", " ")
+            else:
+                self.pieces[token] = self.tokenizer.convert_tokens_to_string([raw])
         return self.pieces[token]

@@ -5,22 +5,20 @@ A file is JSON in one of two forms, which may stand side by side::
     {"months": ["January", "February follows January.", ...]}
     {"fruit": {"items": ["apple", "pear"], "prompts": ["apple", "She peeled the pear.", ...]}}
 
-Where the items come from: from `items` in the second form; from the shipped list where the concept
-has a shipped name; else the items are the concept's bare prompts, which are those that neither
-contain another prompt nor end in `.`, `?` or `!`.
+Without `items`, those of a shipped concept of that name count, else the concept's bare prompts:
+those that neither contain another prompt nor end in `.`, `?` or `!`.
 
-Which item a prompt names: the one mentioned first, so "February follows January." is a prompt of
-February. A mention is a whole word (or words) whatever its case, and the longest item wins where
-two begin at the same place; an item of a single character has to match in case as well, or the
-letter A would be mentioned by every article.
+A prompt names the item mentioned first, in whole words and whatever its case; the longest item wins
+where two begin at the same place. An item of a single character has to match in case as well, or
+every article would mention the letter A.
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib import resources
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +43,9 @@ class Concept:
 class ConceptPrompts:
     """All concepts of a prompts file, in the order asked for (the file's order by default).
 
-    >>> prompts = load_prompts(concepts=["days"])
-    >>> prompts.names, len(prompts["days"].items)
-    (('days',), 7)
+    >>> prompts = load_prompts(concepts=["months", "days"])
+    >>> prompts.names, len(prompts["days"].items), prompts.n_items, prompts.first_item_ids
+    (('months', 'days'), 7, 19, (0, 12))
     """
 
     concepts: tuple[Concept, ...]
@@ -63,22 +61,13 @@ class ConceptPrompts:
 
     @property
     def first_item_ids(self) -> tuple[int, ...]:
-        """Offset that makes each concept's item ids unique over all concepts.
-
-        >>> load_prompts(concepts=["months", "days"]).first_item_ids
-        (0, 12)
-        """
-        offsets, total = [], 0
-        for concept in self.concepts:
-            offsets.append(total)
-            total += len(concept.items)
-        return tuple(offsets)
+        """Offset that makes each concept's item ids unique over all concepts."""
+        return (0, *accumulate(len(concept.items) for concept in self.concepts[:-1]))
 
     def __getitem__(self, name: str) -> Concept:
-        for concept in self.concepts:
-            if concept.name == name:
-                return concept
-        raise KeyError(f"no concept {name!r}; there are {', '.join(self.names)}")
+        if name not in self.names:
+            raise KeyError(f"no concept {name!r}; there are {', '.join(self.names)}")
+        return self.concepts[self.names.index(name)]
 
     def __iter__(self) -> Iterator[Concept]:
         return iter(self.concepts)
@@ -90,25 +79,26 @@ class ConceptPrompts:
 def load_prompts(
     path: str | Path | None = None, concepts: Sequence[str] | None = None
 ) -> ConceptPrompts:
-    """Read a prompts file, check it, and label every prompt with the item that it names.
+    """Read a prompts file (the shipped one of nine concepts by default), check and label it.
 
-    Args:
-        path: The file; the shipped one (nine concepts) where None.
-        concepts: Names of the concepts wanted, in this order; all, in the file's order, where None.
-            Only the concepts wanted are checked.
+    `concepts` are the names of those wanted, in this order; None for all, in the file's order. Only
+    the concepts wanted are checked.
 
-    Raises:
-        ValueError: With file, concept and index of the prompt: not a file, not UTF-8, not JSON,
-            wrong types, an empty concept or prompt, an item in no prompt, a prompt without an item,
-            fewer than two items or the same one twice, an unknown concept.
+    Raises ValueError with file, concept and index of the prompt: not a file, not UTF-8, not JSON,
+    wrong types, an empty concept or prompt, an item in no prompt, a prompt without an item, fewer
+    than two items or the same one twice, an unknown concept.
 
     >>> months = load_prompts(concepts=["months"])["months"]
     >>> months.items[months.item_ids[0]], months.mentions[0]
     ('January', (0, 7))
     """
-    shipped = resources.files("saerepgeo.data.prompts") / "concept_prompts.json"
     place = "the shipped prompts file" if path is None else str(path)
-    table = _parse(_read(path) if path is not None else shipped.read_bytes(), place)
+    try:
+        raw = _shipped("concept_prompts.json") if path is None else Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read the prompts file {path}: {error.strerror}") from error
+    table = _parse(raw, place)
+    _expect(isinstance(table, dict), f"{place}: expected {{concept: [prompt, …]}}", table)
     if isinstance(concepts, str):
         raise ValueError(f"`concepts` is a list of names, got the string {concepts!r}")
     wanted = tuple(table) if concepts is None else tuple(concepts)
@@ -122,41 +112,36 @@ def load_prompts(
     return ConceptPrompts(tuple(_concept(name, table[name], place) for name in wanted))
 
 
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read the prompts file {path}: {error.strerror}") from error
+def _shipped(name: str) -> bytes:
+    return (resources.files("saerepgeo.data.prompts") / name).read_bytes()
 
 
-def _parse(raw: bytes, place: str) -> dict[str, Any]:
+def _expect(is_right: bool, message: str, value: Any) -> None:
+    """Raise ValueError with the JSON type of `value` where it is not right."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    if not is_right:
+        found = names.get(type(value), "null" if value is None else "a number")
+        raise ValueError(f"{message}, got {found}")
+
+
+def _parse(raw: bytes, place: str) -> Any:
     try:
-        table = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
+        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
     except UnicodeDecodeError as error:
         raise ValueError(f"{place}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{place}: not JSON at {where}: {error.msg}") from error
-    except _DuplicateKeyError as error:
-        raise ValueError(
-            f"{place}: the key {error.args[0]!r} stands twice in one object"
-        ) from error
-    if not isinstance(table, dict):
-        raise ValueError(f"{place}: expected {{concept: [prompt, …]}}, got {_type_name(table)}")
-    return table
-
-
-class _DuplicateKeyError(Exception):
-    pass
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise _DuplicateKeyError(key)
-        table[key] = value
-    return table
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+    return dict(pairs)
 
 
 def _concept(name: str, entry: Any, place: str) -> Concept:
@@ -169,9 +154,9 @@ def _concept(name: str, entry: Any, place: str) -> Concept:
         items = _strings(entry["items"], place, "item")
     else:
         prompts = _strings(entry, place, "prompt")
-        items = _shipped_items().get(name) or _bare_prompts(prompts)
+        items = json.loads(_shipped("items.json")).get(name) or _bare_prompts(prompts)
     items = tuple(item.strip() for item in items)
-    if len({_match_key(item) for item in items}) < max(len(items), MIN_ITEMS):
+    if len(set(map(_match_key, items))) < max(len(items), MIN_ITEMS):
         found = ", ".join(items) or "none"
         raise ValueError(f"{place}: expected at least {MIN_ITEMS} different items, got {found}")
     return _labeled(name, items, prompts, place)
@@ -189,7 +174,7 @@ def _labeled(name: str, items: tuple[str, ...], prompts: tuple[str, ...], place:
             )
         item_ids.append(int(match.lastgroup.removeprefix("item")))
         mentions.append(match.span())
-    unused = [item for index, item in enumerate(items) if index not in set(item_ids)]
+    unused = [item for index, item in enumerate(items) if index not in item_ids]
     if unused:
         raise ValueError(
             f"{place}: no prompt for {', '.join(unused)} (a prompt counts for the item it names "
@@ -199,14 +184,12 @@ def _labeled(name: str, items: tuple[str, ...], prompts: tuple[str, ...], place:
 
 
 def _strings(value: Any, place: str, kind: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError(f"{place}: expected a list of {kind}s, got {_type_name(value)}")
+    _expect(isinstance(value, list), f"{place}: expected a list of {kind}s", value)
     if not value:
         raise ValueError(f"{place}: the list of {kind}s is empty")
     for index, text in enumerate(value):
         where = f"{place}, {kind} {index}"
-        if not isinstance(text, str):
-            raise ValueError(f"{where}: expected a string, got {_type_name(text)}")
+        _expect(isinstance(text, str), f"{where}: expected a string", text)
         if not text.strip():
             raise ValueError(f"{where}: empty")
     return tuple(value)
@@ -214,11 +197,10 @@ def _strings(value: Any, place: str, kind: str) -> tuple[str, ...]:
 
 def _mention_pattern(items: Sequence[str]) -> re.Pattern[str]:
     """Return a pattern whose group `item<i>` names the item; longer items are tried first."""
-    longest_first = sorted(range(len(items)), key=lambda index: -len(items[index]))
     options = []
-    for index in longest_first:
-        flag = "" if len(items[index]) == 1 else "i"
-        options.append(f"(?P<item{index}>(?{flag}:{re.escape(items[index])}))")
+    for index, item in sorted(enumerate(items), key=lambda entry: -len(entry[1])):
+        flag = "" if len(item) == 1 else "i"
+        options.append(f"(?P<item{index}>(?{flag}:{re.escape(item)}))")
     return re.compile(rf"(?<!\w)(?:{'|'.join(options)})(?!\w)")
 
 
@@ -228,26 +210,13 @@ def _match_key(item: str) -> str:
 
 
 def _bare_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
-    stripped = [prompt.strip() for prompt in prompts]
     candidates: dict[str, str] = {}
-    for prompt in stripped:
+    for prompt in map(str.strip, prompts):
         if prompt[-1] not in ".?!":
             candidates.setdefault(_match_key(prompt), prompt)
     bare = []
-    for key, candidate in candidates.items():
-        others = [other for other_key, other in candidates.items() if other_key != key]
+    for candidate in candidates.values():
+        others = [other for other in candidates.values() if other is not candidate]
         if not others or not _mention_pattern(others).search(candidate):
             bare.append(candidate)
     return tuple(bare)
-
-
-@cache
-def _shipped_items() -> dict[str, tuple[str, ...]]:
-    source = resources.files("saerepgeo.data.prompts") / "items.json"
-    table = json.loads(source.read_text(encoding="utf-8"))
-    return {name: tuple(items) for name, items in table.items()}
-
-
-def _type_name(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number"}
-    return names.get(type(value), "null" if value is None else "a number")

@@ -11,27 +11,22 @@ from saerepgeo.data.text.text_files import FileText
 __all__ = ["FileText", "HubText", "TextSource", "open_text"]
 
 TextSource = FileText | HubText
-"""`documents()` yields strings in a fixed order, empty where the file or data set holds an empty
-one; `fingerprint` changes when they do; `is_finite` says whether the end is near enough for going
-round again and again."""
+"""`documents()` yields strings in a fixed order; `fingerprint` changes when they do; `is_finite`
+says whether the end is near enough for going round again and again."""
 
 
 def open_text(source: str | Path | Sequence[str | Path] = "sample") -> TextSource:
-    """Open background text.
-
-    `source` is one of
+    """Open background text; `source` is one of
 
     - `"sample"`: the shipped sample, definitions of WordNet 3.0;
-    - a path or glob, or a list of them: `.txt`, `.jsonl` (one object a line, its text in `text`),
-      `.dict` (the dictd format, its `.index` beside it), each also compressed as `.gz` or `.dz`.
-      Matches of a glob are read in sorted order. In `.txt`, paragraphs (set apart by blank lines)
-      are joined into documents of up to 2,000 bytes; a longer paragraph is a document of its own;
+    - a path or glob, or a list of them: `.txt` (its paragraphs joined into documents of up to 2,000
+      bytes), `.jsonl` (one object a line, its text in `text`), `.dict` (the dictd format, its
+      `.index` beside it), each also compressed as `.gz` or `.dz`; matches of a glob are sorted;
     - `"hf:NAME[:CONFIG[:SPLIT]]"`: a Hugging Face data set or a local folder of one, streamed, its
       text in column `text`; the split is `train` unless named (`"hf:NAME::validation"`).
 
-    Raises:
-        ValueError: A file that is missing or of another kind; while reading, with file and place:
-            text that is not UTF-8, a line that is not JSON or has no `text`, no text at all.
+    Raises ValueError on a file that is missing or of another kind, and, while reading, with file
+    and place: text that is not UTF-8, a line that is not JSON or has no `text`, no text at all.
 
     >>> len(next(open_text("sample").documents())) > 0
     True
@@ -41,10 +36,10 @@ def open_text(source: str | Path | Sequence[str | Path] = "sample") -> TextSourc
         return FileText([Path(str(sample))])
     if isinstance(source, str) and source.startswith("hf:"):
         return HubText(source.removeprefix("hf:"))
-    sources = [source] if isinstance(source, str | Path) else list(source)
-    if not sources:
+    entries = [source] if isinstance(source, str | Path) else list(source)
+    if not entries:
         raise ValueError("`source` is an empty list; expected at least one file")
-    return FileText([path for entry in sources for path in _matches(str(entry))])
+    return FileText([path for entry in entries for path in _matches(str(entry))])
 
 
 def _matches(entry: str) -> list[Path]:
@@ -53,11 +48,11 @@ def _matches(entry: str) -> list[Path]:
         raise ValueError(f"{entry} is a folder; name its files, for example {path / '*.jsonl.gz'}")
     if path.is_file():
         return [path]
-    if has_magic(entry):
-        matches = [Path(name) for name in sorted(glob(str(path), recursive=True))]
-        files = [match for match in matches if match.is_file()]
-        if not files:
-            raise ValueError(f"no file matches {entry}")
-        return files
-    hint = '; `source` is "sample", "hf:NAME" or a file' if not path.suffix else ""
-    raise ValueError(f"there is no file {entry}{hint}")
+    if not has_magic(entry):
+        hint = '; `source` is "sample", "hf:NAME" or a file' if not path.suffix else ""
+        raise ValueError(f"there is no file {entry}{hint}")
+    matches = map(Path, sorted(glob(str(path), recursive=True)))
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        raise ValueError(f"no file matches {entry}")
+    return files

@@ -4,28 +4,40 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits
+from typing import Any
 
-GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
-"""What reading a file raises that is cut short, damaged, or not gzip at all."""
+COMPRESSED = (".gz", ".dz")
 ABOUT = "00-database"
 """How the headwords of entries about the dictionary itself begin."""
+_BASE64 = ascii_uppercase + ascii_lowercase + digits + "+/"
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a file for reading bytes, decompressed where its name ends in `.gz` or `.dz`."""
+    opener: Any = gzip.open if path.suffix in COMPRESSED else open
+    try:
+        with opener(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # cut short, damaged, or no gzip
+        raise ValueError(f"{path}: damaged or not gzip: {error}") from error
 
 
 def raw_entries(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield offset and bytes of every entry, in the order of the file.
 
-    The entries about the dictionary itself (`00-database-…`) are left out. Only the index tells
-    where an entry begins, so it has to be there.
-
-    Raises:
-        ValueError: A missing or damaged index, one of another dictionary, a damaged `.dz`.
+    The entries about the dictionary itself (`00-database-…`) are left out.
+    Raises ValueError on a missing or damaged index, one of another dictionary, a damaged `.dz`.
     """
     index = path.with_name(path.name.partition(".dict.")[0].removesuffix(".dict") + ".index")
     if not index.is_file():
         raise ValueError(f"{path}: the dictionary's index {index.name} is not beside it")
-    content = _decompressed(path)
+    with opened(path) as file:
+        content = file.read()
     spans: dict[tuple[int, int], str] = {}
     for number, line in enumerate(index.read_bytes().splitlines(), start=1):
         # Headwords may hold anything but a tab; only the two numbers matter here.
@@ -43,25 +55,8 @@ def raw_entries(path: Path) -> Iterator[tuple[int, bytes]]:
             yield offset, content[offset : offset + length]
 
 
-def _decompressed(path: Path) -> bytes:
-    if path.suffix == ".dict":
-        return path.read_bytes()
-    try:
-        return gzip.decompress(path.read_bytes())
-    except GZIP_ERRORS as error:
-        raise ValueError(f"{path}: damaged or not gzip: {error}") from error
-
-
-_BASE64 = {
-    digit: value for value, digit in enumerate(ascii_uppercase + ascii_lowercase + digits + "+/")
-}
-
-
 def _base64_number(number: str) -> int:
-    value = 0
-    for digit in number:
-        value = value * 64 + _BASE64[digit]
-    return value
+    return reduce(lambda value, digit: 64 * value + _BASE64.index(digit), number, 0)
 
 
 def unwrap_entry(entry: str) -> str:

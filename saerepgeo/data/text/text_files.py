@@ -1,15 +1,12 @@
 """Documents of text files: paragraphs, JSON lines, dictionaries; plain or compressed."""
 
-import gzip
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from saerepgeo.data.text.dictd import GZIP_ERRORS, raw_entries, unwrap_entry
+from saerepgeo.data.text.dictd import COMPRESSED, opened, raw_entries, unwrap_entry
 
 FIELD = "text"
 """Where a row of JSON lines or of a data set has its text."""
@@ -19,7 +16,6 @@ HASHED_BYTES = 64 * 2**20
 """Files up to this size are fingerprinted by content, larger ones by size and time of change."""
 READER_VERSION = b"1"
 """Part of every fingerprint: to be changed with any change of what `documents` yields."""
-COMPRESSED = (".gz", ".dz")
 
 
 class FileText:
@@ -57,8 +53,7 @@ class FileText:
 
 
 def _kind(path: Path) -> str:
-    plain = path.with_suffix("") if path.suffix in COMPRESSED else path
-    return plain.suffix
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
 
 
 def _dictionary(path: Path) -> Iterator[str]:
@@ -68,7 +63,7 @@ def _dictionary(path: Path) -> Iterator[str]:
 
 def _json_lines(path: Path) -> Iterator[str]:
     offset = 0
-    with _opened(path) as lines:
+    with opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield _field(_decoded(line, offset, path), f"{path}, line {number}")
@@ -94,7 +89,7 @@ def _field(line: str, place: str) -> str:
 def _joined_paragraphs(path: Path) -> Iterator[str]:
     """Join paragraphs until the next one would make the document longer than allowed."""
     held, start = b"", 0
-    with _opened(path) as lines:
+    with opened(path) as lines:
         for offset, paragraph in _paragraphs(lines):
             if held and len(held) + len(paragraph) > DOCUMENT_BYTES:
                 yield _tidied(_decoded(held, start, path))
@@ -106,19 +101,16 @@ def _joined_paragraphs(path: Path) -> Iterator[str]:
 
 def _paragraphs(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Split before each line that follows a blank one; blank lines stay, for the offsets."""
-    held: list[bytes] = []
-    start = offset = 0
-    has_text = after_blank = False
+    held, start, after_blank = bytearray(), 0, False
     for line in lines:
         is_blank = not line.strip()
-        if has_text and after_blank and not is_blank:
-            yield start, b"".join(held)
-            held, start, has_text = [], offset, False
-        held.append(line)
-        offset += len(line)
-        has_text, after_blank = has_text or not is_blank, is_blank
-    if has_text:
-        yield start, b"".join(held)
+        if after_blank and not is_blank and held.strip():
+            yield start, bytes(held)
+            held, start = bytearray(), start + len(held)
+        held += line
+        after_blank = is_blank
+    if held.strip():
+        yield start, bytes(held)
 
 
 def _tidied(text: str) -> str:
@@ -133,16 +125,6 @@ def _decoded(content: bytes, offset: int, path: Path) -> str:
         place = offset + error.start
         raise ValueError(f"{path}: not UTF-8 at byte {place}; save it as UTF-8") from error
     return text.removeprefix("\ufeff") if offset == 0 else text
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Iterable[bytes]]:
-    opener: Any = gzip.open if path.suffix in COMPRESSED else open
-    try:
-        with opener(path, "rb") as lines:
-            yield lines
-    except GZIP_ERRORS as error:
-        raise ValueError(f"{path}: damaged or not gzip: {error}") from error
 
 
 _READERS = {".txt": _joined_paragraphs, ".jsonl": _json_lines, ".dict": _dictionary}
