@@ -18,7 +18,7 @@ from saerepgeo.metrics.dimension import GRIDE as GRIDE
 from saerepgeo.metrics.dimension import TwoNN as TwoNN
 from saerepgeo.metrics.dimension import TwoNNPerCluster as TwoNNPerCluster
 from saerepgeo.metrics.dimension import TwoNNWithin as TwoNNWithin
-from saerepgeo.metrics.estimates import EstimateMetric as EstimateMetric
+from saerepgeo.metrics.geometry_metric import EstimateMetric as EstimateMetric
 from saerepgeo.metrics.graphs import AverageGeodesicDistance as AverageGeodesicDistance
 from saerepgeo.metrics.graphs import Betti0 as Betti0
 from saerepgeo.metrics.graphs import MinimumSpanningTreeWeight as MinimumSpanningTreeWeight

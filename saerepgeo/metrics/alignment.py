@@ -8,19 +8,25 @@ from torch import Tensor
 from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.clusters import match_clusters
-from saerepgeo.metrics.cloud_metric import PairMetric, shrunk
+from saerepgeo.metrics.cloud_metric import PairMetric
 from saerepgeo.types import Estimate
 
 LEAST_PAIRS = 3
 """Two points have the same shape as any two others."""
+Pairing = Literal["items", "matched_clusters", "cluster_numbers"]
+NAMES: dict[str, tuple[str, str]] = {
+    "items": ("procrustes", "Procrustes Disparity"),
+    "matched_clusters": ("matched_procrustes", "Matched Procrustes Disparity"),
+    "cluster_numbers": ("number_paired_procrustes", "Procrustes Disparity"),
+}
+"""Stem and title by pairing."""
 
 
 class LinearCKA(PairMetric):
     """Debiased linear CKA between two representations of the same points.
 
     See `geometry.debiased_cka`: 1 for one shape, about 0 for independent points. Of the labeled
-    points where there are any, else of all; keeps pairs of rows, at most `max_points` of them (see
-    `CloudMetric`), for no sum of batch figures gives the figure of the whole. Undefined for fewer
+    points where there are any, else of all, in a sample (see `CloudMetric`). Undefined for fewer
     than four points and where one side does not vary. Null: a random pairing of the points.
 
     >>> metric = LinearCKA()
@@ -39,20 +45,18 @@ class LinearCKA(PairMetric):
         super().__init__(max_points, **kwargs)
 
     def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
-        """Return the alignment of two representations."""
         return debiased_cka(_chosen(x), _chosen(y))
 
     def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
-        """Return the alignment with points paired at random."""
-        other = _chosen(y)
-        return debiased_cka(_chosen(x), other[torch.randperm(len(other), generator=generator)])
+        return debiased_cka(_chosen(x), _shuffled(_chosen(y), generator))
 
 
 class ProcrustesDisparity(PairMetric):
     """Procrustes disparity between centroids in two representations of the same points.
 
     See `geometry.procrustes_disparity`: 0 for two centroids whatever they are, and small by chance
-    for few; its null is a random pairing of the centroids. `n_used` counts centroids.
+    for few; its null is a random pairing of the centroids. Fewer than two pairs, or equal centroids
+    in one space: undefined. `n_used` counts centroids.
 
     Args:
         pairing: `items` pairs the centroids of items by name; `matched_clusters` those of the
@@ -60,8 +64,6 @@ class ProcrustesDisparity(PairMetric):
             pairs; `cluster_numbers`, as the paper does, clusters that bear the same number, which
             has no meaning.
         min_cluster_size: of HDBSCAN.
-
-    Fewer than two pairs, or equal centroids in one space: undefined.
 
     >>> metric = ProcrustesDisparity()
     >>> x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
@@ -72,44 +74,28 @@ class ProcrustesDisparity(PairMetric):
 
     alternative = "less"
     bounds = (0.0, 1.0)
+    shrinking = ("min_cluster_size",)
     higher_is_better = False
 
     def __init__(
-        self,
-        pairing: Literal["items", "matched_clusters", "cluster_numbers"] = "items",
-        min_cluster_size: int = 10,
-        **kwargs: Any,
+        self, pairing: Pairing = "items", min_cluster_size: int = 10, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        names = {
-            "items": ("procrustes", "Procrustes Disparity"),
-            "matched_clusters": ("matched_procrustes", "Matched Procrustes Disparity"),
-            "cluster_numbers": ("number_paired_procrustes", "Procrustes Disparity"),
-        }
-        if pairing not in names:
-            raise ValueError(f"`pairing` must be one of {', '.join(names)}, got {pairing!r}")
+        if pairing not in NAMES:
+            raise ValueError(f"`pairing` must be one of {', '.join(NAMES)}, got {pairing!r}")
         self.pairing, self.min_cluster_size = pairing, min_cluster_size
-        self.stem, self.title = names[pairing]  # type: ignore[misc]
+        self.stem, self.title = NAMES[pairing]
 
     def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
-        """Return the disparity with the number of centroids."""
-        return self._of_centers(*self._centers(x, y))
+        first, second = self._centers(x, y)
+        if self.pairing == "matched_clusters" and len(first) < LEAST_PAIRS:
+            reason = f"{len(first)} pairs of clusters, {LEAST_PAIRS} needed"
+            return Estimate.undefined(reason, len(first))
+        return procrustes_disparity(first, second)
 
     def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
-        """Return the disparity with the centroids paired at random."""
         first, second = self._centers(x, y)
-        return procrustes_disparity(first, second[torch.randperm(len(second), generator=generator)])
-
-    def scaled(self, share: float) -> "ProcrustesDisparity":
-        """Return the metric for a share of the points."""
-        made: ProcrustesDisparity = shrunk(self, share, "min_cluster_size")
-        return made
-
-    def _of_centers(self, x: Tensor, y: Tensor) -> Estimate:
-        if self.pairing == "matched_clusters" and len(x) < LEAST_PAIRS:
-            reason = f"{len(x)} pairs of clusters, {LEAST_PAIRS} needed"
-            return Estimate.undefined(reason, len(x))
-        return procrustes_disparity(x, y)
+        return procrustes_disparity(first, _shuffled(second, generator))
 
     def _centers(self, x: LabeledCloud, y: LabeledCloud) -> tuple[Tensor, Tensor]:
         if self.pairing == "items":
@@ -130,9 +116,6 @@ class UnmatchedMass(PairMetric):
     space's clusters dealt to the points prompt by prompt, the prompts in random order, which keeps
     neighbors in a prompt together. Undefined without a cluster.
 
-    Args:
-        min_cluster_size: of HDBSCAN.
-
     >>> metric = UnmatchedMass(min_cluster_size=5)
     >>> x = torch.cat([torch.linspace(0, 1, 8), torch.linspace(9, 10, 8)])[:, None]
     >>> metric.update(x, -x)
@@ -142,6 +125,7 @@ class UnmatchedMass(PairMetric):
 
     alternative = "less"
     bounds = (0.0, 1.0)
+    shrinking = ("min_cluster_size",)
     higher_is_better = False
 
     def __init__(self, min_cluster_size: int = 10, **kwargs: Any) -> None:
@@ -149,22 +133,19 @@ class UnmatchedMass(PairMetric):
         self.min_cluster_size = min_cluster_size
 
     def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
-        """Return the unmatched share of the clustered points."""
         size = self.min_cluster_size
         return match_clusters(x.clusters(size), y.clusters(size)).unmatched_mass
 
     def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
-        """Return the share with the prompts of the second space in random order."""
         names, first = x.prompts.unique(return_inverse=True)
         rank = torch.randperm(len(names), generator=generator)[first]
         dealt = y.clusters(self.min_cluster_size)[rank.argsort(stable=True)]
         return match_clusters(x.clusters(self.min_cluster_size), dealt).unmatched_mass
 
-    def scaled(self, share: float) -> "UnmatchedMass":
-        """Return the metric for a share of the points."""
-        made: UnmatchedMass = shrunk(self, share, "min_cluster_size")
-        return made
-
 
 def _chosen(cloud: LabeledCloud) -> Tensor:
     return cloud.coordinates(cloud.labeled if len(cloud.labeled) else None)
+
+
+def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
+    return rows[torch.randperm(len(rows), generator=generator)]

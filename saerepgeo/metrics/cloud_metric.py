@@ -12,15 +12,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
-from saerepgeo.metrics.estimates import EstimateMetric
-from saerepgeo.metrics.geometry_metric import MergedStateMetric
+from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, MergedStateMetric
 from saerepgeo.types import Estimate, Float, Int, Interval, SparseLatents, to_dense
 
 ROWS_PER_BLOCK = 1024
 COLUMNS = ("labels", "named", "prompts", "positions")
 _CLOUDS: Any = WeakIdKeyDictionary()
-"""By the `columns` state of a metric: its cloud. Metrics of a compute group hold one and the same
-tensor, and so find one and the same cloud, with the neighbors that any of them has searched."""
+"""Clouds by the `columns` state, one and the same tensor for all metrics of a compute group, which
+so share what any of them has found."""
 _N_NEIGHBORS: Any = WeakIdKeyDictionary()
 """By the same state: neighbors that any metric of the group reads, so that one search does."""
 WHOLE = -1
@@ -33,10 +32,9 @@ class CloudFigure(EstimateMetric):
     A metric of one's own defines `of(cloud) -> Estimate`, or `figures(cloud)` for several.
     """
 
-    null: ClassVar[Literal["gaussian", "items"] | None] = "gaussian"
-    """What chance is taken to be: one Gaussian cloud of the same covariance, or items dealt out to
-    prompts at random."""
-    alternative: ClassVar[Alternative] = "two-sided"
+    null: Literal["gaussian", "items"] | None = "gaussian"
+    """What chance is: a Gaussian cloud of the same covariance, or items dealt out to prompts."""
+    alternative: Alternative = "two-sided"
     """What speaks against the null."""
     is_count: ClassVar[bool] = False
     """Whether no rate of convergence fits: the interval is then the range of subsamples."""
@@ -48,6 +46,8 @@ class CloudFigure(EstimateMetric):
     """Whether paths from some of the points stand for all."""
     bounds: ClassVar[tuple[float, float]] = (-torch.inf, torch.inf)
     """Where an interval is cut off: what is possible."""
+    shrinking: ClassVar[tuple[str, ...]] = ()
+    """Attributes that are sizes of neighborhoods, and shrink with the sample."""
     n_neighbors: int = 0
     """Neighbors of each point that the figure reads, about: one search serves all figures."""
 
@@ -64,25 +64,24 @@ class CloudFigure(EstimateMetric):
         return {}
 
     def scaled(self, share: float) -> "CloudFigure":
-        """Return the metric for a `share` of the points: neighborhoods shrink with the sample."""
-        return self
+        """Return the metric for a `share` of the points: what is `shrinking` is at least 2."""
+        smaller = copy(self) if self.shrinking else self
+        for name in self.shrinking:
+            setattr(smaller, name, max(2, round(getattr(self, name) * share)))
+        return smaller
 
 
 class CloudMetric(CloudFigure, MergedStateMetric):
     """A metric over at most `max_points` points, those of the smallest hash of their content.
 
-    Whether a point is kept depends on the point, on `seed` and on the other points there are, never
-    on when or where it came: any split into batches and processes, in any order, leaves the same
-    sample, and merging two samples is the sample of both. Up to `max_points` points, nothing is
-    lost; of more, a uniform sample of the distinct points remains, duplicates with them.
+    Any split into batches and processes, in any order, leaves the same sample. Up to `max_points`
+    points, nothing is lost; of more, a uniform sample of the distinct points remains, duplicates
+    with them. All cloud metrics have the same states, so that those of a `MetricCollection` form
+    one compute group, which searches for neighbors once. A `LabeledCloud` in place of points is
+    taken whole, with what has been found of it.
 
-    All cloud metrics have the same states, so that torchmetrics puts those of a `MetricCollection`
-    into one compute group; its members share the search for neighbors as well. A `LabeledCloud` in
-    place of points is taken as it is, whole, with what has been found of it.
-
-    Points are kept in `dtype`, rounded to it before they are hashed: max_points · dim entries.
-    `SparseLatents` are kept dense. Integer and non-finite points are refused with a ValueError, as
-    is a batch of another dimension.
+    Points are rounded to `dtype`, then hashed; `SparseLatents` are kept dense. Integer and
+    non-finite points raise ValueError, as does a batch of another dimension.
 
     Args:
         max_points: size of the sample.
@@ -94,7 +93,7 @@ class CloudMetric(CloudFigure, MergedStateMetric):
     other: Tensor
     columns: Tensor
     keys: Tensor
-    n_seen: Tensor
+    n_seen: Count
 
     def __init__(
         self,
@@ -114,7 +113,6 @@ class CloudMetric(CloudFigure, MergedStateMetric):
             self.add_state(name, torch.zeros(0, 0, dtype=dtype), dist_reduce_fx="cat")
         self.add_state("columns", torch.zeros(0, len(COLUMNS), dtype=torch.long), "cat")
         self.add_state("keys", torch.zeros(0, dtype=torch.long), dist_reduce_fx="cat")
-        self.add_count("n_seen")
         self.add_settings(max_points, seed, dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -134,64 +132,46 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         named: Int[Tensor, "point"] | None = None,
         prompts: Int[Tensor, "point"] | None = None,
         positions: Int[Tensor, "point"] | None = None,
-        other: Float[Tensor, "point dim_other"] | SparseLatents | None = None,
+        other: Float[Tensor, "point dim_other"] | SparseLatents | LabeledCloud | None = None,
     ) -> None:
         """Add points, with their items and prompts where a figure reads them (see `LabeledCloud`).
 
         `other` is a second representation of the same points, for metrics of pairs.
         """
-        self.add_points(points, labels, named, prompts, positions, other)
-
-    def add_points(
-        self,
-        points: Tensor | SparseLatents | LabeledCloud,
-        labels: Tensor | None = None,
-        named: Tensor | None = None,
-        prompts: Tensor | None = None,
-        positions: Tensor | None = None,
-        other: Tensor | SparseLatents | None = None,
-    ) -> None:
-        """Take points up into the sample."""
-        given = (labels, named, prompts, positions)
-        if isinstance(points, LabeledCloud):
-            if any(part is not None for part in (*given, other)):
-                raise ValueError("a `LabeledCloud` brings its items and prompts: give it alone")
-            self._take_clouds(points)
+        self.check(points, labels)
+        given = (labels, labels if named is None else named, prompts, positions)
+        if isinstance(points, LabeledCloud) or isinstance(other, LabeledCloud):
+            self._take_clouds(given, *([points] if other is None else [points, other]))
             return
         x = _rows(points, self.points)
         y = x[:, :0] if other is None else _rows(other, self.points, "other")
         columns = torch.full((len(x), len(COLUMNS)), -1, device=x.device)
         for number, (name, column) in enumerate(zip(COLUMNS, given, strict=True)):
             if column is not None and column.shape != x.shape[:1]:
-                raise ValueError(
-                    f"`{name}` must have one entry a point, got {tuple(column.shape)} for "
-                    f"{len(x)} points"
-                )
-            source = given[0] if name == "named" and column is None else column
-            columns[:, number] = -1 if source is None else source
+                shape = f"{tuple(column.shape)} for {len(x)} points"
+                raise ValueError(f"`{name}` must have one entry a point, got {shape}")
+            columns[:, number] = -1 if column is None else column
         if len(y) != len(x):
-            raise ValueError(
-                f"`points` and `other` must have paired rows, got {len(x)} and {len(y)} points."
-            )
+            sizes = f"{len(x)} and {len(y)} points"
+            raise ValueError(f"`points` and `other` must have paired rows, got {sizes}")
         keys = _content_keys(torch.cat([x, y, columns[:, :1].to(x)], 1), self.seed)
         batch = {"points": x, "other": y, "columns": columns, "keys": keys}
         self._set(self.merge([self._state(), batch | {"n_seen": keys.new_tensor(len(x))}]))
 
     def add_pairs(
         self,
-        points: Tensor | SparseLatents | LabeledCloud,
-        other: Tensor | SparseLatents | LabeledCloud,
-        *columns: Tensor | None,
-        **by_name: Tensor | None,
+        points: Float[Tensor, "point dim"] | SparseLatents | LabeledCloud,
+        other: Float[Tensor, "point dim_other"] | SparseLatents | LabeledCloud,
+        labels: Int[Tensor, "point"] | None = None,
+        named: Int[Tensor, "point"] | None = None,
+        prompts: Int[Tensor, "point"] | None = None,
+        positions: Int[Tensor, "point"] | None = None,
     ) -> None:
-        """Take points in two representations up into the sample."""
-        if isinstance(points, LabeledCloud) and isinstance(other, LabeledCloud):
-            self._take_clouds(points, other)
-            return
-        if isinstance(points, LabeledCloud) or isinstance(other, LabeledCloud):
-            raise ValueError("`points` and `other` must both be a `LabeledCloud`, or neither")
-        given: Any = dict(zip(COLUMNS, columns, strict=False)) | by_name
-        self.add_points(points, other=other, **given)
+        """Add points in both representations."""
+        CloudMetric.update(self, points, labels, named, prompts, positions, other)
+
+    def check(self, points: Any, labels: Tensor | None) -> None:
+        """Raise ValueError for points that the figure cannot be of; by default for none."""
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the sample of the points of several samples."""
@@ -205,12 +185,10 @@ class CloudMetric(CloudFigure, MergedStateMetric):
             dims = {state[name].shape[1] for state in filled}
             if len(dims) > 1:
                 raise ValueError(f"`{name}` must have equally many columns, got {sorted(dims)}")
-        keys = torch.cat([state["keys"] for state in filled])
-        joined: dict[str, Tensor] = {"keys": keys}
-        for name in ("points", "other", "columns"):
-            joined[name] = torch.cat([state[name] for state in filled])
-        if len(keys) > self.max_points:
-            kept = keys.argsort(stable=True)[: self.max_points]
+        names = ("points", "other", "columns", "keys")
+        joined = {name: torch.cat([state[name] for state in filled]) for name in names}
+        if len(joined["keys"]) > self.max_points:
+            kept = joined["keys"].argsort(stable=True)[: self.max_points]
             joined = {name: column[kept] for name, column in joined.items()}
         return joined | {"n_seen": n_seen}
 
@@ -235,39 +213,32 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         return found
 
     def estimate(self) -> Estimate:
-        """Return the only figure of the sample."""
         (figure,) = self.estimates().values()
         return figure
 
-    def compute(self) -> Any:
-        """Return the value over all processes, or several by name; NaN where `reason` says why."""
-        found = self.estimates()
-        self.reason = next((f.reason for f in found.values() if f.reason is not None), None)
-        values = {name: figure.value for name, figure in found.items()}
-        return values[self.stem] if list(values) == [self.stem] else values
-
     def estimates(self) -> dict[str, Estimate]:
         """Return the figures of the sample by name; points left out of it count as dropped."""
-        left_out = self.n_left_out
-        return {
-            name: figure._replace(n_dropped=figure.n_dropped + left_out)
-            for name, figure in self._figures_of_sample().items()
-        }
+        found = self._figures_of_sample()
+        return {n: f._replace(n_dropped=f.n_dropped + self.n_left_out) for n, f in found.items()}
 
     def _figures_of_sample(self) -> dict[str, Estimate]:
         self.cloud.search(_N_NEIGHBORS.get(self.columns, 0))
         return evaluate([self], *self.clouds)
 
-    def _take_clouds(self, *clouds: LabeledCloud) -> None:
+    def _take_clouds(self, given: Sequence[Tensor | None], *clouds: Any) -> None:
+        if not all(isinstance(cloud, LabeledCloud) for cloud in clouds):
+            raise ValueError("`points` and `other` must both be a `LabeledCloud`, or neither")
+        if any(column is not None for column in given):
+            raise ValueError("a `LabeledCloud` brings its items and prompts: give it alone")
         sizes = [cloud.n_points for cloud in clouds]
         if len(set(sizes)) > 1:
             raise ValueError(f"`points` and `other` must have paired rows, got {sizes} points")
-        tensors = [to_dense(cloud.points).to(self.points.device) for cloud in clouds]
-        first = torch.stack([getattr(clouds[0], name) for name in COLUMNS], 1)
+        x, *others = (to_dense(cloud.points).to(self.points.device) for cloud in clouds)
+        columns = torch.stack([getattr(clouds[0], name) for name in COLUMNS], 1)
         whole = {
-            "points": tensors[0],
-            "other": tensors[1] if len(tensors) > 1 else tensors[0][:, :0],
-            "columns": first.to(self.points.device),
+            "points": x,
+            "other": others[0] if others else x[:, :0],
+            "columns": columns.to(self.points.device),
             "keys": self.keys.new_full(sizes[:1], WHOLE),
             "n_seen": self.n_seen.new_tensor(sizes[0]),
         }
@@ -282,18 +253,7 @@ class PairMetric(CloudMetric):
     """
 
     null = None
-
-    def update(  # type: ignore[override]
-        self,
-        points: Float[Tensor, "point dim"] | SparseLatents | LabeledCloud,
-        other: Float[Tensor, "point dim_other"] | SparseLatents | LabeledCloud,
-        labels: Int[Tensor, "point"] | None = None,
-        named: Int[Tensor, "point"] | None = None,
-        prompts: Int[Tensor, "point"] | None = None,
-        positions: Int[Tensor, "point"] | None = None,
-    ) -> None:
-        """Add points in both representations."""
-        self.add_pairs(points, other, labels, named, prompts, positions)
+    update = CloudMetric.add_pairs  # type: ignore[assignment]
 
     def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
         """Return the figure of two representations."""
@@ -313,21 +273,13 @@ def evaluate(metrics: Sequence[CloudFigure], *clouds: LabeledCloud) -> dict[str,
     if not clouds[0].n_points:
         return {metric.stem: Estimate.undefined("no points") for metric in metrics}
     clouds[0].search(max((metric.n_neighbors for metric in metrics), default=0))
-    figures: dict[str, Estimate] = {}
+    found: dict[str, Estimate] = {}
     for metric in metrics:
         if isinstance(metric, PairMetric):
-            figures |= metric.pair_figures(*clouds)
+            found |= metric.pair_figures(*clouds)
         else:
-            figures |= metric.figures(clouds[0])
-    return figures
-
-
-def shrunk(metric: CloudFigure, share: float, *sizes: str) -> Any:
-    """Return a copy of `metric` with the named sizes times `share`, at least 2."""
-    smaller = copy(metric)
-    for name in sizes:
-        setattr(smaller, name, max(2, round(getattr(metric, name) * share)))
-    return smaller
+            found |= metric.figures(clouds[0])
+    return found
 
 
 def _rows(points: Tensor | SparseLatents, like: Tensor, name: str = "points") -> Tensor:

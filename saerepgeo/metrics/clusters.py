@@ -3,7 +3,7 @@
 from typing import Any
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
-from saerepgeo.metrics.cloud_metric import CloudMetric, shrunk
+from saerepgeo.metrics.cloud_metric import CloudMetric
 from saerepgeo.types import Estimate
 
 
@@ -16,27 +16,17 @@ class ClusterMetric(CloudMetric):
     """
 
     plot_lower_bound = 0.0
+    shrinking = ("min_cluster_size", "n_neighbors")
 
     def __init__(self, min_cluster_size: int = 10, max_points: int = 10_000, **kwargs: Any) -> None:
         super().__init__(max_points, **kwargs)
-        self.min_cluster_size = min_cluster_size
-
-    @property
-    def n_neighbors(self) -> int:  # type: ignore[override]
-        """Neighbors that make the density."""
-        return self.min_cluster_size
-
-    def scaled(self, share: float) -> "ClusterMetric":
-        """Return the metric for a share of the points."""
-        made: ClusterMetric = shrunk(self, share, "min_cluster_size")
-        return made
+        self.min_cluster_size = self.n_neighbors = min_cluster_size
 
 
 class ClusterCount(ClusterMetric):
-    """Number of HDBSCAN clusters of the points.
+    """Number of HDBSCAN clusters; noise belongs to none: read it beside `NoiseShare`.
 
-    Points that are noise belong to no cluster: read it beside `NoiseShare`. 0 for points without a
-    cluster to see (fewer than `min_cluster_size`, or all equal); no points: undefined.
+    0 for fewer than `min_cluster_size` points, or all equal; no points: undefined.
 
     >>> import torch
     >>> metric = ClusterCount(min_cluster_size=5)
@@ -50,15 +40,12 @@ class ClusterCount(ClusterMetric):
     is_count = True
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the number of clusters with that of the points."""
         count = cloud.clusters(self.min_cluster_size).max() + 1
         return Estimate(count.double(), cloud.n_points, 0)
 
 
 class NoiseShare(ClusterMetric):
-    """Share of the points that HDBSCAN leaves out of every cluster, between 0 and 1.
-
-    No points: undefined.
+    """Share of the points that HDBSCAN leaves out of every cluster; no points: undefined.
 
     >>> import torch
     >>> metric = NoiseShare(min_cluster_size=5)
@@ -72,6 +59,5 @@ class NoiseShare(ClusterMetric):
     plot_upper_bound = 1.0
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the share of noise with the number of points."""
         is_noise = cloud.clusters(self.min_cluster_size) < 0
         return Estimate(is_noise.double().mean(), cloud.n_points, 0)

@@ -24,13 +24,10 @@ from saerepgeo.types import Estimate, Interval
 class TwoNN(CloudMetric):
     """Intrinsic dimension by TwoNN: d from the ratios r₂/r₁ of neighbor distances.
 
-    Keeps a sample of at most `max_points` points (see `CloudMetric`) and calls `two_nn`. A smaller
-    sample looks at a larger scale: figures compare at the same number of points. Undefined for
-    fewer than 30 distinct points; duplicates are merged and count, with the points left out of the
-    sample, as dropped.
+    A smaller sample (see `CloudMetric`) looks at a larger scale: compare at equal numbers of
+    points. Undefined for fewer than 30 distinct points; duplicates are merged and count as dropped.
 
     Args:
-        max_points: size of the sample.
         discard: fraction of the largest ratios set aside.
         method: `"linear"` or `"mle"`.
         tolerance: relative distance below which two points are one.
@@ -57,15 +54,14 @@ class TwoNN(CloudMetric):
         self.method: Method = method
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the dimension of a cloud."""
         return two_nn(cloud.cloud, self.discard, method=self.method, tolerance=self.tolerance)
 
 
 class TwoNNWithin(CloudMetric):
     """Intrinsic dimension within items: TwoNN, neighbors of the same item, all ratios in one fit.
 
-    Of the points that have seen an item; see `two_nn_within`. Undefined for fewer than 30 of them
-    with two neighbors of their item.
+    Of the points that have seen an item; see `geometry.two_nn_within`. Undefined for fewer than 30
+    of them with two neighbors of their item.
 
     >>> metric = TwoNNWithin()
     >>> plane = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
@@ -79,15 +75,14 @@ class TwoNNWithin(CloudMetric):
     reads_named = True
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the dimension within the items of a cloud."""
         return two_nn_within(cloud.cloud, cloud.named)
 
 
 class TwoNNPerCluster(CloudMetric):
     """Mean TwoNN dimension of the HDBSCAN clusters, as the paper's code takes it.
 
-    Without merging duplicates and without a least number of points: clusters of three points count
-    as much as others. Undefined without a cluster.
+    Duplicates are not merged, and clusters of three points count as much as others. `n_used` counts
+    the clusters that have a dimension; none: undefined.
 
     Args:
         min_cluster_size: of HDBSCAN.
@@ -95,7 +90,7 @@ class TwoNNPerCluster(CloudMetric):
 
     >>> metric = TwoNNPerCluster(min_cluster_size=20)
     >>> metric.update(torch.rand(500, 2, generator=torch.Generator().manual_seed(0)))
-    >>> metric.estimate().n_used  # clusters
+    >>> metric.estimate().n_used
     2
     """
 
@@ -106,33 +101,26 @@ class TwoNNPerCluster(CloudMetric):
         self.min_cluster_size, self.discard = min_cluster_size, discard
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the mean over clusters; `n_used` counts the clusters that have a dimension."""
         clusters = cloud.clusters(self.min_cluster_size).cpu()
         members = [(clusters == k).nonzero()[:, 0] for k in range(int(clusters.max()) + 1)]
-        found = [self._of_points(cloud.coordinates(rows)) for rows in members]
-        values = [float(figure) for figure in found if figure.reason is None]
+        found = []
+        for rows in members:
+            if len(rows) > 2:
+                distances = nearest_neighbors(cloud.coordinates(rows), 2).distances
+                apart = distances[distances[:, 0] > 0]
+                found.append(dimension_from_ratios(apart[:, 1] / apart[:, 0], self.discard))
+        values = [figure.value for figure in found if figure.reason is None]
         if not values:
             return Estimate.undefined("no cluster has a dimension", 0, len(members))
-        mean = torch.tensor(values, dtype=torch.float64).mean()
-        return Estimate(mean, len(values), len(members) - len(values))
-
-    def _of_points(self, points: torch.Tensor) -> Estimate:
-        if len(points) < 3:
-            return Estimate.undefined(f"{len(points)} points, 3 needed")
-        distances = nearest_neighbors(points, 2).distances
-        apart = distances[:, 0] > 0
-        ratios = distances[apart, 1] / distances[apart, 0]
-        if len(ratios) < 3:
-            return Estimate.undefined(f"{len(ratios)} ratios, 3 needed")
-        return dimension_from_ratios(ratios, self.discard)
+        return Estimate(torch.stack(values).mean(), len(values), len(members) - len(values))
 
 
 class GRIDE(CloudMetric):
     """Intrinsic dimension over scales: neighbors n₁ and 2·n₁ for each of several n₁.
 
     One figure a scale, `gride/1`, `gride/2`, …; see `geometry.gride`. Intervals follow from the
-    likelihood, without draws; there is no null. Scales that need more neighbors than there are
-    points are left out; fewer than 30 distinct points give none.
+    Fisher information; there is no null. Scales that need more neighbors than there are points are
+    left out; fewer than 30 distinct points give none.
 
     Args:
         n1: numbers of neighbors.
@@ -147,13 +135,11 @@ class GRIDE(CloudMetric):
     is_drawn = False
 
     def __init__(
-        self,
-        n1: Sequence[int] = (1, 2, 4, 8, 16, 32),
-        tolerance: float = TOLERANCE,
-        **kwargs: Any,
+        self, n1: Sequence[int] = (1, 2, 4, 8, 16, 32), tolerance: float = TOLERANCE, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.n1, self.tolerance = tuple(n1), tolerance
+        self.n_neighbors = 2 * max(self.n1, default=0)
 
     def curve(self, cloud: LabeledCloud) -> ScaleCurve:
         """Return the dimension at each scale, with the scales and standard errors."""
@@ -161,19 +147,16 @@ class GRIDE(CloudMetric):
         return cloud.found(key, lambda: gride(cloud.cloud, self.n1, tolerance=self.tolerance))
 
     def own_intervals(self, cloud: LabeledCloud, level: float) -> dict[str, Interval]:
-        """Return normal intervals from the Fisher information."""
-        curve, z = self.curve(cloud), float(stats.norm.ppf(0.5 + level / 2))
-        half, columns = z * curve.standard_errors, (curve.n1, curve.dimensions)
-        rows = zip(*(column.tolist() for column in (*columns, half)), strict=True)
-        return {f"{self.stem}/{n1}": Interval(d - h, d + h, level, 0) for n1, d, h in rows}
-
-    @property
-    def n_neighbors(self) -> int:  # type: ignore[override]
-        """Neighbors of the largest scale."""
-        return 2 * max(self.n1, default=0)
+        curve = self.curve(cloud)
+        half = float(stats.norm.ppf(0.5 + level / 2)) * curve.standard_errors
+        ends = torch.stack([curve.dimensions - half, curve.dimensions + half], 1).tolist()
+        names = [f"{self.stem}/{n1}" for n1 in curve.n1.tolist()]
+        return {
+            name: Interval(low, high, level, 0)
+            for name, (low, high) in zip(names, ends, strict=True)
+        }
 
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
-        """Return the dimension at each scale."""
         curve = self.curve(cloud)
         if not len(curve.n1):
             undefined = Estimate.undefined(str(curve.reason), curve.n_used, curve.n_dropped)

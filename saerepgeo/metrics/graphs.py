@@ -1,29 +1,24 @@
 """Spanning trees, components over scales and path lengths of clouds of points."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from saerepgeo.geometry import graphs
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
-from saerepgeo.geometry.graphs import (
-    average_geodesic_distance,
-    betti_0,
-    connection_radius,
-    mst_weight,
-)
-from saerepgeo.metrics.cloud_metric import CloudMetric, shrunk
+from saerepgeo.metrics.cloud_metric import CloudMetric
 from saerepgeo.types import Estimate
+
+Nodes = Literal["items", "clusters", "points"]
 
 
 class MinimumSpanningTreeWeight(CloudMetric):
-    """Sum of the edges of a Euclidean minimum spanning tree (MSTW).
+    """Sum of the edges of a Euclidean minimum spanning tree (MSTW); `n_used` counts its nodes.
 
-    Of the item centroids at the labeled points, of the means of HDBSCAN clusters, or of the points
-    themselves; the last grows like N^{1−1/d} with their number: compare at equal numbers. Fewer
-    than two centroids: undefined. One point has weight 0; no points: undefined. `n_used` counts the
-    nodes of the tree.
+    One point has weight 0; no points, or fewer than two centroids: undefined.
 
     Args:
-        over: `items`, `clusters` or `points`.
+        over: `items`, their centroids at the labeled points; `clusters`, the means of those of
+            HDBSCAN; or `points`, whose weight grows like N^{1−1/d}: compare at equal numbers.
         min_cluster_size: of HDBSCAN.
 
     >>> import torch
@@ -34,52 +29,38 @@ class MinimumSpanningTreeWeight(CloudMetric):
     """
 
     stem, title = "mstw", "MST Weight"
-    null = "items"
+    null: Literal["gaussian", "items"] = "items"
     alternative = "greater"
+    shrinking = ("min_cluster_size",)
     plot_lower_bound = 0.0
 
-    def __init__(
-        self,
-        over: Literal["items", "clusters", "points"] = "items",
-        min_cluster_size: int = 10,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, over: Nodes = "items", min_cluster_size: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if over not in ("items", "clusters", "points"):
+        if over not in get_args(Nodes):
             raise ValueError(f"`over` must be items, clusters or points, got {over!r}")
         self.over, self.min_cluster_size = over, min_cluster_size
-        if over != "items":
-            self.null = "gaussian"  # type: ignore[misc, assignment]
+        self.null = "items" if over == "items" else "gaussian"
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the weight of the tree with its number of nodes."""
-        if self.over == "points":
-            nodes = cloud.coordinates()
+        if self.over == "items":
+            nodes = cloud.item_centers
         elif self.over == "clusters":
             nodes = cloud.cluster_centers(self.min_cluster_size)
         else:
-            nodes = cloud.item_centers
+            nodes = cloud.coordinates()
         if len(nodes) < (1 if self.over == "points" else 2):
             return Estimate.undefined(f"{len(nodes)} {self.over}, 2 needed", len(nodes))
-        return mst_weight(nodes)
-
-    def scaled(self, share: float) -> "MinimumSpanningTreeWeight":
-        """Return the metric for a share of the points."""
-        made: MinimumSpanningTreeWeight = shrunk(self, share, "min_cluster_size")
-        return made
+        return graphs.mst_weight(nodes)
 
 
 class Betti0(CloudMetric):
     """Connected components of the graph that joins points at most `radius` apart, β₀(radius).
 
-    β₀ = 1 + #{edges of the minimum spanning tree longer than `radius`}, of the sample (see
-    `CloudMetric`). Not a count of clusters: every outlier is a component, and a sparser sample has
-    more of them. No points: undefined.
+    β₀ = 1 + #{edges of the minimum spanning tree longer than `radius`}. Not a count of clusters:
+    every outlier is a component, and a sparser sample has more of them. No points: undefined.
 
     Args:
         radius: in the units of the points; None takes `connection_radius` at `n_neighbors`.
-        n_neighbors: see `radius`.
-        max_points: size of the sample.
 
     >>> import torch
     >>> metric = Betti0(radius=2.0)
@@ -91,6 +72,7 @@ class Betti0(CloudMetric):
     stem = "betti_0"
     alternative = "greater"
     is_count = True
+    shrinking = ("n_neighbors",)
     plot_lower_bound = 0.0
 
     def __init__(
@@ -106,28 +88,17 @@ class Betti0(CloudMetric):
         self.radius, self.n_neighbors = radius, n_neighbors
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the number of components with that of the points."""
         radius = self.radius
         if radius is None:
-            radius = connection_radius(cloud.cloud, self.n_neighbors)
-        return betti_0(cloud.cloud, radius)
-
-    def scaled(self, share: float) -> "Betti0":
-        """Return the metric for a share of the points."""
-        made: Betti0 = shrunk(self, share, "n_neighbors")
-        return made
+            radius = graphs.connection_radius(cloud.cloud, self.n_neighbors)
+        return graphs.betti_0(cloud.cloud, radius)
 
 
 class AverageGeodesicDistance(CloudMetric):
-    """Mean shortest path over pairs of points on the graph of nearest neighbors (AGD).
+    """Mean shortest path over pairs of points on the graph of `n_neighbors` neighbors (AGD).
 
-    Of the sample (see `CloudMetric`); takes O(max_points² · n_neighbors) time. Pairs that no path
-    joins are left out: with several components the figure is a mean within them. Fewer than two
-    points: undefined. `n_used` counts points.
-
-    Args:
-        n_neighbors: of the graph.
-        max_points: size of the sample.
+    Takes O(max_points² · n_neighbors) time. Pairs that no path joins are left out: with several
+    components the figure is a mean within them. Fewer than two points: undefined.
 
     >>> import torch
     >>> metric = AverageGeodesicDistance(n_neighbors=2)
@@ -138,6 +109,7 @@ class AverageGeodesicDistance(CloudMetric):
 
     stem, title = "agd", "AGD"
     reads_sources = True
+    shrinking = ("n_neighbors",)
     plot_lower_bound = 0.0
 
     def __init__(self, n_neighbors: int = 10, max_points: int = 2_000, **kwargs: Any) -> None:
@@ -147,10 +119,4 @@ class AverageGeodesicDistance(CloudMetric):
         self.n_neighbors = n_neighbors
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the mean path length with the number of points."""
-        return average_geodesic_distance(cloud.cloud, self.n_neighbors, cloud.sources)
-
-    def scaled(self, share: float) -> "AverageGeodesicDistance":
-        """Return the metric for a share of the points."""
-        made: AverageGeodesicDistance = shrunk(self, share, "n_neighbors")
-        return made
+        return graphs.average_geodesic_distance(cloud.cloud, self.n_neighbors, cloud.sources)

@@ -1,23 +1,16 @@
 """Ranks of a stream of points, from one sketch of its spectrum."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry import rank
 from saerepgeo.geometry.clouds.conversion import as_float64
-from saerepgeo.geometry.rank import (
-    Tolerance,
-    effective_rank,
-    numerical_rank,
-    participation_ratio,
-    singular_values,
-    stable_rank,
-)
+from saerepgeo.geometry.rank import Tolerance, numerical_rank, singular_values
 from saerepgeo.geometry.sketch import Sketch, empty_sketch, extend_sketch, merge_sketches
-from saerepgeo.metrics.estimates import EstimateMetric
-from saerepgeo.metrics.geometry_metric import MergedStateMetric
+from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, FloatSum, MergedStateMetric
 from saerepgeo.types import Estimate, Float, SparseLatents
 
 EXACT_DIM = 2048
@@ -30,25 +23,22 @@ PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 class SpectrumMetric(EstimateMetric, MergedStateMetric):
     """A metric of the singular values of all points as the rows of one matrix.
 
-    Holds a Frequent Directions sketch: memory does not grow with the points, and sketches merge.
-    While the points have at most `sketch_size` columns, or span at most so many directions, it is
-    exact, whatever the batches and processes. Beyond, every singular value is a lower bound,
+    Holds a Frequent Directions sketch: memory does not grow with the points. While these have, or
+    span, at most `sketch_size` columns, it is exact. Beyond, every singular value is a lower bound,
     σ² of the points ≤ σ² of the sketch + `shrinkage`; batches still make no difference, processes
     do within that bound.
 
-    With `center` the mean row is taken off: the spectrum of the covariance. A column of ones goes
-    into the sketch, and the part of the spectrum orthogonal to it is read out, without the
-    cancellation of a difference of moments.
-
     Args:
         sketch_size: directions kept; None keeps all up to 2048 columns, 512 of more.
-        center: take the mean off.
+        center: take the mean row off: the spectrum of the covariance.
     """
 
     plot_lower_bound = 0.0
+    of_spectrum: Callable[[Tensor], Estimate]
+    """The figure of singular values, largest first."""
     rows: Tensor
-    shrinkage: Tensor
-    n_points: Tensor
+    shrinkage: FloatSum
+    n_points: Count
     coarsest: Tensor
 
     def __init__(
@@ -57,18 +47,15 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
         super().__init__(**kwargs)
         if sketch_size is not None and sketch_size < 1:
             raise ValueError(f"`sketch_size` must be ≥ 1, got {sketch_size}")
-        self.sketch_size = sketch_size
-        self.center = center
+        self.sketch_size, self.center = sketch_size, center
         self.add_state("rows", torch.zeros(0, 0, dtype=torch.float64), dist_reduce_fx="cat")
-        self.add_sum("shrinkage")
-        self.add_count("n_points")
         self.add_state("coarsest", torch.zeros((), dtype=torch.long), dist_reduce_fx="max")
         self.add_settings(sketch_size, center)
 
     def update(self, points: Float[Tensor, "point dim"] | SparseLatents) -> None:
         """Add points as rows of the matrix."""
         x = as_float64(points).detach().to(self.rows.device)
-        if self.center:
+        if self.center:  # what is orthogonal to a column of ones cancels no digits
             x = torch.cat([x.new_ones(len(x), 1), x], 1)
         dtype = points.values.dtype if isinstance(points, SparseLatents) else points.dtype
         sketch = extend_sketch(self._sketch(self.rows, self.shrinkage, x.shape[1]), x)
@@ -112,25 +99,24 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
         fresh = empty_sketch(dim, max(size, 1), rows.device)
         return Sketch(rows, shrinkage, fresh.size) if rows.shape[1] else fresh
 
-    def _counted(self, figure: Estimate) -> Estimate:
-        reason = "no points" if not self.n_points else figure.reason
-        return figure._replace(n_used=int(self.n_points), n_dropped=0, reason=reason)
+    def estimate(self) -> Estimate:
+        if not self.n_points:
+            return Estimate.undefined("no points")
+        return self.of_spectrum(self.spectrum)._replace(n_used=int(self.n_points))
 
 
 class NumericalRank(SpectrumMetric):
     """Number of singular values above a threshold; see `numerical_rank` for the rules.
 
-    From one sketch for all batches and processes (see `SpectrumMetric`). Once that is inexact
-    (`shrinkage` > 0) the figure is a lower bound, `sketch_size` at most, and the rule
-    `"gavish-donoho"` without `noise` is undefined, for it needs the median of the whole spectrum.
-    After `compute` the attribute `threshold` holds what decided. No points: undefined.
+    Of an inexact sketch (`shrinkage` > 0, see `SpectrumMetric`) it is a lower bound, `sketch_size`
+    at most; the rule `"gavish-donoho"` without `noise` is then undefined, for it needs the median
+    of the whole spectrum. After `compute` the attribute `threshold` holds what decided. No points:
+    undefined.
 
     Args:
         tolerance: `"eps"`, `"gavish-donoho"` or a number.
         dtype: precision of the data; None takes the coarsest dtype of the points seen.
         noise: standard deviation of an entry's noise, for `"gavish-donoho"`.
-        sketch_size: directions kept.
-        center: take the mean off.
 
     >>> metric = NumericalRank()
     >>> metric.update(torch.ones(100, 7))
@@ -149,33 +135,27 @@ class NumericalRank(SpectrumMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.tolerance = tolerance
-        self.data_dtype = dtype
-        self.noise = noise
+        self.tolerance, self.data_dtype, self.noise = tolerance, dtype, noise
         numerical_rank(torch.ones(1), (1, 1), tolerance, noise=noise)  # bad arguments fail now
 
-    def estimate(self) -> Estimate:
-        """Return the rank with the number of points."""
-        if not self.n_points:
-            return Estimate.undefined("no points")
-        spectrum = self.spectrum
+    def of_spectrum(self, sv: Tensor) -> Estimate:
+        """Return the rank, and keep the threshold."""
         is_exact = float(self.shrinkage) <= 1e-20 * float(self.rows.square().sum())
         if self.tolerance == "gavish-donoho" and self.noise is None and not is_exact:
-            return self._counted(
-                Estimate.undefined("the median singular value is not in the sketch: give `noise`")
+            return Estimate.undefined(
+                "the median singular value is not in the sketch: give `noise`"
             )
         shape = (int(self.n_points), self.n_columns)
         dtype = self.data_dtype or PRECISIONS[int(self.coarsest)]
-        found = numerical_rank(spectrum, shape, self.tolerance, dtype=dtype, noise=self.noise)
+        found = numerical_rank(sv, shape, self.tolerance, dtype=dtype, noise=self.noise)
         self.threshold = found.threshold
-        return self._counted(Estimate(self.rows.new_tensor(found.rank), 0, 0))
+        return Estimate(self.rows.new_tensor(found.rank), int(self.n_points), 0)
 
 
 class EffectiveRank(SpectrumMetric):
     """exp H(σ/Σσ), the number of equal singular values of the same entropy (RankMe).
 
-    From one sketch for all batches and processes (see `SpectrumMetric`); of an inexact one it is
-    the figure of the directions kept, too low. No points, or zeros only: undefined.
+    Of an inexact sketch (see `SpectrumMetric`) it is too low. No points, or zeros only: undefined.
 
     >>> metric = EffectiveRank()
     >>> metric.update(torch.eye(5))
@@ -183,16 +163,14 @@ class EffectiveRank(SpectrumMetric):
     5.0
     """
 
-    def estimate(self) -> Estimate:
-        """Return the effective rank with the number of points."""
-        return self._counted(effective_rank(self.spectrum))
+    of_spectrum = staticmethod(rank.effective_rank)
 
 
 class StableRank(SpectrumMetric):
     """Σσ²/σ₁², which small perturbations hardly change.
 
-    From one sketch for all batches and processes (see `SpectrumMetric`); of an inexact one it is
-    the figure of the directions kept. No points, or zeros only: undefined.
+    Of an inexact sketch (see `SpectrumMetric`) it is the figure of the directions kept. No points,
+    or zeros only: undefined.
 
     >>> metric = StableRank()
     >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
@@ -200,16 +178,14 @@ class StableRank(SpectrumMetric):
     1.25
     """
 
-    def estimate(self) -> Estimate:
-        """Return the stable rank with the number of points."""
-        return self._counted(stable_rank(self.spectrum))
+    of_spectrum = staticmethod(rank.stable_rank)
 
 
 class ParticipationRatio(SpectrumMetric):
     """(Σσ²)²/Σσ⁴: of the covariance with `center`, of the second moment matrix without.
 
-    From one sketch for all batches and processes (see `SpectrumMetric`); of an inexact one it is
-    the figure of the directions kept. No points, or zeros only: undefined.
+    Of an inexact sketch (see `SpectrumMetric`) it is the figure of the directions kept. No points,
+    or zeros only: undefined.
 
     >>> metric = ParticipationRatio()
     >>> metric.update(torch.eye(4))
@@ -217,6 +193,4 @@ class ParticipationRatio(SpectrumMetric):
     4.0
     """
 
-    def estimate(self) -> Estimate:
-        """Return the participation ratio with the number of points."""
-        return self._counted(participation_ratio(self.spectrum))
+    of_spectrum = staticmethod(rank.participation_ratio)

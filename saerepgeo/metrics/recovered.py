@@ -5,24 +5,26 @@ from typing import Any
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.conversion import check_finite
-from saerepgeo.metrics.estimates import EstimateMetric
+from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, FloatSum
 from saerepgeo.types import Estimate, Float
 
 
 class _Recovered(EstimateMetric):
-    """(zero − sae)/(zero − clean) out of the sums of per-token values."""
+    """(zero − sae)/(zero − clean) out of the sums of per-token values.
+
+    After `compute()` the attribute `raw` holds `clean`, `zero` and `sae` per token, in nats, for
+    the share flatters where zero ablation is catastrophic. Values that are not finite, or not of
+    one length, raise ValueError.
+    """
 
     higher_is_better = True
-    clean: Tensor
-    zero: Tensor
-    sae: Tensor
-    n_tokens: Tensor
+    clean: FloatSum
+    zero: FloatSum
+    sae: FloatSum
+    n_tokens: Count
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name in ("clean", "zero", "sae"):
-            self.add_sum(name)
-        self.add_count("n_tokens")
         self.raw: dict[str, float] = {}
 
     def _add(self, **values: Tensor) -> None:
@@ -36,15 +38,13 @@ class _Recovered(EstimateMetric):
 
     def means(self) -> dict[str, float]:
         """Return `clean`, `zero` and `sae` per token, in nats; empty for no tokens."""
-        if not self.n_tokens:
-            return {}
+        sums = {"clean": self.clean, "zero": self.zero, "sae": self.sae}
         n = int(self.n_tokens)
-        return {name: getattr(self, name).item() / n for name in ("clean", "zero", "sae")}
+        return {name: total.item() / n for name, total in sums.items()} if n else {}
 
     def estimate(self) -> Estimate:
-        """Return the share recovered with the number of tokens."""
         n = int(self.n_tokens)
-        if n == 0:
+        if not n:
             return Estimate.undefined("no tokens")
         lost = self.zero - self.clean
         rounding = 1e-12 * (self.zero.abs() + self.clean.abs())
@@ -52,13 +52,11 @@ class _Recovered(EstimateMetric):
             return Estimate.undefined("zero ablation loses nothing that could be recovered", n)
         return Estimate((self.zero - self.sae) / lost, n, 0)
 
-    def compute(self) -> Tensor:
-        """Return the share over all processes, and keep `means()` of all of them in `raw`."""
-        self.raw = self.means()
+    def compute(self) -> Any:
+        self.raw = self.means()  # here, where the states are those of all processes
         return super().compute()
 
     def reset(self) -> None:
-        """Forget all tokens."""
         super().reset()
         self.raw = {}
 
@@ -68,15 +66,12 @@ class CrossEntropyRecovered(_Recovered):
 
     (CE_zero − CE_sae)/(CE_zero − CE_clean), CE the mean next-token cross entropy with the clean
     residuals, zeros, or reconstructions at the hook. 1: nothing lost; 0: no better than zeros;
-    outside [0, 1] where the SAE helps or is worse than zeros. The raw values are in `raw` after
-    `compute()` (in nats), for the share flatters where zero ablation is catastrophic.
-
-    Accumulates sums over tokens. No tokens, or CE_zero = CE_clean: undefined.
+    outside [0, 1] where the SAE helps or is worse than zeros. No tokens, or CE_zero = CE_clean:
+    undefined. The means are in `raw` after `compute()`.
 
     >>> import torch
     >>> metric = CrossEntropyRecovered()
-    >>> clean, zero, sae = torch.tensor([2.0]), torch.tensor([12.0]), torch.tensor([3.0])
-    >>> metric.update(clean, zero, sae)
+    >>> metric.update(torch.tensor([2.0]), torch.tensor([12.0]), torch.tensor([3.0]))
     >>> metric.compute().item(), metric.raw["sae"]
     (0.9, 3.0)
     """
@@ -87,7 +82,7 @@ class CrossEntropyRecovered(_Recovered):
         zero: Float[Tensor, "token"],
         sae: Float[Tensor, "token"],
     ) -> None:
-        """Add cross entropies; ValueError if not finite or not of one length."""
+        """Add cross entropies."""
         self._add(clean=clean, zero=zero, sae=sae)
 
 
@@ -95,9 +90,8 @@ class KLRecovered(_Recovered):
     """Share of the divergence caused by zero ablation that the SAE avoids.
 
     1 − KL(p_clean‖p_sae)/KL(p_clean‖p_zero), both means over tokens; unlike the cross entropy it
-    cannot be recovered by luck. The raw values are in `raw` after `compute()` (nats; `clean` is 0).
-
-    Accumulates sums over tokens. No tokens, or KL_zero = 0: undefined.
+    cannot be recovered by luck. No tokens, or KL_zero = 0: undefined. The means are in `raw` after
+    `compute()`, `clean` 0.
 
     >>> import torch
     >>> metric = KLRecovered()
@@ -107,5 +101,5 @@ class KLRecovered(_Recovered):
     """
 
     def update(self, zero: Float[Tensor, "token"], sae: Float[Tensor, "token"]) -> None:
-        """Add divergences; ValueError if not finite or not of one length."""
+        """Add divergences."""
         self._add(zero=zero, sae=sae)

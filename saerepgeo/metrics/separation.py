@@ -1,10 +1,11 @@
 """How far apart classes lie, over batches and processes."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
@@ -27,39 +28,33 @@ from saerepgeo.types import Estimate, Float, Int, SparseLatents
 class ClassMomentsMetric(CloudFigure, MergedStateMetric):
     """Base of figures that follow from counts, float64 sums and square sums of every class.
 
-    The sums add up over batches and processes; memory is n_classes × dim, whatever the number of
-    points. All classes are accumulated and `classes` chooses at the end, so that the figures of
-    several concepts in one `MetricCollection` form a compute group with a single state.
-
-    Pass effective latents (z_i·‖W_dec,i‖) where latents are meant, dense or sparse.
+    Memory is n_classes × dim. `classes` chooses at the end, so that the figures of several concepts
+    in one `MetricCollection` form a compute group. Pass effective latents (z_i·‖W_dec,i‖) where
+    latents are meant. Classes without points count as `n_dropped`. Integer or non-finite points,
+    labels out of range and widths that change between updates raise ValueError.
 
     Args:
         n_classes: number of class ids; None counts them. Labels of −1 are left out.
         classes: ids the figure is about, e.g. the items of one concept; all by default.
-
-    Classes without points are counted in `n_dropped` of `estimate()`. Integer or non-finite points,
-    labels out of range and widths that change between updates raise ValueError.
     """
 
     null = "items"
-    alternative: ClassVar[Alternative] = "greater"
+    alternative: Alternative = "greater"
+    figure: Callable[[ClassMoments], Estimate]
+    """The figure of the moments."""
     counts: Tensor
     sums: Tensor
     square_sums: Tensor
 
     def __init__(
-        self,
-        n_classes: int | None = None,
-        classes: Sequence[int] | None = None,
-        **kwargs: Any,
+        self, n_classes: int | None = None, classes: Sequence[int] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.n_classes, self.classes = n_classes, _chosen_classes(n_classes, classes)
-        size = n_classes or 0
         self.add_settings(n_classes)
-        self.add_state("counts", torch.zeros(size, dtype=torch.long), dist_reduce_fx=None)
-        self.add_state("sums", torch.zeros(size, 0, dtype=torch.float64), dist_reduce_fx=None)
-        self.add_state("square_sums", torch.zeros(size, dtype=torch.float64), dist_reduce_fx=None)
+        none = class_moments(torch.zeros(0, 0), torch.zeros(0, dtype=torch.long), n_classes or 0)
+        for name, moment in none._asdict().items():
+            self.add_state(name, moment, dist_reduce_fx=None)
 
     def update(
         self,
@@ -76,7 +71,8 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
         if n_classes is None:
             n_classes = max(int(labels.max()) + 1 if len(labels) else 0, len(self.counts), 1)
         with torch.no_grad():
-            batch = class_moments(x, labels.to(_values(x).device), n_classes)
+            values = x.values if isinstance(x, SparseLatents) else x
+            batch = class_moments(x, labels.to(values.device), n_classes)
         width = self.sums.shape[1]
         if width not in (0, batch.sums.shape[1]):
             raise ValueError(f"`points` must have {width} columns, got {batch.sums.shape[1]}.")
@@ -84,29 +80,21 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Add up moments; states that have seen no batch have no columns yet."""
-        seen = [ClassMoments(**state) for state in states if state["sums"].shape[1]]
-        if not seen:
-            return states[0]
-        most = max(len(moments.counts) for moments in seen)
-        seen = [_padded(moments, most) for moments in seen]
-        return sum(seen[1:], start=seen[0])._asdict()
+        seen = [state for state in states if state["sums"].shape[1]] or states[:1]
+        stacked = {name: pad_sequence([s[name] for s in seen], True) for name in states[0]}
+        return {name: moments.sum(0) for name, moments in stacked.items()}
 
     def estimate(self) -> Estimate:
-        """Return the figure of the chosen classes."""
         return self._of_chosen(ClassMoments(**self._state()))
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the figure of the items of a cloud, at its labeled points."""
         if not len(cloud.labeled):
             return Estimate.undefined("no item has points")
         return self._of_chosen(cloud.moments)
 
-    def figure(self, moments: ClassMoments) -> Estimate:
-        """Return the figure of the moments."""
-        raise NotImplementedError
-
     def _of_chosen(self, moments: ClassMoments) -> Estimate:
-        return self.figure(moments if self.classes is None else moments.select(self.classes))
+        chosen = moments if self.classes is None else moments.select(self.classes)
+        return self.figure(chosen)._replace(n_dropped=int((chosen.counts == 0).sum()))
 
 
 class AverageEuclideanDistance(ClassMomentsMetric):
@@ -123,9 +111,7 @@ class AverageEuclideanDistance(ClassMomentsMetric):
     stem, title = "aedp", "AEDP"
 
     def figure(self, moments: ClassMoments) -> Estimate:
-        """Return the AEDP."""
-        n_empty = int((moments.counts == 0).sum())
-        return average_pairwise_distance(centroids(moments))._replace(n_dropped=n_empty)
+        return average_pairwise_distance(centroids(moments))
 
 
 class RelativeAEDP(ClassMomentsMetric):
@@ -141,10 +127,7 @@ class RelativeAEDP(ClassMomentsMetric):
     """
 
     title = "Relative AEDP"
-
-    def figure(self, moments: ClassMoments) -> Estimate:
-        """Return the relative AEDP."""
-        return relative_aedp(moments)
+    figure = staticmethod(relative_aedp)
 
 
 class FisherRatio(ClassMomentsMetric):
@@ -159,9 +142,7 @@ class FisherRatio(ClassMomentsMetric):
     6.25
     """
 
-    def figure(self, moments: ClassMoments) -> Estimate:
-        """Return the Fisher ratio."""
-        return fisher_ratio(moments)
+    figure = staticmethod(fisher_ratio)
 
 
 class ScaleFreeMSTW(ClassMomentsMetric):
@@ -177,25 +158,21 @@ class ScaleFreeMSTW(ClassMomentsMetric):
     """
 
     title = "Scale-free MSTW"
-    alternative: ClassVar[Alternative] = "two-sided"
+    alternative = "two-sided"
 
     def figure(self, moments: ClassMoments) -> Estimate:
-        """Return MSTW/((K−1)·AEDP)."""
-        n_empty = int((moments.counts == 0).sum())
-        return scale_free_mstw(centroids(moments))._replace(n_dropped=n_empty)
+        return scale_free_mstw(centroids(moments))
 
 
 class Silhouette(CloudMetric):
     """Mean silhouette of labeled points, between −1 and 1.
 
-    See `geometry.silhouette`. Keeps at most `max_points` points (see `CloudMetric`), for the figure
-    needs all distances. Undefined for fewer than two classes and where every point is a class of
-    its own. Points labeled −1, or outside the chosen classes, are not counted.
+    Of a sample (see `CloudMetric`), by `geometry.silhouette`. Undefined for fewer than two classes
+    and where every point is a class of its own. Points labeled −1 are not counted.
 
     Args:
         n_classes: number of class ids; None takes any.
         classes: ids the figure is about, e.g. the items of one concept; all by default.
-        max_points: size of the sample.
 
     >>> metric = Silhouette()
     >>> metric.update(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([0, 0, 1, 1]))
@@ -218,31 +195,16 @@ class Silhouette(CloudMetric):
         super().__init__(max_points, **kwargs)
         self.n_classes, self.classes = n_classes, _chosen_classes(n_classes, classes)
 
-    def add_points(
-        self, points: Any, labels: Tensor | None = None, *columns: Any, **by_name: Any
-    ) -> None:
-        """Take points up into the sample; labels out of range are refused."""
+    def check(self, points: Any, labels: Tensor | None) -> None:
+        """Raise ValueError for labels out of range."""
         if self.n_classes is not None and labels is not None:
             check_labels(points, labels, self.n_classes)
-        super().add_points(points, labels, *columns, **by_name)
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        """Return the silhouette of the items of a cloud."""
         rows = cloud.labeled
         if self.classes is not None:
             rows = rows[torch.isin(cloud.labels[rows], torch.tensor(self.classes))]
         return silhouette(cloud.coordinates(rows), cloud.labels[rows])
-
-
-def _values(points: Any) -> Tensor:
-    return points.values if isinstance(points, SparseLatents) else points
-
-
-def _padded(moments: ClassMoments, n_classes: int) -> ClassMoments:
-    missing = n_classes - len(moments.counts)
-    if not missing:
-        return moments
-    return ClassMoments(*(torch.cat([m, m.new_zeros(missing, *m.shape[1:])]) for m in moments))
 
 
 def _chosen_classes(n_classes: int | None, classes: Sequence[int] | None) -> list[int] | None:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.conversion import check_finite
-from saerepgeo.metrics.estimates import EstimateMetric, ratio
+from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, ratio
 from saerepgeo.types import Estimate, Float, SparseLatents
 
 
 class L0(EstimateMetric):
     """Mean number of latents that are not 0, a point.
 
-    Takes dense or sparse latents and accumulates both counts. No points: undefined.
+    Takes dense or sparse latents. No points: undefined.
 
     >>> import torch
     >>> metric = L0()
@@ -22,13 +22,8 @@ class L0(EstimateMetric):
     0.5
     """
 
-    n_active: Tensor
-    n_points: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_count("n_active")
-        self.add_count("n_points")
+    n_active: Count
+    n_points: Count
 
     def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
         """Add points."""
@@ -37,19 +32,14 @@ class L0(EstimateMetric):
         self.n_points += len(values)
 
     def estimate(self) -> Estimate:
-        """Return the mean count with the number of points."""
         return ratio(self.n_active, self.n_points, self.n_points)
 
 
 class DeadFraction(EstimateMetric):
     """Share of the latents that were active at no point.
 
-    Any share means something only beside the number of tokens: that is `n_points`, and `n_used` of
-    `estimate()`. Accumulates how often each latent was active (`activation_counts [d_sae]`);
-    divided by `n_points` they are the firing frequencies. No points: undefined.
-
-    Args:
-        d_sae: number of latents.
+    A share means something only beside the number of tokens, `n_points`, which is `n_used`.
+    `activation_counts [d_sae]` over `n_points` are the firing frequencies. No points: undefined.
 
     >>> metric = DeadFraction(d_sae=4)
     >>> metric.update(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]]))
@@ -59,15 +49,14 @@ class DeadFraction(EstimateMetric):
 
     higher_is_better = False
     activation_counts: Tensor
-    n_points: Tensor
+    n_points: Count
 
     def __init__(self, d_sae: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if d_sae < 1:
             raise ValueError(f"`d_sae` must be at least 1, got {d_sae}.")
         self.d_sae = d_sae
-        self.add_count("activation_counts", d_sae)
-        self.add_count("n_points")
+        self.add_state("activation_counts", torch.zeros(d_sae, dtype=torch.long), "sum")
 
     def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
         """Add points."""
@@ -83,7 +72,6 @@ class DeadFraction(EstimateMetric):
         self.n_points += len(values)
 
     def estimate(self) -> Estimate:
-        """Return the share; `n_used` is the number of tokens."""
         n_dead = (self.activation_counts == 0).sum()
         n_latents = n_dead.new_tensor(self.d_sae if self.n_points else 0)
         return ratio(n_dead, n_latents, self.n_points)

@@ -9,7 +9,7 @@ from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.rank import effective_rank, participation_ratio, stable_rank
 from saerepgeo.geometry.unfoldings import MODES, ModeSpectra, Rule, mode_spectra, rank_by_rule
 from saerepgeo.metrics.cloud_metric import CloudMetric
-from saerepgeo.types import Estimate, SparseLatents
+from saerepgeo.types import Estimate, to_dense
 
 RELATIVES = {
     "effective_rank": effective_rank,
@@ -21,11 +21,10 @@ RELATIVES = {
 class TensorRanks(CloudMetric):
     """Ranks by mode of the tensor [prompt, position, feature] that the points make up.
 
-    Needs the points with their places: `update(points, prompts=…, positions=…)`; a prompt has one
-    number over all batches. The spectra of all three unfoldings are found once (see
-    `geometry.mode_spectra`). Figures are `rank/{mode}/{rule}`, `effective_rank/{mode}`,
-    `stable_rank/{mode}` and `participation_ratio/{mode}`, undefined where all points are 0, and the
-    sizes they depend on, `n_rows/{mode}` and `n_active`.
+    Needs `update(points, prompts=…, positions=…)`; a prompt has one number over all batches.
+    Figures are `rank/{mode}/{rule}`, `effective_rank/{mode}`, `stable_rank/{mode}` and
+    `participation_ratio/{mode}`, undefined where all points are 0, and the sizes they depend on,
+    `n_rows/{mode}` and `n_active`.
 
     Args:
         rules: how ranks are decided: `eps`, `gavish-donoho`, or a share of the largest singular
@@ -50,7 +49,6 @@ class TensorRanks(CloudMetric):
         self.rules = tuple(rules)
 
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
-        """Return the figures of all three modes."""
         spectra = self.spectra(cloud)
         n = spectra.n_points
         found = {"n_active": Estimate(torch.tensor(float(spectra.n_active)).double(), n, 0)}
@@ -68,7 +66,6 @@ class TensorRanks(CloudMetric):
     @staticmethod
     def spectra(cloud: LabeledCloud) -> ModeSpectra:
         """Return the singular values of the unfoldings, found once for a cloud."""
-        points = cloud.points
-        dense = points.to_dense() if isinstance(points, SparseLatents) else points
+        dense = to_dense(cloud.points)
         places = cloud.prompts.to(dense.device), cloud.positions.to(dense.device)
         return cloud.found(("spectra",), lambda: mode_spectra(dense, *places))

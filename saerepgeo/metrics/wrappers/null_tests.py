@@ -1,14 +1,13 @@
 """Metrics beside what chance gives."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import PermutationTest, null_test
-from saerepgeo.metrics.cloud_metric import CloudFigure, evaluate
+from saerepgeo.metrics.cloud_metric import evaluate
 from saerepgeo.metrics.wrappers.nulls import GaussianNull, Null, RandomPairing
 from saerepgeo.metrics.wrappers.subsamples import random_sources
-from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics
+from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Figure, Metrics
 from saerepgeo.types import Estimate
 
 
@@ -20,9 +19,9 @@ class NullTest(CloudWrapper):
 
     Args:
         metrics: of one cloud, or of pairs.
-        null: what chance is taken to be; by default a Gaussian cloud of the same covariance, for
-            pairs a random pairing.
-        n_draws: draws of it; the least p-value is 1/(1 + n_draws).
+        null: what chance is; by default a Gaussian cloud of the same covariance, for pairs a
+            random pairing.
+        n_draws: of the null; the least p-value is 1/(1 + n_draws).
         seed: of the draws.
 
     >>> import torch
@@ -52,43 +51,26 @@ class NullTest(CloudWrapper):
     def tests(
         self, *clouds: LabeledCloud, observed: dict[str, Estimate] | None = None
     ) -> dict[str, PermutationTest]:
-        """Return the test of every figure of a cloud, or of a pair.
-
-        Args:
-            observed: the figures of the clouds, where they are known.
-        """
-        metrics = self.drawn
-        if not metrics or not self.n_draws or not clouds[0].n_points:
+        """Return the test of every figure of clouds, whose `observed` figures may be known."""
+        metrics, first = self.drawn, clouds[0]
+        if not metrics or not self.n_draws or not first.n_points:
             return {}
-        known = evaluate(metrics, *clouds) if observed is None else observed
+        known = evaluate(metrics, *clouds) if observed is None else dict(observed)
         if self.is_of_pairs:
             metrics = [m for m in metrics if m.stem in known and known[m.stem].reason is None]
-        known = known | self._from_as_many_sources(metrics, clouds[0])
+        count = self.null_model.n_sources
+        on_paths = [metric for metric in metrics if metric.reads_sources]
+        if count is not None and on_paths:  # from as many points as in draws: exchangeable
+            sources = random_sources(first.n_points, count, f"{first.name}/tested", self.draw_seed)
+            known |= evaluate(on_paths, first.with_sources(sources))
         draws = self.null_model.values(metrics, clouds, self.n_draws, self.draw_seed)
         return {
-            name: null_test(float(known[name]), values, self._metric(name).alternative)
+            name: null_test(float(known[name]), values, self.metric_of(name).alternative)
             for name, values in draws.items()
             if name in known
         }
 
-    def _metric(self, name: str) -> CloudFigure:
-        return self.metrics[name.split("/")[0]]
-
-    def _from_as_many_sources(
-        self, metrics: Sequence[CloudFigure], cloud: LabeledCloud
-    ) -> dict[str, Estimate]:
-        """Return figures of paths from as many points as in draws: exchangeable with them."""
-        count = self.null_model.n_sources
-        reading = [metric for metric in metrics if metric.reads_sources]
-        if count is None or not reading:
-            return {}
-        sources = random_sources(cloud.n_points, count, f"{cloud.name}/tested", self.draw_seed)
-        return evaluate(reading, cloud.with_sources(sources))
-
-    def _figures_of_sample(self) -> dict[str, Estimate]:
-        whole = evaluate(list(self.metrics.values()), *self.clouds)
-        found = dict(whole)
-        for name, test in self.tests(*self.clouds, observed=whole).items():
-            found[f"{name}/null"] = whole[name].with_value(test.null_mean)
-            found[f"{name}/p"] = whole[name].with_value(test.p_value)
-        return found
+    def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
+        whole = self.whole(*clouds)
+        tests = self.tests(*clouds, observed=whole)
+        return {name: Figure(figure, test=tests.get(name)) for name, figure in whole.items()}

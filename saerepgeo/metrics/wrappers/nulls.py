@@ -13,6 +13,7 @@ from saerepgeo.metrics.wrappers.wrapped import in_threads
 from saerepgeo.types import generator_for
 
 Draws = dict[str, list[float]]
+Drawing = Callable[[int], LabeledCloud]
 
 
 class Null:
@@ -21,7 +22,7 @@ class Null:
     n_sources: int | None = None
     """Points whose paths stand for all in draws; the value compared takes as many."""
 
-    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Drawing:
         """Return a function that makes draw 0, 1, … of the null of a cloud."""
         raise NotImplementedError
 
@@ -36,13 +37,12 @@ class Null:
 
 
 class GaussianNull(Null):
-    """One Gaussian cloud of the same covariance: no clusters, no curvature."""
+    """One Gaussian cloud of the same principal spreads: no clusters, no curvature."""
 
     def __init__(self, n_sources: int = 128) -> None:
         self.n_sources = n_sources
 
-    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
-        """Draw as many points with the same principal spreads."""
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Drawing:
         x = cloud.coordinates()
         x = x - x.mean(0)
         gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
@@ -69,8 +69,7 @@ class PermutedItems(Null):
     def __init__(self, of_named: bool = False) -> None:
         self.of_named = of_named
 
-    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
-        """Deal the items of the prompts anew."""
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Drawing:
         labels = cloud.named if self.of_named else cloud.labels
         stage = "within" if self.of_named else "between"
         kept = labels >= 0
@@ -89,17 +88,12 @@ class PermutedItems(Null):
 
 
 class RandomDictionaries(Null):
-    """The same points through other dictionaries, with random directions.
+    """The same points through other dictionaries: `latents` gives draw 0, 1, … as a cloud."""
 
-    Args:
-        latents: gives the effective latents of draw 0, 1, … as a cloud.
-    """
-
-    def __init__(self, latents: Callable[[int], LabeledCloud]) -> None:
+    def __init__(self, latents: Drawing) -> None:
         self.latents = latents
 
-    def drawing(self, cloud: LabeledCloud, seed: int) -> Callable[[int], LabeledCloud]:
-        """Give the latents of each dictionary."""
+    def drawing(self, cloud: LabeledCloud, seed: int) -> Drawing:
         return self.latents
 
 
@@ -109,7 +103,6 @@ class RandomPairing(Null):
     def values(
         self, metrics: Sequence[CloudFigure], clouds: Sequence[LabeledCloud], n: int, seed: int
     ) -> Draws:
-        """Return `n` draws of every figure."""
         x, y = clouds
         found: Draws = {}
         for metric in cast(Sequence[PairMetric], metrics):

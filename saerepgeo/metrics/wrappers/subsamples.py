@@ -7,20 +7,18 @@ import torch
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import interval_of_draws
 from saerepgeo.metrics.cloud_metric import evaluate
-from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Metrics, in_threads
+from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Figure, Metrics, in_threads
 from saerepgeo.types import Estimate, Int, Interval, generator_for
-
-NO_INTERVAL = (float("nan"), float("nan"))
 
 
 class SubsampleInterval(CloudWrapper):
     """Metrics with intervals, from subsamples of whole prompts without replacement.
 
-    95 % by `geometry.interval_of_draws`, for what as many prompts give on average; for counts,
-    which no rate of convergence fits, the 95 % range of the subsamples with the value itself. The
-    same prompts are drawn for every space of a concept, and neighborhoods shrink with the sample.
-    In draws the AGD is that of paths from some of the points. Of more than `MATRIX_POINTS` points
-    subsamples are much smaller than the cloud: neighborhoods stay, counts have no interval.
+    By `geometry.interval_of_draws`, for what as many prompts give on average; for counts, which no
+    rate of convergence fits, the range of the subsamples with the value itself. The same prompts
+    are drawn for every space of a concept, and neighborhoods shrink with the sample. Of more than
+    `MATRIX_POINTS` points subsamples are much smaller than the cloud: neighborhoods stay, counts
+    have no interval.
 
     `compute()` gives `{name}`, `{name}/low` and `{name}/high`.
 
@@ -33,10 +31,9 @@ class SubsampleInterval(CloudWrapper):
         max_subsample: points of a subsample of a large cloud, about.
         seed: of the draws.
 
-    Coverage by simulation (60 concepts of 40 prompts and 240 points, 50 subsamples each; the
-    dimension drifts by 7 % between a subsample and the whole): AGD 100 %, TwoNN 100 %, within items
-    98 %, MST weight 95 %, relative AEDP 92 % (± 3), and every interval holds its own value. The
-    interval of the dimension is wider than it need be: `tests/metrics/wrappers/test_coverage.py`.
+    Coverage by simulation (60 concepts of 40 prompts and 240 points, 50 subsamples each): AGD and
+    TwoNN 100 %, TwoNN within items 98 %, MST weight 95 %, relative AEDP 92 % (± 3), and every
+    interval holds its own value: `tests/metrics/wrappers/test_coverage.py`.
 
     >>> from saerepgeo.metrics import AverageEuclideanDistance
     >>> x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
@@ -68,24 +65,16 @@ class SubsampleInterval(CloudWrapper):
         self.n_sources, self.max_subsample = n_sources, max_subsample
         self.draw_seed = seed
 
-    def intervals(self, *clouds: LabeledCloud) -> dict[str, tuple[Estimate, Interval]]:
-        """Return the figures of a cloud, or of a pair, and their intervals."""
-        whole = evaluate(list(self.metrics.values()), *clouds)
-        draws = self.draws(*clouds)
+    def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
+        whole, draws, first = self.whole(*clouds), self.draws(*clouds), clouds[0]
         own: dict[str, Interval] = {}
-        for metric in self.metrics.values():
-            own |= metric.own_intervals(clouds[0], self.level) if self.n_draws else {}
+        for metric in self.metrics.values() if self.n_draws else ():
+            own |= metric.own_intervals(first, self.level)
         found = {}
         for name, figure in whole.items():
-            metric = self.metrics[name.split("/")[0]]
             values = [float(draw[name]) for draw in draws if name in draw]
-            if metric.is_count:
-                low, high = self._range(float(figure), values, clouds[0])
-            else:
-                share = self._share(clouds[0])
-                low, high, *_ = interval_of_draws(float(figure), values, share, level=self.level)
-            low, high = max(low, metric.bounds[0]), min(high, metric.bounds[1])
-            found[name] = figure, own.get(name, Interval(low, high, self.level, len(values)))
+            interval = own.get(name) or self._interval(name, float(figure), values, first)
+            found[name] = Figure(figure, interval)
         return found
 
     def draws(self, *clouds: LabeledCloud) -> list[dict[str, Estimate]]:
@@ -127,21 +116,22 @@ class SubsampleInterval(CloudWrapper):
         most = self.max_subsample / cloud.n_points if cloud.is_large else 1.0
         return min(self.share, most)
 
-    def _range(self, value: float, values: list[float], cloud: LabeledCloud) -> tuple[float, float]:
-        if cloud.is_large or not values:
-            return NO_INTERVAL
-        tail = (1 - self.level) / 2
-        tails = torch.tensor([tail, 1 - tail], dtype=torch.float64)
-        low, high = torch.tensor(values, dtype=torch.float64).quantile(tails).tolist()
-        return min(low, value), max(high, value)
-
-    def _figures_of_sample(self) -> dict[str, Estimate]:
-        found = {}
-        for name, (figure, interval) in self.intervals(*self.clouds).items():
-            found[name] = figure
-            found[f"{name}/low"] = figure.with_value(interval.low)
-            found[f"{name}/high"] = figure.with_value(interval.high)
-        return found
+    def _interval(
+        self, name: str, value: float, values: list[float], cloud: LabeledCloud
+    ) -> Interval:
+        metric = self.metric_of(name)
+        if not metric.is_count:
+            made = interval_of_draws(value, values, self._share(cloud), level=self.level)
+            low, high = made.low, made.high
+        elif cloud.is_large or not values:
+            low = high = float("nan")
+        else:
+            tail = (1 - self.level) / 2
+            tails = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+            low, high = torch.tensor(values, dtype=torch.float64).quantile(tails).tolist()
+            low, high = min(low, value), max(high, value)
+        low, high = max(low, metric.bounds[0]), min(high, metric.bounds[1])
+        return Interval(low, high, self.level, len(values))
 
 
 def random_sources(

@@ -3,19 +3,40 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torchmetrics import Metric, MetricCollection
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
-from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric
-from saerepgeo.metrics.estimates import snake_case
-from saerepgeo.types import Estimate, to_dense
+from saerepgeo.geometry.nulls import PermutationTest
+from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric, evaluate
+from saerepgeo.metrics.geometry_metric import snake_case
+from saerepgeo.types import Estimate, Interval, to_dense
 
 Metrics = Metric | MetricCollection | Sequence[Metric] | Mapping[str, Metric]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
+
+
+class Figure(NamedTuple):
+    """A number with what it takes to believe it."""
+
+    estimate: Estimate
+    interval: Interval | None = None
+    test: PermutationTest | None = None
+    tested: float | None = None
+    """The figure of the points that the null imitates, where these are not all."""
+
+    def by_name(self, name: str) -> dict[str, Estimate]:
+        """Return `{name}` and what there is of `{name}/low`, `/high`, `/null` and `/p`."""
+        numbers: dict[str, float] = {}
+        if self.interval is not None:
+            numbers |= {"low": self.interval.low, "high": self.interval.high}
+        if self.test is not None:
+            numbers |= {"null": self.test.null_mean, "p": self.test.p_value}
+        beside = {f"{name}/{part}": self.estimate.with_value(x) for part, x in numbers.items()}
+        return {name: self.estimate} | beside
 
 
 class PlainMetric(CloudFigure):
@@ -24,19 +45,18 @@ class PlainMetric(CloudFigure):
     def __init__(self, metric: Metric) -> None:
         super().__init__()
         self.metric = metric
-        self.stem = self.title = snake_case(type(metric).__name__)  # type: ignore[misc]
+        self.stem = self.title = snake_case(type(metric).__name__)
         second = list(signature(metric.update).parameters.values())[1:2]
         # what may be left out, as the weights of a mean, is no label
         self.reads_labels = any(p.name == "labels" or p.default is p.empty for p in second)
         if self.reads_labels:
-            self.null, self.alternative = "items", "greater"  # type: ignore[misc]
+            self.null, self.alternative = "items", "greater"
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Hand points on to the metric."""
         self.metric.update(*args, **kwargs)
 
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
-        """Return the value, or the values by name, of the labeled points or of all."""
         metric = self.metric.clone()
         metric.reset()
         points = to_dense(cloud.points)
@@ -54,17 +74,10 @@ class PlainMetric(CloudFigure):
 
 
 def named_metrics(metrics: Metrics) -> dict[str, CloudFigure]:
-    """Return metrics by the name of their figures.
-
-    Raises:
-        ValueError: two metrics have one name.
-    """
-    if isinstance(metrics, MetricCollection | Mapping):
-        listed = list(metrics.values())
-    else:
-        listed = [metrics] if isinstance(metrics, Metric) else list(metrics)
+    """Return metrics by the name of their figures; ValueError where two have one name."""
+    several = metrics.values() if isinstance(metrics, MetricCollection | Mapping) else metrics
     found: dict[str, CloudFigure] = {}
-    for metric in listed:
+    for metric in [several] if isinstance(several, Metric) else several:
         figure = metric if isinstance(metric, CloudFigure) else PlainMetric(metric)
         if figure.stem in found:
             raise ValueError(f"`metrics` must have names of their own, got `{figure.stem}` twice")
@@ -89,15 +102,31 @@ class CloudWrapper(CloudMetric):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Add points: what the metrics inside take, those of pairs two representations."""
-        if self.is_of_pairs:
-            self.add_pairs(*args, **kwargs)
-        else:
-            self.add_points(*args, **kwargs)
+        add = self.add_pairs if self.is_of_pairs else super().update
+        add(*args, **kwargs)
 
     @property
     def drawn(self) -> list[CloudFigure]:
         """The metrics that are computed on draws."""
         return [metric for metric in self.metrics.values() if metric.is_drawn]
+
+    def metric_of(self, name: str) -> CloudFigure:
+        """Return the metric that a figure is of."""
+        return self.metrics[name.split("/")[0]]
+
+    def whole(self, *clouds: LabeledCloud) -> dict[str, Estimate]:
+        """Return the figures of a cloud, or of a pair, alone."""
+        return evaluate(list(self.metrics.values()), *clouds)
+
+    def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
+        """Return the figures of a cloud, or of a pair, with what surrounds them."""
+        raise NotImplementedError
+
+    def _figures_of_sample(self) -> dict[str, Estimate]:
+        found: dict[str, Estimate] = {}
+        for name, figure in self.results(*self.clouds).items():
+            found |= figure.by_name(name)
+        return found
 
 
 def in_threads(function: Callable[[Given], Made], given: Sequence[Given]) -> list[Made]:

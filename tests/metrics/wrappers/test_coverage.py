@@ -55,7 +55,7 @@ def coverage(repetitions: int, n_subsamples: int) -> dict[str, dict[str, float]]
     for seed in range(repetitions):
         cloud = concept(seed)
         draws = around.draws(cloud)
-        for name, (figure, interval) in around.intervals(cloud).items():
+        for name, (figure, interval, *_) in around.results(cloud).items():
             values[name].append(float(figure))
             intervals[name].append((interval.low, interval.high))
             smaller[name].append(sum(float(draw[name]) for draw in draws) / len(draws))
