@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saerepgeo.sae.sparse.active_pairs import Pairs
+from saerepgeo.sae.sparse.active_pairs import Latents, Pairs, PerLatent
 from saerepgeo.sae.sparse.pair_products import gather_scalars
 from saerepgeo.types import Bool, Float, Int, SparseLatents
 
@@ -29,14 +29,12 @@ class DecoderNorms(nn.Module):
         """Whether the latents hold the decoder norms already."""
         return bool(getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False))
 
-    def decoder_norms(self) -> Float[Tensor, "d_sae"]:
+    def decoder_norms(self) -> PerLatent:
         """Return ‖W_dec,i‖; differentiable."""
         return self.sae.W_dec.norm(dim=-1)
 
     def effective_latents(
-        self,
-        latents: Float[Tensor, "point d_sae"] | SparseLatents,
-        rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
+        self, latents: Latents, rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None
     ) -> Float[Tensor, "row d_sae"] | SparseLatents:
         """Return z_i·‖W_dec,i‖ of all points or of the selected `rows`; sparse latents stay so.
 
@@ -63,22 +61,25 @@ class DecoderNorms(nn.Module):
         """Rescale the decoder rows to the norm they had when the model was made (else to 1)."""
         target = self.decoder_norm_target if self.has_constant_decoder_norm else 1.0
         weight = local(self.sae.W_dec)
-        norms = weight.norm(dim=1, keepdim=True)
-        weight.mul_(target / torch.where(norms > 0, norms, torch.ones_like(norms)))
+        weight.mul_(target / one_for_zero(weight.norm(dim=1, keepdim=True)))
 
     @torch.no_grad()
     def remove_parallel_gradient_(self) -> None:
-        """Project the decoder's gradient orthogonal to its rows, where there is a gradient.
+        """Project the decoder's gradient, where there is one, orthogonal to its rows.
 
         Without it the optimizer spends its moments on a direction that the rescaling undoes.
         """
         if self.sae.W_dec.grad is None:
             return
         weight, grad = local(self.sae.W_dec), local(self.sae.W_dec.grad)
-        squared = weight.square().sum(dim=1, keepdim=True)
-        safe = torch.where(squared > 0, squared, torch.ones_like(squared))
-        along = (grad * weight).sum(dim=1, keepdim=True) / safe
+        squared = one_for_zero(weight.square().sum(dim=1, keepdim=True))
+        along = (grad * weight).sum(dim=1, keepdim=True) / squared
         grad.addcmul_(along, weight, value=-1)
+
+
+def one_for_zero(lengths: Tensor) -> Tensor:
+    """Return lengths that can be divided by."""
+    return torch.where(lengths > 0, lengths, 1.0)
 
 
 def local(tensor: Any) -> Tensor:
@@ -90,8 +91,7 @@ def constant_norm(weight: Tensor) -> Tensor:
     """Return the common norm of the rows, or 0 where they differ."""
     norms = weight.detach().norm(dim=1)
     mean = norms.mean()
-    if mean > 0 and bool((norms - mean).abs().max() <= _TOLERANCE * mean):
-        # a norm of 1 up to storage precision means 1
-        near_one = bool((mean - 1).abs() <= _TOLERANCE)
-        return torch.ones(()) if near_one else mean.cpu().clone()
-    return torch.zeros(())
+    if not (mean > 0 and bool((norms - mean).abs().max() <= _TOLERANCE * mean)):
+        return torch.zeros(())
+    # a norm of 1 up to storage precision means 1
+    return torch.ones(()) if bool((mean - 1).abs() <= _TOLERANCE) else mean.cpu().clone()

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm, local
+from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm, local, one_for_zero
 from saerepgeo.sae.normalization import CONSTANT, MODES, InputNormalization, normalize
-from saerepgeo.sae.sparse.active_pairs import Pairs, as_active
+from saerepgeo.sae.sparse.active_pairs import Latents, Pairs, Points, as_active
 from saerepgeo.sae.sparse.encoding import encode_sparse
 from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
 from saerepgeo.sae.sparsity import ForwardOutput, sparsity_terms
@@ -17,17 +17,17 @@ from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents
 class Encoded(NamedTuple):
     """Latents, and what the input normalization took off the points they came from."""
 
-    latents: "Float[Tensor, 'point d_sae'] | SparseLatents"
+    latents: Latents
     normalization: InputNormalization
 
 
 class SAEModel(DecoderNorms):
     """x̂ = scale·(Σ_i z_i·W_dec,i + b_dec) + shift with z = encoder((x − shift)/scale).
 
-    `sae` is a SAELens `TrainingSAE` and holds the parameters; it lives wholly in the normalized
-    space. The input normalization is a pure function around it, so that any batch can be encoded
-    and decoded in any order. TopK latents are `SparseLatents`; those of batchtopk, jumprelu and
-    standard SAEs are where few are active (`encoding.max_share`); the others are dense tensors.
+    `sae` is a SAELens `TrainingSAE` and holds the parameters, in the normalized space. The input
+    normalization is a pure function around it: any batch can be encoded and decoded in any order.
+    TopK latents are `SparseLatents`; those of batchtopk, jumprelu and standard SAEs are where few
+    are active (`encoding.max_share`); the others are dense tensors.
 
     `input_scale` is the constant f of "expected_average_only_in" (the SAE sees x·f).
     Raises ValueError where the normalization of `sae` is not one of `normalization.MODES`.
@@ -40,23 +40,22 @@ class SAEModel(DecoderNorms):
 
     def __init__(self, sae: Any, input_scale: float = 1.0) -> None:
         super().__init__()
-        cfg = sae.cfg
-        if cfg.normalize_activations not in MODES:
+        mode: str = sae.cfg.normalize_activations
+        if mode not in MODES:
             raise ValueError(
-                f"`sae` must have its input normalization among {', '.join(MODES)}, got "
-                f"{cfg.normalize_activations!r}; fold it into the weights first"
+                f"`sae` must have its input normalization among {', '.join(MODES)}, got {mode!r}; "
+                "fold it into the weights first"
             )
         if not (input_scale > 0 and input_scale < float("inf")):
             raise ValueError(f"`input_scale` must be positive and finite, got {input_scale}")
-        if input_scale != 1.0 and cfg.normalize_activations not in CONSTANT:
+        if input_scale != 1.0 and mode not in CONSTANT:
             raise ValueError(
                 "`input_scale` must be left out unless the SAE was trained with "
-                f"expected_average_only_in, got {input_scale} for {cfg.normalize_activations!r}"
+                f"expected_average_only_in, got {input_scale} for {mode!r}"
             )
-        self.normalization: str = cfg.normalize_activations
+        self.normalization = mode
         # SAELens' closures keep the last batch; a function of a module also pickles and copies
-        for name in ("activation_norm_fn_in", "activation_norm_fn_out"):
-            setattr(sae, f"run_time_{name}", _unchanged)
+        sae.run_time_activation_norm_fn_in = sae.run_time_activation_norm_fn_out = _unchanged
         sae.reshape_fn_in = sae.reshape_fn_out = _unchanged
         self.sae = sae
         self.register_buffer("input_scale", torch.tensor(float(input_scale)))
@@ -88,12 +87,11 @@ class SAEModel(DecoderNorms):
         """The hook that is reconstructed, where it is not the one that is read."""
         return None
 
-    def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
+    def encode(self, residuals: Points) -> Encoded:
         """Return the latents of residuals, and what `decode` needs to return to their units.
 
-        A batchtopk SAE selects over the batch while training (under DDP each process over its own
-        part of it, as in SAELens); in evaluation it applies its learned threshold (as its exported
-        form does), once there is one.
+        A batchtopk SAE selects over the batch in training (under DDP each process over its own
+        part, as in SAELens); in evaluation it applies its learned threshold, once there is one.
         """
         sae_in, normalization = self._normalize(residuals)
         return Encoded(self._encode(sae_in)[0], normalization)
@@ -107,15 +105,12 @@ class SAEModel(DecoderNorms):
         return self.encode(residuals[chosen])
 
     def decode(
-        self,
-        latents: Float[Tensor, "point d_sae"] | SparseLatents,
-        normalization: InputNormalization | None = None,
+        self, latents: Latents, normalization: InputNormalization | None = None
     ) -> Float[Tensor, "point d_out"]:
         """Return reconstructions in residual units.
 
-        `normalization` is what `encode` returned with the latents. It may be left out where it is
-        the same for all points ("none", "expected_average_only_in") and the SAE can be trained;
-        elsewhere leaving it out is a ValueError.
+        `normalization` is what `encode` returned with the latents. ValueError where it is left out,
+        unless it is the same for all points (none or constant) and the SAE can be trained.
         """
         recons = self._decode(latents)
         if self.is_trainable and self.normalization == "none":
@@ -129,19 +124,16 @@ class SAEModel(DecoderNorms):
             f"{self.normalization!r}, got None; pass the one that came with these latents"
         )
 
-    def decode_alone(
-        self, latents: Float[Tensor, "point d_sae"] | SparseLatents
-    ) -> Float[Tensor, "point d_out"]:
+    def decode_alone(self, latents: Latents) -> Float[Tensor, "point d_out"]:
         """Return what latents that were never encoded decode to, e.g. those of a random walk.
 
-        Undone is the normalization that all points share; what `encode` takes off each point has
-        no meaning for them, so that under layer_norm the result is in normalized units.
+        Only a normalization that all points share is undone: the rest stays in normalized units.
         """
         return self._decode(latents) / self.input_scale
 
     def forward(
         self,
-        residuals: Float[Tensor, "point d_model"],
+        residuals: Points,
         dead_mask: Bool[Tensor, "d_sae"] | None = None,
         step: int = 0,
         coefficient_scale: float = 1.0,
@@ -149,8 +141,8 @@ class SAEModel(DecoderNorms):
         """Return reconstructions, latents and, in training mode, the architecture's own terms.
 
         `dead_mask` marks the latents that the auxiliary terms revive; `step` drives the warm-up of
-        the coefficients; all coefficients are multiplied by `coefficient_scale`. The MSE is left
-        to the caller. Raises ValueError in training mode where the SAE has no training form.
+        the coefficients; `coefficient_scale` multiplies all. The MSE is left to the caller. Raises
+        ValueError in training mode where the SAE has no training form.
         """
         if not self.training:
             encoded = self.encode(residuals)
@@ -164,19 +156,19 @@ class SAEModel(DecoderNorms):
             with torch.no_grad():
                 self.sae.threshold.clamp_(min=0.0)
         sae_in, normalization = self._normalize(residuals)
-        latents, hidden_pre = self._encode(sae_in)
-        recons = self.decode(latents, normalization)
+        encoded = self._encode(sae_in)
+        recons = self.decode(encoded[0], normalization)
         output = ForwardOutput(
-            residuals, sae_in, recons, latents, hidden_pre, normalization, dead_mask
+            residuals, sae_in, recons, *encoded, normalization, dead_mask, step, coefficient_scale
         )
-        losses = self._own_terms(output, step, coefficient_scale)
+        losses = self._own_terms(output)
         if hasattr(self.sae, "topk_threshold"):
-            self._update_batchtopk_threshold(latents)
-        return SAEOutput(recons, latents, losses)
+            self._update_batchtopk_threshold(encoded[0])
+        return SAEOutput(recons, encoded[0], losses)
 
     @torch.no_grad()
     def initialize_bias_(self, mean: Float[Tensor, "d_model"]) -> None:
-        """Set the decoder bias to the mean of the residuals, in the space that the SAE sees.
+        """Set the decoder bias to the mean of the residuals.
 
         Under a per-point normalization pass the mean of the normalized residuals.
         """
@@ -212,13 +204,11 @@ class SAEModel(DecoderNorms):
 
     def _decode_pairs(self, values: Tensor, pairs: Pairs, weight: Tensor) -> Tensor:
         if self.rescales_by_norm:
-            norms = weight.norm(dim=-1)
-            safe = torch.where(norms > 0, norms, torch.ones_like(norms))
-            values = values / gather_scalars(safe, pairs)
+            values = values / gather_scalars(one_for_zero(weight.norm(dim=-1)), pairs)
         return decode_pairs(values, pairs, weight)
 
-    def _own_terms(self, output: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
-        return sparsity_terms(self.sae, output, step, scale)
+    def _own_terms(self, output: ForwardOutput) -> dict[str, Tensor]:
+        return sparsity_terms(self.sae, output)
 
     @torch.no_grad()
     def _update_batchtopk_threshold(self, latents: Tensor | SparseLatents) -> None:

@@ -1,22 +1,19 @@
 """Input normalization of an SAE as a pure function: what was taken off travels with the latents.
 
-SAELens keeps mean and deviation of the last encoded batch on the SAE and spends them at the next
-decode, so that decoding anything else is wrong. Here they are returned, and given back by the
-caller.
+SAELens keeps it on the SAE until the next decode, so that decoding anything else is wrong.
 """
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from saerepgeo.sae.decoder_norms import one_for_zero
+from saerepgeo.sae.sparse.active_pairs import Points
 from saerepgeo.types import Float
 
 CONSTANT = ("expected_average_only_in", "constant_scalar_rescale")
 """One factor for all points; SAELens folds the first into the weights and holds the second."""
 MODES = ("none", *CONSTANT, "constant_norm_rescale", "layer_norm")
-
-
 _LAYER_NORM_EPS = 1e-5
 
 
@@ -27,25 +24,23 @@ class InputNormalization(NamedTuple):
     """One number a point, or a vector where more than a mean was taken off (`inference_only`)."""
     scale: Float[Tensor, "point 1"]
 
-    def undo(self, recons: Float[Tensor, "point d_model"]) -> Float[Tensor, "point d_model"]:
+    def undo(self, recons: Points) -> Points:
         """Return reconstructions in the units of the residuals."""
         return recons * self.scale + self.shift
 
 
 def normalize(
-    residuals: Float[Tensor, "point d_model"],
-    mode: str,
-    input_scale: Float[Tensor, ""] | None = None,
-) -> tuple[Float[Tensor, "point d_model"], InputNormalization]:
+    residuals: Points, mode: str, input_scale: Float[Tensor, ""] | None = None
+) -> tuple[Points, InputNormalization]:
     """Return what the SAE sees of the residuals, and how to undo it.
 
-    none: x. expected_average_only_in, constant_scalar_rescale: x·f with the constant f =
-    `input_scale`. constant_norm_rescale: x·√d/‖x‖. layer_norm: (x − mean)/(std + 1e-5), undone
-    with std alone, as SAELens does. A zero or constant point becomes zero and is reconstructed with
-    scale 0.
+    none: x. expected_average_only_in, constant_scalar_rescale: x·f with f = `input_scale`.
+    constant_norm_rescale: x·√d/‖x‖. layer_norm: (x − mean)/(std + 1e-5), undone with std alone, as
+    SAELens does. A zero or constant point becomes zero and is reconstructed with scale 0.
 
-    Raises ValueError on an unknown `mode`.
+    Raises ValueError on an unknown `mode`, and without the `input_scale` that it needs.
 
+    >>> import torch
     >>> sae_in, undo = normalize(torch.tensor([[3.0, 4.0]]), "constant_norm_rescale")
     >>> undo.undo(sae_in)
     tensor([[3., 4.]])
@@ -59,8 +54,7 @@ def normalize(
         return residuals * input_scale, InputNormalization(zeros, zeros + 1 / input_scale)
     if mode == "constant_norm_rescale":
         scale = residuals.norm(dim=1, keepdim=True) / residuals.shape[1] ** 0.5
-        safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-        return residuals / safe, InputNormalization(zeros, scale)
+        return residuals / one_for_zero(scale), InputNormalization(zeros, scale)
     if mode == "layer_norm":
         mean = residuals.mean(dim=1, keepdim=True)
         centered = residuals - mean

@@ -15,16 +15,11 @@ _TOPK_FAMILY = ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk")
 TRAINABLE = ("standard", *_TOPK_FAMILY, "jumprelu", "gated", "matching_pursuit")
 
 
-def check_architecture(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> None:
-    """Refuse, from its config alone, an SAE that `assemble` would refuse.
+def sae_lens_config(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> Any:
+    """Return SAELens' config in the form that this package gives an SAE of the architecture.
 
     Raises ValueError on an unknown architecture, and on `training` settings that it has not got.
     """
-    _config(cfg | {"device": "cpu"}, training)
-
-
-def _config(cfg: dict[str, Any], training: dict[str, Any] | None) -> Any:
-    """Return SAELens' config in the form that this package gives an SAE of the architecture."""
     architecture = cfg.get("architecture", "standard")
     if architecture not in INFERENCE_ONLY:
         return training_config(cfg, training)
@@ -48,11 +43,10 @@ def _classes(architecture: str) -> tuple[Any, Any]:
 def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None) -> Any:
     """Return SAELens' training config for the config of an SAE in training or inference form.
 
-    An inference config says nothing of loss coefficients. They are taken from `training`, else
-    from the training record in its metadata, else from SAELens' defaults: l1 or l0 coefficient 1,
-    auxiliary (dead latents) coefficient 1, JumpReLU bandwidth 0.05, no warm-up. Where
-    `rescale_acts_by_decoder_norm` is absent it is False: files that do without it mean that, though
-    SAELens' training configs default to True.
+    What an inference config lacks is taken from `training`, else from the training record in its
+    metadata, else from SAELens' defaults: l1 or l0 coefficient 1, auxiliary (dead latents)
+    coefficient 1, JumpReLU bandwidth 0.05, no warm-up. But `rescale_acts_by_decoder_norm` is False
+    where it is absent: files that do without it mean that, SAELens' training configs do not.
 
     Raises ValueError on an architecture that cannot be trained and on unknown `training` keys.
     """
@@ -64,8 +58,7 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
         )
     config_class = _classes(architecture)[1]
     known = {f.name for f in fields(config_class)} - {"metadata", "d_in", "d_sae"}
-    unknown = sorted(set(training or {}) - known)
-    if unknown:
+    if unknown := sorted(set(training or {}) - known):
         raise ValueError(
             f"`training` must hold settings of {config_class.__name__} "
             f"({', '.join(sorted(known))}), got {', '.join(unknown)}"
@@ -74,7 +67,7 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
     recorded = {}
     if metadata.get("training_architecture") == architecture:
         details = metadata.get("training_architecture_details") or {}
-        recorded = {name: value for name, value in details.items() if name in known}
+        recorded = {name: details[name] for name in known & set(details)}
     if architecture == "matching_pursuit":
         recorded["decoder_init_norm"] = 1.0  # the only one it takes; the default is another
     merged = {"rescale_acts_by_decoder_norm": False} | recorded | cfg | (training or {})
@@ -90,10 +83,10 @@ def assemble(
 ) -> SAEModel:
     """Return the model of a SAELens config and its weights, upcast to float32.
 
-    Raises ValueError where a tensor is missing, superfluous or of the wrong shape, and where the
-    config needs an `input_scale` that is not given.
+    Raises ValueError where a tensor is missing, superfluous or of the wrong shape, and where an
+    `input_scale` is needed and not given.
     """
-    config = _config(cfg | {"dtype": "float32", "device": "meta"}, training)
+    config = sae_lens_config(cfg | {"dtype": "float32", "device": "meta"}, training)
     factor = _required_scale(cfg, input_scale)
     sae = _quiet_sae(config)
     kind = INFERENCE_ONLY.get(config.architecture(), SAEModel)
@@ -125,10 +118,10 @@ def new_sae(
 ) -> SAEModel:
     """Return an untrained SAE: decoder rows random on the unit sphere, encoder their transpose.
 
-    Biases are zero; set the decoder bias to the mean of the data by `initialize_bias_`.
-    `input_scale` is the constant f of normalize_activations="expected_average_only_in" (x·f with
-    mean squared norm d_in, i.e. f = √(d_in / E‖x‖²)). `training` holds further settings of the
-    architecture, e.g. `l1_coefficient` (see `training_config`).
+    Biases are zero (see `initialize_bias_`). `input_scale` is the constant f of
+    normalize_activations="expected_average_only_in": x·f with mean squared norm d_in, i.e.
+    f = √(d_in / E‖x‖²). `training` holds further settings, e.g. `l1_coefficient` (see
+    `training_config`).
 
     Raises ValueError on an unknown architecture or setting, and on a `k` outside 1..d_sae.
 
@@ -142,10 +135,9 @@ def new_sae(
         training = {"k": k} | training
     elif k is not None:
         raise ValueError(f"`k` must be left out for architecture {architecture!r}, got {k}")
-    sizes = {"architecture": architecture, "d_in": d_in, "d_sae": d_sae}
-    placement = {"dtype": "float32", "device": device, "metadata": metadata or {}}
-    norm = {"normalize_activations": normalize_activations}
-    sae = _quiet_sae(training_config(sizes | placement | norm, training))
+    cfg = {"architecture": architecture, "d_in": d_in, "d_sae": d_sae, "metadata": metadata or {}}
+    cfg |= {"dtype": "float32", "device": device, "normalize_activations": normalize_activations}
+    sae = _quiet_sae(training_config(cfg, training))
     rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
     rows /= rows.norm(dim=1, keepdim=True)
     with torch.no_grad():
@@ -168,14 +160,12 @@ def _required_scale(cfg: dict[str, Any], input_scale: float | None) -> float:
             "`normalize_activations` is covariance_whitening and its matrices are not folded into "
             "the weights; fold them with SAELens' fold_activation_whitening and save again"
         )
-    if mode != "expected_average_only_in":
-        return 1.0 if input_scale is None else float(input_scale)  # the model refuses any but 1
-    if input_scale is None:
+    if mode == "expected_average_only_in" and input_scale is None:
         raise ValueError(
             "`input_scale` must be given: this SAE was trained on residuals scaled by a constant "
             "(expected_average_only_in) that its files do not hold; pass √(d_in)/E‖x‖ of its data"
         )
-    return float(input_scale)
+    return 1.0 if input_scale is None else float(input_scale)
 
 
 def _check_shapes(weights: dict[str, Tensor], sae: Any) -> None:
@@ -188,8 +178,9 @@ def _check_shapes(weights: dict[str, Tensor], sae: Any) -> None:
             f"unknown: {', '.join(extra) or 'none'}; does cfg.json belong to this file?"
         )
     for name, tensor in expected.items():
-        if weights[name].shape != tensor.shape:
+        shape, found = tuple(tensor.shape), tuple(weights[name].shape)
+        if found != shape:
             raise ValueError(
-                f"`{name}` must have shape {tuple(tensor.shape)} (d_in and d_sae of cfg.json), got "
-                f"{tuple(weights[name].shape)}; does cfg.json belong to this file?"
+                f"`{name}` must have shape {shape} (d_in and d_sae of cfg.json), got {found}; does "
+                "cfg.json belong to this file?"
             )

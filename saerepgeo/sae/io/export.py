@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from saerepgeo.sae.io.files import Stored
 from saerepgeo.sae.io.load import CONFIG_FILE, SCALER_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
@@ -23,47 +23,39 @@ def save_sae(
 ) -> Path:
     """Write both SAELens forms of an SAE and return the folder.
 
-    `folder` itself holds the portable inference form (`sae_lens.SAE.load_from_disk`): decoder norms
-    and constant input scale are folded into the weights, batchtopk becomes jumprelu with the
-    learned threshold. `folder/training` holds the training form
-    (`sae_lens.TrainingSAE.load_from_disk`), bit for bit the parameters. `metadata` goes over what
-    the SAE's origin recorded (model_name, hook_name, context_size, prepend_bos,
-    exclude_special_tokens, model_from_pretrained_kwargs; anything else that is JSON).
+    `folder` holds the portable inference form (`sae_lens.SAE.load_from_disk`): decoder norms and
+    constant input scale are folded into the weights, batchtopk becomes jumprelu with the learned
+    threshold. `folder/training` holds the training form (`sae_lens.TrainingSAE.load_from_disk`),
+    bit for bit the parameters. SAEs that cannot be trained here have one form, bit for bit.
+    `metadata` goes over what the SAE's origin recorded (model_name, hook_name, context_size,
+    prepend_bos, exclude_special_tokens, model_from_pretrained_kwargs; anything else that is JSON).
     `dtype` stores the weights as torch.float16 or torch.bfloat16; None keeps float32.
-    SAEs that cannot be trained here have one form, written into `folder` bit for bit.
 
     The folder appears whole or not at all; other files in a folder that is replaced stay.
     Raises ValueError on an unsupported `dtype` or metadata that is not JSON.
     """
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"`dtype` must be float32, float16 or bfloat16, got {dtype}")
+    record = model.metadata | {"sae_lens_version": sae_lens().__version__} | (metadata or {})
+    try:
+        json.dumps(record, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`metadata` must be JSON, got: {error}; pass plain values") from error
     target = Path(folder)
-    record = _metadata(model, metadata)
     staging = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        if not model.is_trainable:
-            _write_as_is(staging, model, record, dtype)
-        else:
-            _write(staging, *_inference_form(model), record, dtype)
-            if with_training_form:
-                _write_as_is(staging / TRAINING_FOLDER, model, record, dtype)
+        form = _inference_form(model) if model.is_trainable else _own_form(model)
+        _write(staging, form, record, dtype)
+        if model.is_trainable and with_training_form:
+            _write(staging / TRAINING_FOLDER, _own_form(model), record, dtype)
         _swap(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
-def _metadata(model: SAEModel, extra: dict[str, Any] | None) -> dict[str, Any]:
-    record = model.metadata | {"sae_lens_version": sae_lens().__version__} | (extra or {})
-    try:
-        json.dumps(record, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`metadata` must be JSON, got: {error}; pass plain values") from error
-    return record
-
-
 @torch.no_grad()
-def _inference_form(model: SAEModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _inference_form(model: SAEModel) -> Stored:
     """Return config and weights with decoder norms and the constant input scale folded in."""
     cfg = dict(model.sae.cfg.get_inference_sae_cfg_dict())
     weights = {name: tensor.clone() for name, tensor in model.sae.state_dict().items()}
@@ -78,43 +70,34 @@ def _inference_form(model: SAEModel) -> tuple[dict[str, Any], dict[str, Tensor]]
             weights["W_enc"] = weights["W_enc"] * model.input_scale
             weights["W_dec"] = weights["W_dec"] / model.input_scale
         weights["b_dec"] = weights["b_dec"] / model.input_scale
-    return cfg, weights
+    return cfg, weights, None
 
 
-def _write_as_is(
-    folder: Path, model: SAEModel, record: dict[str, Any], dtype: torch.dtype | None
-) -> None:
-    """Write config and parameters with nothing folded, and the constant input scale beside them."""
+def _own_form(model: SAEModel) -> Stored:
+    """Return config and parameters with nothing folded, and the constant input scale."""
     cfg = model.sae.cfg.to_dict() | {"normalize_activations": model.normalization}
-    _write(folder, cfg, model.sae.state_dict(), record, dtype)
-    if model.normalization == "expected_average_only_in":
-        scaler = {"scaling_factor": float(model.input_scale), "has_whitening": False}
-        (folder / SCALER_FILE).write_text(json.dumps(scaler) + "\n", encoding="utf-8")
+    is_scaled = model.normalization == "expected_average_only_in"
+    return cfg, model.sae.state_dict(), float(model.input_scale) if is_scaled else None
 
 
-def _write(
-    folder: Path,
-    cfg: dict[str, Any],
-    weights: dict[str, Tensor],
-    record: dict[str, Any],
-    dtype: torch.dtype | None,
-) -> None:
+def _write(folder: Path, form: Stored, record: dict[str, Any], dtype: torch.dtype | None) -> None:
     from safetensors.torch import save_file
 
+    cfg, weights, scale = form
     kept = ("threshold", "topk_threshold")  # a threshold rounded is another sparsity
     stored = {
         name: tensor.detach().to("cpu", None if name in kept else dtype).clone().contiguous()
         for name, tensor in weights.items()
     }
-    cfg = cfg | {
-        "dtype": str(dtype or torch.float32).removeprefix("torch."),
-        "device": "cpu",
-        "metadata": cfg["metadata"] | record,
-    }
+    name = str(dtype or torch.float32).removeprefix("torch.")
+    cfg = cfg | {"dtype": name, "device": "cpu", "metadata": cfg["metadata"] | record}
     folder.mkdir(parents=True)
     save_file(stored, folder / WEIGHTS_FILE)
     text = json.dumps(cfg, indent=2, sort_keys=True) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    if scale is not None:
+        text = json.dumps({"scaling_factor": scale, "has_whitening": False}) + "\n"
+        (folder / SCALER_FILE).write_text(text, encoding="utf-8")
 
 
 def _swap(staging: Path, target: Path) -> None:

@@ -1,12 +1,13 @@
 """SAEs of other libraries, by their folder layout: dictionary_learning and sparsify."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.io.files import check_integers, read_json, read_safetensors
+from saerepgeo.sae.io.files import Config, Stored, check_integers, read_json, read_safetensors
 
 DICTIONARY_LEARNING_FILE = "ae.pt"
 SPARSIFY_FILE = "sae.safetensors"
@@ -37,10 +38,14 @@ _TRANSPOSED = ("encoder.weight", "decoder.weight")  # stored as nn.Linear has th
 _HOOKS = {"resid_post": "hook_resid_post", "mlp_out": "hook_mlp_out", "attn_out": "hook_attn_out"}
 
 
-def dictionary_learning_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a dictionary_learning folder under SAELens' names.
+def read_dictionary_learning(folder: Path, with_weights: bool = True) -> Stored:
+    """Return config and weights (none without `with_weights`) of a dictionary_learning folder.
 
-    Raises ValueError on a class without counterpart and on missing sizes.
+    batchtopk SAEs apply their threshold in evaluation and select over the batch in training, as
+    their own trainer does. Weights are as stored: `AutoEncoder.from_pretrained` would rescale the
+    decoder rows to unit norm.
+
+    Raises ValueError on a class without counterpart, missing sizes, a file that holds no tensors.
     """
     file = folder / "config.json"
     config = read_json(file)
@@ -51,31 +56,28 @@ def dictionary_learning_config(folder: Path) -> dict[str, Any]:
             f"{file} must name a trainer `dict_class` among {', '.join(_ARCHITECTURES)}, got "
             f"{kind!r}"
         )
-    buffer = config.get("buffer") or {}
     check_integers(f"{file} under trainer", trainer, "activation_dim", "dict_size")
-    return {
+    layer, submodule = trainer.get("layer"), trainer.get("submodule_name") or "resid_post"
+    site = next((hook for name, hook in _HOOKS.items() if submodule.startswith(name)), submodule)
+    hook = None if layer is None else f"blocks.{layer}.{site}"
+    context_size = (config.get("buffer") or {}).get("ctx_len")
+    cfg = {
         "architecture": _ARCHITECTURES[kind],
         "d_in": trainer["activation_dim"],
         "d_sae": trainer["dict_size"],
         "apply_b_dec_to_input": kind not in _UNCENTERED,
-        "metadata": _metadata(
-            "dictionary_learning", trainer.get("lm_name"), _hook(trainer), buffer.get("ctx_len")
-        ),
+        "metadata": _metadata("dictionary_learning", trainer.get("lm_name"), hook, context_size),
     }
+    weights = _add_weights(cfg, trainer, folder) if with_weights else {}
+    return cfg, weights, None
 
 
-def read_dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], None]:
-    """Return config and weights of a dictionary_learning folder, weights as they are stored.
-
-    batchtopk SAEs apply their threshold in evaluation and select over the batch in training, as
-    their own trainer does. `AutoEncoder.from_pretrained` additionally rescales decoder rows to unit
-    norm; the weights here are those of the file.
-
-    Raises ValueError as `dictionary_learning_config`, and on a file that holds no tensors.
-    """
-    cfg = dictionary_learning_config(folder)
-    trainer, architecture = read_json(folder / "config.json")["trainer"], cfg["architecture"]
-    stored = _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE)
+def _add_weights(cfg: Config, trainer: dict[str, Any], folder: Path) -> dict[str, Tensor]:
+    """Return the weights, and put into the config what only they or the trainer tell."""
+    stored, architecture = (
+        _read_pickled_tensors(folder / DICTIONARY_LEARNING_FILE),
+        cfg["architecture"],
+    )
     if "decoder.bias" in stored:  # an AutoEncoderNew, though its trainer's config says AutoEncoder
         cfg["apply_b_dec_to_input"] = False
     k, threshold, groups = (stored.pop(n, None) for n in ("k", "threshold", "group_sizes"))
@@ -89,22 +91,12 @@ def read_dictionary_learning(folder: Path) -> tuple[dict[str, Any], dict[str, Te
         cfg["matryoshka_widths"] = torch.tensor(sizes).cumsum(0).tolist()
     if architecture == "jumprelu" and threshold is not None:
         stored["threshold"] = threshold.expand(trainer["dict_size"]).clone()
-    return cfg, _renamed(stored), None
-
-
-def _hook(trainer: dict[str, Any]) -> str | None:
-    layer, submodule = trainer.get("layer"), trainer.get("submodule_name") or "resid_post"
-    site = next((hook for name, hook in _HOOKS.items() if submodule.startswith(name)), submodule)
-    return None if layer is None else f"blocks.{layer}.{site}"
+    return _renamed(stored)
 
 
 def _metadata(origin: str, model: Any, hook: str | None, context_size: Any) -> dict[str, Any]:
-    return {
-        "model_name": str(model or "").split("/")[-1] or None,
-        "hook_name": hook,
-        "context_size": context_size,
-        "origin": origin,
-    }
+    name = str(model or "").split("/")[-1] or None
+    return {"model_name": name, "hook_name": hook, "context_size": context_size, "origin": origin}
 
 
 def _renamed(stored: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -115,8 +107,6 @@ def _renamed(stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_pickled_tensors(file: Path) -> dict[str, Tensor]:
-    from pickle import UnpicklingError
-
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
@@ -129,8 +119,8 @@ def _read_pickled_tensors(file: Path) -> dict[str, Tensor]:
     return dict(stored)
 
 
-def sparsify_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a sparsify folder under SAELens' names.
+def read_sparsify(folder: Path, with_weights: bool = True) -> Stored:
+    """Return config and weights (as stored; none without `with_weights`) of a sparsify folder.
 
     Raises ValueError on a setting without counterpart (signed or grouped selection, transcoders,
     skip connections) and on missing sizes.
@@ -150,15 +140,12 @@ def sparsify_config(folder: Path) -> dict[str, Any]:
     run = read_json(run_file) if run_file.is_file() else {}
     layer = folder.name.removeprefix("layers.").removeprefix("layers_")
     hook = f"blocks.{layer}.hook_resid_post" if layer.isdigit() else None
-    return {
+    cfg = {
         "architecture": "topk",
         "d_in": config["d_in"],
         "d_sae": config.get("num_latents") or config["d_in"] * config["expansion_factor"],
         "k": config["k"],
         "metadata": _metadata("sparsify", run.get("model"), hook, run.get("ctx_len")),
     }
-
-
-def read_sparsify(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], None]:
-    """Return config and weights of a sparsify folder, weights as they are stored."""
-    return sparsify_config(folder), _renamed(read_safetensors(folder / SPARSIFY_FILE)), None
+    weights = _renamed(read_safetensors(folder / SPARSIFY_FILE)) if with_weights else {}
+    return cfg, weights, None

@@ -177,20 +177,20 @@ class TensorParallelSAE(SAEModel):
         own = values[is_kept]
         return ActiveLatents(own, own, _pairs(indices, is_kept, self.n_own))
 
-    def _own_terms(self, output: ForwardOutput, step: int, scale: float) -> dict[str, Tensor]:
-        def predict(dead_mask: Tensor, k_aux: int) -> Tensor:
+    def _own_terms(self, output: ForwardOutput) -> dict[str, Tensor]:
+        def predict(dead: Tensor) -> Tensor:
             def keep(hidden: Tensor) -> Tensor:
-                if k_aux >= int(dead_mask.sum()):
+                if output.k_aux >= len(dead):
                     return hidden
-                return hidden * (hidden >= self._kth_largest(hidden.detach(), k_aux))
+                return hidden * (hidden >= self._kth_largest(hidden.detach(), output.k_aux))
 
-            dead = dead_mask[self.first : self.first + self.n_own].nonzero().squeeze(1)
+            own = dead[(dead >= self.first) & (dead < self.first + self.n_own)] - self.first
             points = self._all_points(output.sae_in)
-            partial = decode_dead(self.sae.cfg, points, dead, self._own, keep)
+            partial = decode_dead(self.sae.cfg, points, own, self._own, keep)
             return scatter_sums(partial, self.group)[: len(output.residuals)]
 
         term = dead_latents_term(self.sae.cfg, output, predict)
-        return {"auxiliary_reconstruction_loss": scale * term}
+        return {"auxiliary_reconstruction_loss": output.scale * term}
 
     def _kth_largest(self, scores: Tensor, k: int) -> Tensor:
         """Return, for each point `[all, 1]`, the k-th largest of the processes' scores."""

@@ -61,10 +61,11 @@ def encode_sparse(
         low = sae.topk_threshold
     elif architecture != "batchtopk":
         return None
-    select = partial(select_above, low=low, max_share=max_share(sae.W_enc))
-    if low is None:
-        n_kept = int(cfg.k * len(sae_in))
-        select = partial(select_batch_topk, n_kept=n_kept, max_share=max_share(sae.W_enc))
+    share = max_share(sae.W_enc)
+    if low is not None:
+        select = partial(select_above, low=low, max_share=share)
+    else:
+        select = partial(select_batch_topk, n_kept=int(cfg.k * len(sae_in)), max_share=share)
     found = preactivations(sae_in, sae.W_enc, sae.b_enc, input_bias, gain, select)
     if found is None:
         return None
