@@ -84,7 +84,11 @@ class Interruption(Callback):
         self._restore()  # Lightning takes its own handlers off before `teardown`: put back after
         # that, they would keep this trainer, its model and its optimizer alive in the process
 
-    on_test_end = on_exception = on_train_end
+    def on_test_end(self, *_: Any) -> None:
+        self._restore()
+
+    def on_exception(self, *_: Any) -> None:
+        self._restore()
 
 
 def exit_status(trainer: Trainer) -> int:

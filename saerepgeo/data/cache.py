@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -23,6 +23,8 @@ from saerepgeo.lm.sources import cache_root, load_config, resolve_model
 Tensors = dict[str, Tensor]
 
 DEFAULT_LIMIT_GIB = 8.0
+STREAM_LIMIT = 2**30
+"""Bytes of a run's stream up to which `cache_stream: auto` keeps it on disk."""
 CLEARED = ("activations", "tokens")
 """What can be computed anew at any time; converted models and records of downloads stay."""
 
@@ -38,9 +40,8 @@ class LMSettings(NamedTuple):
 
 def tokens_key(kind: str, fingerprint: str, settings: LMSettings, tokens: Tensor) -> dict[str, Any]:
     """Return the cache key of what a model makes of `tokens`."""
-    digest = hashlib.sha256(tokens.numpy().tobytes()).hexdigest()
-    facts = {"model": fingerprint, **settings._asdict(), "tokens": [digest, *tokens.shape]}
-    return {"kind": kind, **facts}
+    shown = [hashlib.sha256(tokens.numpy().tobytes()).hexdigest(), *tokens.shape]
+    return {"kind": kind, "model": fingerprint, **settings._asdict(), "tokens": shown}
 
 
 def activations_folder() -> Path:
@@ -61,12 +62,27 @@ def cache_limit() -> int:
         raise ValueError(message) from error
 
 
+def keeps_stream(wanted: bool | Literal["auto"], n_bytes: int | None) -> bool:
+    """Return whether a run's points go to the disk cache; `wanted` is `cache_stream`.
+
+    They take `n_bytes`, None in a run without last step. Raises ValueError where they do not fit.
+    """
+    limit = cache_limit()
+    if wanted == "auto":
+        return n_bytes is not None and n_bytes <= min(STREAM_LIMIT, limit / 2)
+    if wanted and n_bytes is not None and n_bytes > limit:
+        raise ValueError(
+            f"`cache_stream` would keep {n_bytes / 2**30:.1f} GiB, more than the cache may hold "
+            f"({limit / 2**30:g} GiB); set SAEREPGEO_CACHE_GIB, or `cache_stream` to false"
+        )
+    return bool(wanted)
+
+
 def cached_tensors(key: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
     """Return the tensors stored under `key`, or compute and store them.
 
-    The key is JSON and holds everything the tensors depend on; its `kind` names them for the user.
-    Two processes may compute the same: the last one's file stays. A damaged file counts as absent.
-    Where nothing can be stored (a full disk), a warning says so.
+    The key is JSON and holds all that they depend on; its `kind` names them for the user. A damaged
+    file counts as absent. Where nothing can be stored (a full disk), a warning says so.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
@@ -159,9 +175,8 @@ def main(args: Sequence[str]) -> int:
         print(f"cleared {clear_cache() / 2**20:.1f} MiB under {cache_root()}")
         return 0
     kinds, total = sizes_by_kind(), cache_size() / 2**20
-    n_sets = sum(number for number, _ in kinds.values())
-    limit = f"at most {cache_limit() / 2**30:g} GiB"
-    print(f"{cache_root()}: {total:.1f} MiB, {n_sets} sets of activations ({limit})")
+    n_sets, limit = sum(number for number, _ in kinds.values()), f"{cache_limit() / 2**30:g} GiB"
+    print(f"{cache_root()}: {total:.1f} MiB, {n_sets} sets of activations (at most {limit})")
     for kind, (number, size) in kinds.items():
         print(f"  {kind}: {size / 2**20:.1f} MiB in {number}")
     return 0

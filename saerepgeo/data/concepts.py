@@ -1,6 +1,7 @@
 """Concept prompts as activations: whole prompts for the analyses, labeled points for training."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,19 +15,16 @@ from saerepgeo.types import ActivationBatch, AnalysisBatch, ConceptActivations, 
 PROMPTS_PER_CALL = 64
 
 
+@dataclass(eq=False)
 class Concepts:
     """Concepts by name, each loaded when it is reached.
 
     Given as it is, or once for each of the `parts` of the work on it, as `AnalysisBatch`.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        load: Callable[[str], ConceptActivations],
-        parts: Sequence[str] = (),
-    ) -> None:
-        self.names, self.load, self.parts = names, load, parts
+    names: Sequence[str]
+    load: Callable[[str], ConceptActivations]
+    parts: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names) * (len(self.parts) or 1)

@@ -1,11 +1,13 @@
 """LMDataModule: a language model behind a data module, loaded when something first needs it."""
 
+import time
 from functools import cached_property
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 
-from saerepgeo.data.cache import LMSettings
+from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint, tokens_key
 from saerepgeo.lm.frozen import FrozenLM, check_hook_name
 from saerepgeo.lm.precision import autocast_dtype
 from saerepgeo.lm.sources import model_facts
@@ -14,7 +16,12 @@ from saerepgeo.types import ModelFacts
 
 
 class LMDataModule(LightningDataModule):
-    """What the hyperparameters `lm`, `hook_name`, `lm_dtype` and `center_residuals` name."""
+    """What the hyperparameters `lm`, `hook_name`, `lm_dtype` and `center_residuals` name.
+
+    `n_lm_tokens` went through the model as contexts so far, in `lm_seconds`.
+    """
+
+    n_lm_tokens, lm_seconds = 0, 0.0
 
     @cached_property
     def lm(self) -> FrozenLM:
@@ -41,6 +48,28 @@ class LMDataModule(LightningDataModule):
         h = self.hparams
         dtype = str(autocast_dtype(h["lm_dtype"], self._device))
         return LMSettings(h["lm"], h["hook_name"], dtype, h["center_residuals"])
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return model_fingerprint(self.hparams["lm"])
+
+    def points_of(self, tokens: Tensor, keep: bool) -> Tensor:
+        """Return the real points `[point, d_model]` of contexts; keep them on disk if `keep`.
+
+        Kept or not, their dtype is that in which the model multiplies its matrices.
+        """
+
+        def compute() -> dict[str, Tensor]:
+            lm, start = self.lm, time.perf_counter()
+            points = lm.real_points(tokens).to(lm.autocast_dtype or torch.float32)
+            self.lm_seconds += time.perf_counter() - start
+            self.n_lm_tokens += tokens.numel()
+            return {"points": points.cpu() if keep else points}
+
+        if not keep:
+            return compute()["points"]
+        key = tokens_key("background points/1", self._fingerprint, self.lm_settings, tokens)
+        return cached_tensors(key, compute)["points"]
 
     def prepare_data(self) -> None:
         """Check what can be checked cheaply, in one process, before anything slow starts."""

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from saerepgeo.data.cache import keeps_stream
 from saerepgeo.data.concepts import (
     ConceptPoints,
     Concepts,
@@ -17,7 +18,6 @@ from saerepgeo.data.concepts import (
 )
 from saerepgeo.data.contexts import BackgroundText
 from saerepgeo.data.lm_module import LMDataModule
-from saerepgeo.data.point_reader import PointReader, keeps_stream
 from saerepgeo.data.prompts import ConceptPrompts, load_prompts
 from saerepgeo.data.stream import ActivationStream, ResidualStatistics, StreamPlan
 from saerepgeo.lm.downloads import cache_root
@@ -31,8 +31,7 @@ VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
 class Batches:
     """The points of one `ActivationBatch`, `size` at a time.
 
-    `n_points` is how many there are taken to be, so that processes with a point more or less give
-    equally many batches; the last may be empty.
+    As if there were `n_points`: processes with a point more or less give equally many batches.
     """
 
     def __init__(self, points: ActivationBatch, size: int, n_points: int) -> None:
@@ -47,9 +46,8 @@ class ActivationDataModule(LMDataModule):
     """Stream residuals of a frozen language model: labeled concept points and background text.
 
     Training batch number `step` depends on (seed, step) alone: a resumed run and one on other
-    devices see the same points. Validation gives three dataloaders (`VALIDATION_LOADERS`): held-out
-    text, held-out prompts of the training items, held-out items. Testing gives each concept's
-    prompts whole, as `ConceptActivations`.
+    devices see the same points. Validation gives the dataloaders `VALIDATION_LOADERS`, testing each
+    concept's prompts whole, as `ConceptActivations`.
 
     Args:
         lm: hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`.
@@ -69,13 +67,12 @@ class ActivationDataModule(LMDataModule):
         context_size: tokens of a context, BOS included.
         window_steps: steps whose background points are shuffled together.
         lm_batch_size: contexts of one LM call, at most.
-        n_lanes: equal parts of a batch that are computed independently; a multiple of the number
-            of devices. Changing it changes the batches, changing the devices does not.
+        n_lanes: equal parts of a batch, computed independently: a multiple of the number of
+            devices. Changing it changes the batches, changing the devices does not.
         validation_contexts: contexts of held-out text.
         n_workers: processes that tokenize ahead (needed only for slow text sources).
-        cache_stream: keep streamed residuals on disk (`data.cache`), 2·d_model bytes a point in
-            bfloat16: a second run over the same text never loads the model. `auto`: if the run
-            has a last step and all its points take at most 1 GiB.
+        cache_stream: keep streamed residuals on disk, 2·d_model bytes a point in bfloat16, for
+            later runs over the same text; `auto`: if all steps' points take at most 1 GiB.
         test_with_padding: whether test batches hold the residuals of padding positions as well.
         seed: of everything random here.
     """
@@ -167,7 +164,7 @@ class ActivationDataModule(LMDataModule):
             keep = self._keeps_stream
             self._stream = ActivationStream(
                 self._plan,
-                lambda tokens: self._reader.read(tokens, keep).to(self._device),
+                lambda tokens: self.points_of(tokens, keep).to(self._device),
                 self.background.train() if self._plan.background_per_lane else None,
                 self.points.train,
                 first_step=self.step,
@@ -200,23 +197,18 @@ class ActivationDataModule(LMDataModule):
     def _heldout_text_points(self) -> ActivationBatch:
         calls = self.heldout_contexts().split(self.hparams["lm_batch_size"])
         keep = bool(self.hparams["cache_stream"])
-        points = [self._reader.read(tokens, keep) for tokens in calls]
+        points = [self.points_of(tokens, keep) for tokens in calls]
         residuals = torch.cat(points).float().to(self._device)
         background = torch.full((len(residuals),), BACKGROUND, device=residuals.device)
         return ActivationBatch(residuals, background, background)
 
-    @cached_property
-    def _reader(self) -> PointReader:
-        return PointReader(lambda: self.lm, self.lm_settings)
-
     @property
     def _keeps_stream(self) -> bool:
-        steps = self.trainer.max_steps if self.trainer else -1
-        if steps < 0:
-            return keeps_stream(self.hparams["cache_stream"], None)
-        dtype = autocast_dtype(self.hparams["lm_dtype"], self._device) or torch.float32
-        n_points = steps * self._plan.background_per_lane * self._plan.n_lanes
-        n_bytes = n_points * self.model_facts.d_model * dtype.itemsize
+        steps, n_bytes = self.trainer.max_steps if self.trainer else -1, None
+        if steps >= 0:
+            dtype = autocast_dtype(self.hparams["lm_dtype"], self._device) or torch.float32
+            n_points = steps * self._plan.background_per_lane * self._plan.n_lanes
+            n_bytes = n_points * self.model_facts.d_model * dtype.itemsize
         return keeps_stream(self.hparams["cache_stream"], n_bytes)
 
     @cached_property
@@ -247,7 +239,7 @@ class ActivationDataModule(LMDataModule):
         """Say how fast the stream was."""
         if stage != "fit" or self._stream is None or not self._stream.n_tokens:
             return
-        n_run, rate = self._reader.n_tokens, self._reader.n_tokens / (self._reader.seconds or 1)
+        n_run, rate = self.n_lm_tokens, self.n_lm_tokens / (self.lm_seconds or 1)
         how = f"{n_run:,} through {self.hparams['lm']} at {rate:,.0f} tokens/s" if n_run else "none"
         kept = f"; kept under {cache_root()}" if self._keeps_stream else ""
         rank_zero_info(f"streamed {self._stream.n_tokens:,} tokens, {how}{kept}")

@@ -7,7 +7,7 @@ no context is read twice or left out, and a run resumed at a step sees what it w
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -27,18 +27,16 @@ Call = tuple[int, int, int]
 class StreamPlan:
     """Who computes which points when; integers only.
 
-    Raises ValueError where sizes do not divide: lanes by processes, points by lanes.
+    A step has `batch_size` points over all processes, of which `n_concept` are labeled. Background
+    points of `window_steps` steps are shuffled together. An LM call has `lm_batch_size` contexts at
+    most. Raises ValueError where sizes do not divide: lanes by processes, points by lanes.
     """
 
     batch_size: int
-    """Points of a step, over all processes."""
     n_concept: int
-    """Of these, labeled concept points."""
     window_steps: int
-    """Steps whose background points are shuffled together."""
     context_size: int
     lm_batch_size: int
-    """Contexts of one LM call, at most."""
     n_lanes: int
     rank: int
     world_size: int
@@ -115,6 +113,7 @@ class ResidualStatistics(NamedTuple):
     mean_square: Tensor
 
 
+@dataclass(eq=False)
 class ActivationStream:
     """Iterate over the `ActivationBatch`es of this process from `first_step` on, without end.
 
@@ -124,20 +123,16 @@ class ActivationStream:
     whose points were asked for so far.
     """
 
-    def __init__(
-        self,
-        plan: StreamPlan,
-        points_of: Callable[[Tensor], Tensor],
-        contexts: Contexts | None,
-        labeled: ActivationBatch,
-        first_step: int = 0,
-        n_workers: int = 0,
-    ) -> None:
-        self.plan, self.points_of = plan, points_of
-        self.contexts, self.labeled = contexts, labeled
-        self.first_step, self.n_workers = first_step, n_workers
-        self.n_tokens = 0
-        if plan.n_concept and not len(labeled.labels):
+    plan: StreamPlan
+    points_of: Callable[[Tensor], Tensor]
+    contexts: Contexts | None
+    labeled: ActivationBatch
+    first_step: int = 0
+    n_workers: int = 0
+    n_tokens: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.plan.n_concept and not len(self.labeled.labels):
             raise ValueError("`concept_fraction` > 0 needs concept points, got none; set it to 0")
 
     def __iter__(self) -> Iterator[ActivationBatch]:

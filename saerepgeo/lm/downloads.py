@@ -91,12 +91,11 @@ def _problem_by_answer(error: BaseException) -> Problem | None:
 def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[None]:
     """Fetch and read files of a hub repository inside; check their sums on the way out.
 
-    The hub's client checks the length of what it fetches and not its content. A file is checked
-    once, when it is new; one that is not what the hub announced is deleted, so that the next run
-    fetches it again.
+    The hub's client checks the length of what it fetches and not its content. A new file is checked
+    once; one that is not what the hub announced is deleted, so that the next run fetches it again.
 
     Raises ValueError, PermissionError, ConnectionError or OSError: one line that says why `kind`
-    `name` could not be had and what to do.
+    `name` could not be had and what to do. Errors of another origin pass.
     """
     repository = name if repository is None else repository
 
@@ -106,7 +105,7 @@ def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[N
 
     try:
         yield
-    except _failures() as error:
+    except Exception as error:
         problem = problem_of(error)
         if problem not in ("gated", "missing", "offline", "disk") and discard_damaged(repository):
             problem = "damaged"
@@ -115,19 +114,6 @@ def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[N
         raise explained(problem) from error
     if discard_damaged(repository):
         raise explained("damaged")
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Return what fetching raises, and reading a file whose content is not what it should be."""
-    from pickle import UnpicklingError
-
-    from huggingface_hub.errors import HfHubHTTPError
-    from safetensors import SafetensorError
-
-    # the hub's own error derives from the base of its HTTP library, which changes with the version
-    of_transfer = (OSError, *HfHubHTTPError.__bases__)
-    of_content = (ValueError, LookupError, TypeError, RuntimeError, EOFError)
-    return (*of_transfer, SafetensorError, UnpicklingError, *of_content)
 
 
 def discard_damaged(repository: str) -> list[str]:

@@ -77,19 +77,13 @@ class FrozenLM:
         device: torch.device | str = "cpu",
         center_residuals: bool = False,
     ) -> "FrozenLM":
-        """Load a model and hook it.
+        """Load a model and hook it, e.g. at `blocks.10.hook_resid_post`.
 
-        Args:
-            name: hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`.
-            hook_name: e.g. `blocks.10.hook_resid_post`.
-            dtype: `float32`, `bfloat16` (autocast; the residual stream stays float32), or `auto`:
-                bfloat16 where the device computes it natively.
-            device: where the model runs.
-            center_residuals: subtract each residual's mean over d_model, which is what
-                TransformerLens' `center_writing_weights` does to a LayerNorm model.
-
-        Raises:
-            ValueError: unknown model or hook, missing package, no access.
+        `name` is a hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`. `dtype` is
+        float32, bfloat16 (autocast; the residual stream stays float32), or auto: bfloat16 where the
+        device computes it natively. `center_residuals` subtracts each residual's mean over d_model,
+        as TransformerLens' `center_writing_weights` does to a LayerNorm model.
+        Raises ValueError on an unknown model or hook, a missing package, no access.
         """
         check_hook_name(name, hook_name)
         tokenizer = LMTokenizer.load(name)
@@ -134,10 +128,8 @@ class FrozenLM:
         Raises ValueError where the hook is not on the residual stream.
         """
         if self._layer is None:
-            raise ValueError(
-                f"splicing needs a residual-stream hook (hook_resid_pre/post), got "
-                f"`{self.hook_name}`; choose one of those"
-            )
+            hooks = "a residual-stream hook (hook_resid_pre/post)"
+            raise ValueError(f"splicing needs {hooks}, got `{self.hook_name}`; choose one of those")
         tokens = tokens.to(self.device)
         with self._at_hook(self._layer, splice):
             log_probs = self._logits(tokens).float().log_softmax(-1)
@@ -216,8 +208,7 @@ class FrozenLM:
 
 
 def is_sink(
-    residuals: Float[Tensor, "prompt position d_model"],
-    is_real: Bool[Tensor, "prompt position"],
+    residuals: Float[Tensor, "prompt position d_model"], is_real: Bool[Tensor, "prompt position"]
 ) -> Bool[Tensor, "prompt position"]:
     """Return where a residual is so large that the position serves as an attention sink.
 
@@ -237,10 +228,8 @@ def check_hook_name(name: str, hook_name: str) -> None:
     n_layers = getattr(load_config(name), "num_hidden_layers", None)
     match = LAYER.match(hook_name)
     if match and n_layers is not None and int(match[1]) >= n_layers:
-        raise ValueError(
-            f"`hook_name` must name one of the layers 0 to {n_layers - 1} of `{name}`, "
-            f"got `{hook_name}`"
-        )
+        layers = f"layers 0 to {n_layers - 1} of `{name}`"
+        raise ValueError(f"`hook_name` must name one of the {layers}, got `{hook_name}`")
 
 
 def _twin(model: nn.Module) -> nn.Module:

@@ -8,8 +8,13 @@ import pytest
 import torch
 
 from saerepgeo.data import cache
-from saerepgeo.data.cache import activations_folder, cached_tensors, sizes_by_kind
-from saerepgeo.data.point_reader import STREAM_LIMIT, keeps_stream
+from saerepgeo.data.cache import (
+    STREAM_LIMIT,
+    activations_folder,
+    cached_tensors,
+    keeps_stream,
+    sizes_by_kind,
+)
 
 MIB = 2**20
 
