@@ -4,19 +4,14 @@ import importlib
 import os
 import sys
 
-COMMANDS = {
-    "cache": "saerepgeo.data.cache",
-    "experiment": "saerepgeo.experiment",
-    "reproduce": "saerepgeo.experiment.reproduce",
-}
-"""What is not Lightning's, by the module whose `main` runs it."""
+from saerepgeo.cli_help import COMMANDS
 
 
 def run() -> int:
     """Run the command line and return the exit status."""
     try:
         if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-            command = importlib.import_module(COMMANDS[sys.argv[1]])
+            command = importlib.import_module(COMMANDS[sys.argv[1]][0])
             return int(command.main(sys.argv[2:]))
         from saerepgeo.cli import main
 

@@ -6,10 +6,7 @@ from typing import Any
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from saerepgeo.callbacks.interruption import exit_status
-from saerepgeo.cli_help import COMMANDS, PROGRAM, SUBCOMMANDS, ShortHelp, subcommand_kwargs
-
-NO_ABBREVIATIONS = {"allow_abbrev": False}
-"""`--trainer.max_step` is a mistake, not a way to say `max_steps`."""
+from saerepgeo.cli_help import COMMANDS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
 
 
 class GeometryCLI(LightningCLI):
@@ -24,9 +21,10 @@ class GeometryCLI(LightningCLI):
         """Say in the list of commands what each is for, and name those that are not Lightning's."""
         super()._add_subcommands(parser, **kwargs)
         action = next(a for a in parser._actions if a.dest == "subcommand")
+        ours = {name: text for name, (_, text) in COMMANDS.items()}
         action._choices_actions = [  # type: ignore[attr-defined]
             action._ChoicesPseudoAction(name, (), text)  # type: ignore[attr-defined]
-            for name, text in (SUBCOMMANDS | COMMANDS).items()
+            for name, text in (SUBCOMMANDS | ours).items()
         ]
 
     def _prepare_subcommand_parser(
@@ -44,25 +42,17 @@ class GeometryCLI(LightningCLI):
 def main(args: list[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
-    Raises:
-        ValueError: bad input; one line that says what was expected and what to do.
+    Raises ValueError for bad input: one line that says what was expected and what to do.
     """
     # Lightning 2.6 with torch 2.13; nothing the user could mend
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    parser_kwargs: dict[str, Any] = {
-        name: NO_ABBREVIATIONS | subcommand_kwargs(name) for name in SUBCOMMANDS
-    }
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # ours are in order
     cli = GeometryCLI(
         seed_everything_default=0,
         auto_configure_optimizers=False,
         # a name of its own: a run without logger saves it beside the user's files
         save_config_kwargs={"overwrite": True, "config_filename": "resolved_config.yaml"},
-        parser_kwargs={
-            "formatter_class": ShortHelp,
-            **PROGRAM,
-            **NO_ABBREVIATIONS,
-            **parser_kwargs,
-        },
+        parser_kwargs=PROGRAM | {name: subcommand_kwargs(name) for name in SUBCOMMANDS},
         args=args,
     )
     return exit_status(cli.trainer)

@@ -1,7 +1,6 @@
 """What `--help` says: a screenful a command, of Lightning's many options those that matter."""
 
 from argparse import Action
-from collections.abc import Iterable
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
@@ -12,21 +11,18 @@ SUBCOMMANDS = {
     "test": "analyse an SAE: case 1, case 2, or case 3 by intervention",
 }
 COMMANDS = {
-    "experiment": "case 3's experiment: a grid of fits with controls, and its verdict",
-    "reproduce": "cases 1 to 3 for chosen models and concepts, one closing table",
-    "cache": "show or clear cached activations",
-}
-"""Those that are not Lightning's."""
-
-_MODULES = {
-    "fit": ("SeparabilityModule",),
-    "validate": ("SeparabilityModule",),
-    "test": (
-        "StratificationModule",
-        "StructureModule",
-        "SeparabilityModule",
+    "experiment": (
+        "saerepgeo.experiment",
+        "case 3's experiment: a grid of fits with controls, and its verdict",
     ),
+    "reproduce": (
+        "saerepgeo.experiment.reproduce",
+        "cases 1 to 3 for chosen models and concepts, one closing table",
+    ),
+    "cache": ("saerepgeo.data.cache", "show or clear cached activations"),
 }
+"""Those that are not Lightning's: the module whose `main` runs each, and what it is for."""
+
 _EXAMPLES = {
     "fit": (
         "fit --config configs/case3.yaml",
@@ -41,15 +37,6 @@ _EXAMPLES = {
     ),
 }
 _USAGE = "python -m saerepgeo {command} [--config FILE ...] [--OPTION VALUE ...]"
-PROGRAM: dict[str, Any] = {
-    "prog": "python -m saerepgeo",
-    "usage": _USAGE.format(command="COMMAND"),
-    "description": "Measure how a sparse autoencoder reorganises the geometry of a language\n"
-    "model's residual stream, and fine-tune it under geometric constraints.\n\n"
-    "Settings come from YAML files, later files over earlier ones, and options over files:\n"
-    "  python -m saerepgeo test --config configs/case1.yaml --data.init_args.concepts '[days]'",
-}
-
 _TEXTS = {
     "config": "YAML file of settings; may be given several times, later ones over earlier ones",
     "print_config": "print all settings as YAML and stop; the way to start a config of one's own",
@@ -61,10 +48,6 @@ _TEXTS = {
     "(default: %(default)s)",
     "trainer.precision": "of the SAE: 32-true or bf16-mixed; the language model's is "
     "data.init_args.lm_dtype (default: %(default)s)",
-    "trainer.max_steps": "steps to take in all (default: %(default)s)",
-    "trainer.max_time": "stop after DD:HH:MM:SS (default: %(default)s)",
-    "trainer.val_check_interval": "steps between validations (default: %(default)s)",
-    "trainer.gradient_clip_val": "largest norm of the gradient (default: %(default)s)",
     "trainer.enable_progress_bar": "whether to show one (default: %(default)s)",
     "model.help": "show the settings of a module and stop",
     "model": "the module by its class path, or one of its settings: --model.init_args.NAME VALUE",
@@ -73,12 +56,12 @@ _TEXTS = {
     "subcommand": "",
     "ckpt_path": "checkpoint to go on from, a path or `last`",
 }
-_OF_TRAINING = (
-    "trainer.max_steps",
-    "trainer.max_time",
-    "trainer.val_check_interval",
-    "trainer.gradient_clip_val",
-)
+_TEXTS_OF_FIT = _TEXTS | {
+    "trainer.max_steps": "steps to take in all (default: %(default)s)",
+    "trainer.max_time": "stop after DD:HH:MM:SS (default: %(default)s)",
+    "trainer.val_check_interval": "steps between validations (default: %(default)s)",
+    "trainer.gradient_clip_val": "largest norm of the gradient (default: %(default)s)",
+}
 _HEADINGS = {
     "Customize every aspect": "trainer, as far as it matters here (every argument of Lightning's "
     "Trainer works, as --trainer.NAME)",
@@ -94,36 +77,46 @@ class ShortHelp(DefaultHelpFormatter):
     """Shows the options that `_TEXTS` explains and leaves the others, which work, to their docs."""
 
     def add_argument(self, action: Action) -> None:
-        is_ours = action.dest == "help" or action.dest in _TEXTS
-        if is_ours and (action.dest not in _OF_TRAINING or self._prog.endswith(" fit")):
+        if action.dest == "help" or action.dest in self._texts():
             super().add_argument(action)
-
-    def add_arguments(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            self.add_argument(action)
 
     def start_section(self, heading: str | None) -> None:
         known = [text for start, text in _HEADINGS.items() if (heading or "").startswith(start)]
         super().start_section(known[0] if known else heading)
 
+    def _texts(self) -> dict[str, str]:
+        return _TEXTS_OF_FIT if self._prog.endswith(" fit") else _TEXTS
+
     def _get_help_string(self, action: Action) -> str:
-        if action.dest in _TEXTS:
-            return _TEXTS[action.dest]
-        return super()._get_help_string(action)
+        own = self._texts().get(action.dest)
+        return super()._get_help_string(action) if own is None else own
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "".join(f"{indent}{line}\n" for line in text.splitlines())
 
 
+_PARSER: dict[str, Any] = {"formatter_class": ShortHelp, "allow_abbrev": False}
+"""`--trainer.max_step` is a mistake, not a way to say `max_steps`."""
+PROGRAM = _PARSER | {
+    "prog": "python -m saerepgeo",
+    "usage": _USAGE.format(command="COMMAND"),
+    "description": "Measure how a sparse autoencoder reorganises the geometry of a language\n"
+    "model's residual stream, and fine-tune it under geometric constraints.\n\n"
+    "Settings come from YAML files, later files over earlier ones, and options over files:\n"
+    "  python -m saerepgeo test --config configs/case1.yaml --data.init_args.concepts '[days]'",
+}
+"""What the parser of the whole program is made with."""
+
+
 def subcommand_kwargs(name: str) -> dict[str, Any]:
     """Return what the parser of a subcommand is made with: usage, description, examples."""
-    modules = "\n".join(f"  --model.help saerepgeo.{module}" for module in _MODULES[name])
+    modules = ["StratificationModule", "StructureModule"] if name == "test" else []
+    helps = "\n".join(f"  --model.help saerepgeo.{m}" for m in [*modules, "SeparabilityModule"])
     examples = "\n".join(f"  python -m saerepgeo {example}" for example in _EXAMPLES[name])
     text = SUBCOMMANDS[name]
-    return {
+    return _PARSER | {
         "usage": _USAGE.format(command=name),
         "description": f"{text[0].upper()}{text[1:]}.\n\n{examples}",
         "epilog": "The settings of the modules and of the data, each with what it does:\n"
-        f"{modules}\n  --data.help saerepgeo.ActivationDataModule",
-        "formatter_class": ShortHelp,
+        f"{helps}\n  --data.help saerepgeo.ActivationDataModule",
     }

@@ -4,8 +4,7 @@ So a crash, or a second process, leaves either the file of before or the whole n
 """
 
 import json
-import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +13,18 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[str]:
-    """Give a temporary name beside `path`, renamed to it if all goes well; make its folder."""
+    """Give a temporary file beside `path`, renamed to it if all goes well; make its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    scratch.touch(exist_ok=False)
+    mode = scratch.stat().st_mode
     try:
-        yield scratch
-        os.chmod(scratch, 0o666 & ~_umask())  # mkstemp's files are the owner's alone
-        os.replace(scratch, path)
+        yield str(scratch)
+        scratch.chmod(mode)  # safetensors puts a file that is the owner's alone in its place
+        scratch.replace(path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
 
 
@@ -32,9 +32,3 @@ def write_json(path: str | Path, value: Any, indent: int = 1) -> None:
     """Write `value` as a JSON file that ends in a line break."""
     with replacing(path) as scratch:
         Path(scratch).write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

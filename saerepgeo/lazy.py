@@ -28,7 +28,6 @@ def export_names(package: str) -> None:
         setattr(module, name, value)
         return value
 
-    def names() -> list[str]:
-        return sorted({*vars(module), *homes})
-
-    vars(module).update(__all__=list(homes), __getattr__=load, __dir__=names)
+    vars(module).update(
+        __all__=list(homes), __getattr__=load, __dir__=lambda: sorted({*vars(module), *homes})
+    )

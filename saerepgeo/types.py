@@ -1,44 +1,16 @@
-"""The tuples that flow, the array types that name their shapes, and explicit randomness.
-
-Words used everywhere: `residuals [point, d_model]`, `latents [point, d_sae]`,
-`recons [point, d_model]`; `labels [point]` are ids of concept items, −1 where a point belongs to
-background text.
-"""
+"""The tuples that flow, the array types that name their shapes, and explicit randomness."""
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or find_spec("jaxtyping"):
     from jaxtyping import Bool, Float, Int
-else:
-    try:
-        from jaxtyping import Bool, Float, Int
-    except ImportError:  # geometry/ stands alone on torch, numpy, scipy and scikit-learn
-
-        class _Unchecked:
-            def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
-                return item[0]
-
-        Bool = Float = Int = _Unchecked
-
-__all__ = [
-    "ActivationBatch",
-    "AnalysisBatch",
-    "Bool",
-    "ConceptActivations",
-    "Estimate",
-    "Float",
-    "Int",
-    "Interval",
-    "ModelFacts",
-    "SAEOutput",
-    "SparseLatents",
-    "generator_for",
-    "to_dense",
-]
+else:  # geometry/ stands alone on torch, numpy, scipy and scikit-learn
+    Bool = Float = Int = Annotated
 
 BACKGROUND = -1
 """Label and concept id of a point of background text."""
@@ -88,8 +60,7 @@ class SparseLatents(NamedTuple):
     def from_dense(cls, latents: Float[Tensor, "point d_sae"]) -> "SparseLatents":
         """Return the same latents by their active entries; differentiable.
 
-        k is the largest number of active latents of a point (at least 1); points with fewer fill up
-        with zeros at other indices.
+        k is the largest number that a point has, at least 1; others fill up with zeros.
 
         >>> SparseLatents.from_dense(torch.tensor([[0.0, 2.0], [0.0, 0.0]])).values
         tensor([[2.],
@@ -102,14 +73,14 @@ class SparseLatents(NamedTuple):
 
     def to_dense(self) -> Float[Tensor, "point d_sae"]:
         """Return the latents as a dense tensor; differentiable in `values`."""
-        dense = self.values.new_zeros(self.values.shape[0], self.d_sae)
+        dense = self.values.new_zeros(len(self.values), self.d_sae)
         return dense.scatter_add(1, self.indices, self.values)
 
 
 def to_dense(
     latents: "Float[Tensor, 'point d_sae'] | SparseLatents",
 ) -> Float[Tensor, "point d_sae"]:
-    """Return latents as a dense tensor, however they come; differentiable."""
+    """Return latents as a dense tensor, in whichever form they come; differentiable."""
     return latents.to_dense() if isinstance(latents, SparseLatents) else latents
 
 
@@ -167,10 +138,9 @@ class ModelFacts(NamedTuple):
 def generator_for(seed: int, purpose: str, *indices: int) -> torch.Generator:
     """Return a CPU generator that depends on nothing but its arguments.
 
-    Two calls with the same arguments give the same stream of numbers on every machine, process
-    and dataloader worker; any difference in an argument gives an unrelated stream.
+    Equal arguments give the same numbers on every machine, process and dataloader worker; others
+    an unrelated stream.
 
-    >>> import torch
     >>> a, b = generator_for(0, "contexts", 3), generator_for(0, "contexts", 3)
     >>> bool(torch.rand(4, generator=a).equal(torch.rand(4, generator=b)))
     True

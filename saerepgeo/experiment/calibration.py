@@ -17,12 +17,11 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from saerepgeo.experiment.cells import POOLED, Cell
+from saerepgeo.experiment.cells import ITEMS, POOLED, Cell
 from saerepgeo.experiment.verdict import judge
 from saerepgeo.files import write_json
 from saerepgeo.geometry import class_moments, fisher_ratio, relative_aedp
@@ -54,49 +53,31 @@ class SyntheticExperiment:
 def synthetic_rows(truth: SyntheticExperiment, repetition: int) -> list[dict[str, Any]]:
     """Return the rows of one synthetic experiment, as in `finetune_results.csv`."""
     rows = []
+    labels = torch.arange(truth.n_points) % truth.n_items
+    sizes = (truth.n_items, truth.n_points, truth.n_points)
     for seed in range(truth.n_seeds):
         generator = generator_for(repetition, "calibration", seed)
         slope = truth.elasticity + truth.seed_spread * float(torch.randn((), generator=generator))
         for concept in truth.concepts:
-            points = _Points.drawn(truth, generator)
+            # the points of a concept under a seed: the same at every dose
+            parts = [torch.randn(size, truth.dim, generator=generator) for size in sizes]
+            centers, scatter, errors = parts[0][labels], 0.5 * parts[1], parts[2]
             for dose in truth.doses:
+                gained = truth.reach * dose * (1 + dose / 8) / (1 + 1 / 8)
+                shared, own, moved = torch.randn(3, generator=generator).tolist()
+                log_scale = gained + truth.chance * (shared + moved)
+                log_error = slope * gained + truth.price * dose**2
+                log_error += truth.chance * (shared + own) / 2**0.5 * (dose != 0)
+                points = centers * math.exp(log_scale) + scatter
+                moments = class_moments(points, labels, truth.n_items)
+                figures = {
+                    "relative_aedp": float(relative_aedp(moments)),
+                    "fisher_ratio": float(fisher_ratio(moments)),
+                    "mse": float((errors * math.exp(log_error / 2)).square().sum(1).mean()),
+                }
                 cell = Cell("synthetic", dose, seed)._asdict()
-                figures = points.run(truth, dose, slope, generator)
-                rows.append(cell | {"split": "heldout_items", "concept": concept} | figures)
+                rows.append(cell | {"split": ITEMS, "concept": concept} | figures)
     return rows
-
-
-class _Points(NamedTuple):
-    """The held-out points of one concept under one seed: the same at every dose."""
-
-    centers: Tensor
-    scatter: Tensor
-    errors: Tensor
-
-    @classmethod
-    def drawn(cls, truth: SyntheticExperiment, generator: torch.Generator) -> "_Points":
-        sizes = (truth.n_items, truth.n_points, truth.n_points)
-        parts = [torch.randn(size, truth.dim, generator=generator) for size in sizes]
-        return cls(parts[0], 0.5 * parts[1], parts[2])
-
-    def run(
-        self, truth: SyntheticExperiment, dose: float, slope: float, generator: torch.Generator
-    ) -> dict[str, float]:
-        """Return separability and mse of one run."""
-        gained = truth.reach * dose * (1 + dose / 8) / (1 + 1 / 8)
-        shared, own, moved = torch.randn(3, generator=generator).tolist()
-        log_scale = gained + truth.chance * (shared + moved)
-        log_error = slope * gained + truth.price * dose**2
-        log_error += truth.chance * (shared + own) / 2**0.5 * (dose != 0)
-        labels = torch.arange(truth.n_points) % truth.n_items
-        points = self.centers[labels] * math.exp(log_scale) + self.scatter
-        moments = class_moments(points, labels, truth.n_items)
-        errors = self.errors * math.exp(log_error / 2)
-        return {
-            "relative_aedp": float(relative_aedp(moments)),
-            "fisher_ratio": float(fisher_ratio(moments)),
-            "mse": float(errors.square().sum(1).mean()),
-        }
 
 
 def calibrate(
@@ -110,21 +91,18 @@ def calibrate(
     counts = {"pooled": 0, "any_concept": 0, "wrong_way": 0, "undecided": 0}
     for repetition in range(n_repetitions):
         verdicts = judge(synthetic_rows(truth, repetition), separability)
-        effects = {v.concept: v for v in verdicts if v.verdict.startswith("effect")}
-        pooled = effects.pop(POOLED, None)
-        counts["pooled"] += pooled is not None
-        counts["any_concept"] += bool(effects)
+        slopes = {v.concept: v.response.slope for v in verdicts if v.verdict.startswith("effect")}
+        counts["pooled"] += POOLED in slopes
+        counts["wrong_way"] += slopes.pop(POOLED, 0.0) * truth.elasticity < 0
+        counts["any_concept"] += bool(slopes)
         counts["undecided"] += any(v.verdict == "undecided" for v in verdicts)
-        if pooled is not None and pooled.response.slope * truth.elasticity < 0:
-            counts["wrong_way"] += 1
     return {"truth": asdict(truth), "n": n_repetitions, "separability": separability} | counts
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Calibrate without an effect and with planted ones; print counts, and write them as JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m saerepgeo.experiment.calibration", description=__doc__
-    )
+    prog = "python -m saerepgeo.experiment.calibration"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--repetitions", type=int, default=400)
     parser.add_argument("--elasticities", type=float, nargs="+", default=[0.0, -0.1, 0.1])
     parser.add_argument("--seeds", type=int, default=SyntheticExperiment.n_seeds)

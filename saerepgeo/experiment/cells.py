@@ -1,6 +1,7 @@
 """The cells of an experiment, and their figures as the rows of `finetune_results.csv` hold them."""
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,9 @@ from typing import Any, NamedTuple
 POOLED = "pooled"
 """In place of a concept's name: the geometric mean of every figure over the concepts."""
 TEXT = "text"
-"""Split of the rows on held-out background text."""
+"""Split, and concept, of the rows on held-out background text."""
+ITEMS = "heldout_items"
+"""Split of the rows on items that training never saw."""
 
 Row = Mapping[str, Any]
 NAN = float("nan")
@@ -24,34 +27,33 @@ class Cell(NamedTuple):
     labels: str = "given"
     """`given`, or `shuffled` among the labeled points of each step."""
 
-    @classmethod
-    def of(cls, row: Row) -> "Cell":
-        """Return the cell that a row is about; its values may be text."""
-        return cls(row["regularizer"], float(row["dose"]), int(row["seed"]), row["labels"])
+    @property
+    def arm(self) -> "Cell":
+        """What cells that differ in their seed alone share."""
+        return self._replace(seed=0)
 
 
 def cell_figures(rows: Iterable[Row], column: str, split: str) -> dict[Cell, dict[str, float]]:
     """Return a column of a split by cell and concept; NaN where it is empty.
 
-    Raises:
-        ValueError: one cell twice.
+    Raises ValueError for one cell twice.
     """
     found: dict[Cell, dict[str, float]] = defaultdict(dict)
     for row in rows:
         if row["split"] != split or row["concept"] == POOLED:
             continue
-        cell, concept = Cell.of(row), row["concept"]
+        cell = Cell(row["regularizer"], float(row["dose"]), int(row["seed"]), row["labels"])
+        concept, value = row["concept"], row.get(column)
         if concept in found[cell]:
             raise ValueError(
                 f"expected one row a cell, split and concept, got two of {(*cell, split, concept)}"
             )
-        value = row.get(column)
         found[cell][concept] = NAN if value in ("", None) else float(value)
     return found
 
 
 def figure_pairs(
-    rows: Sequence[Row], separability: str, error: str, error_split: str = "heldout_items"
+    rows: Sequence[Row], separability: str, error: str, error_split: str = ITEMS
 ) -> dict[Cell, dict[str, tuple[float, float]]]:
     """Return (separability of held-out items, error) of each cell by concept, pooled first.
 
@@ -59,17 +61,17 @@ def figure_pairs(
     means, only where all concepts have both: a mean over other concepts would be no match of its
     control. Text, which has no concepts, gives all of them one error.
     """
-    x = cell_figures(rows, separability, "heldout_items")
+    x = cell_figures(rows, separability, ITEMS)
     y = cell_figures(rows, error, error_split)
-    concepts = sorted({concept for of_cell in x.values() for concept in of_cell})
+    concepts = {concept for of_cell in x.values() for concept in of_cell}
     found = {}
     for cell in sorted(x):
         errors = y.get(cell, {})
         pairs = {c: (x[cell][c], errors.get(c, errors.get(TEXT, NAN))) for c in sorted(x[cell])}
         pairs = {c: pair for c, pair in pairs.items() if all(map(is_positive, pair))}
         if pairs and len(pairs) == len(concepts):
-            means = [_geometric_mean(figures) for figures in zip(*pairs.values(), strict=True)]
-            pairs = {POOLED: (means[0], means[1])} | pairs
+            mean_x, mean_y = map(statistics.geometric_mean, zip(*pairs.values(), strict=True))
+            pairs = {POOLED: (mean_x, mean_y)} | pairs
         found[cell] = pairs
     return found
 
@@ -77,7 +79,3 @@ def figure_pairs(
 def is_positive(value: float) -> bool:
     """Return whether a figure has a logarithm."""
     return math.isfinite(value) and value > 0
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))

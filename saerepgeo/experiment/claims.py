@@ -8,20 +8,18 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 
 class Claim:
     """The exclusive right to work on something while a file exists and is kept fresh.
 
-    The file is created with O_EXCL, so one process gets it. A thread sets its time every
-    `stale_after`/6 seconds; a claim not refreshed for `stale_after` seconds (or of a process of
-    this machine that is gone) is stale and is taken over. Clocks of machines that share the folder
-    must agree to within `stale_after`.
+    A thread sets the file's time every `stale_after`/6 seconds; a claim not refreshed for
+    `stale_after` seconds, or of a process of this machine that is gone, is taken over. Clocks of
+    machines that share the folder must agree to within `stale_after`.
 
     Taking over renames the stale file first: of two that try one succeeds. Should the file have
     changed hands in between, it is put back. At the worst two processes do the same work twice.
-
     Use as a context manager after `acquire()`.
     """
 
@@ -38,77 +36,59 @@ class Claim:
         return self._create() or (self._remove_stale() and self._create())
 
     def __enter__(self) -> "Claim":
-        thread = threading.Thread(target=self._keep_fresh, daemon=True)
-        thread.start()
+        threading.Thread(target=self._keep_fresh, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._released.set()
-        if _token(self.path) == self.token:
+        if _owner(self.path).get("token") == self.token:
             self.path.unlink(missing_ok=True)
 
     def _create(self) -> bool:
+        owner = {"token": self.token, "host": socket.gethostname(), "pid": os.getpid()}
         try:
-            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with open(self.path, "x", encoding="utf-8") as file:
+                json.dump(owner, file)
         except FileExistsError:
             return False
-        owner = {"token": self.token, "host": socket.gethostname(), "pid": os.getpid()}
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(owner, file)
         return True
 
     def _remove_stale(self) -> bool:
-        seen = _token(self.path)
-        if not self._is_stale():
-            return False
+        owner = _owner(self.path)
         taken = self.path.with_name(f"{self.path.name}.{self.token}")
         try:
+            age = time.time() - self.path.stat().st_mtime
+            is_gone = owner.get("host") == socket.gethostname() and not _is_alive(owner["pid"])
+            if age <= self.stale_after and not is_gone:
+                return False
             os.rename(self.path, taken)
         except FileNotFoundError:
             return True
-        if _token(taken) != seen:
+        is_ours = _owner(taken).get("token") == owner.get("token")
+        if not is_ours:
             with suppress(FileExistsError):
-                os.link(taken, self.path)  # not ours to take: the new owner goes on
-            taken.unlink()
-            return False
+                os.link(taken, self.path)  # the new owner goes on
         taken.unlink()
-        return True
-
-    def _is_stale(self) -> bool:
-        try:
-            age = time.time() - self.path.stat().st_mtime
-            owner = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return True
-        except json.JSONDecodeError:
-            return age > self.stale_after
-        is_gone = owner["host"] == socket.gethostname() and not _is_alive(owner["pid"])
-        return is_gone or age > self.stale_after
+        return is_ours
 
     def _keep_fresh(self) -> None:
         while not self._released.wait(self.stale_after / 6):
-            if _token(self.path) == self.token:
+            if _owner(self.path).get("token") == self.token:
                 os.utime(self.path)
 
 
-def _token(path: Path) -> str | None:
-    try:
-        found: str = json.loads(path.read_text(encoding="utf-8"))["token"]
-        return found
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+def _owner(path: Path) -> dict[str, Any]:
+    """Return who made a claim; nothing of a file that is gone or half written."""
+    with suppress(FileNotFoundError, json.JSONDecodeError):
+        owner: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return owner
+    return {}
 
 
 def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    with suppress(PermissionError):  # alive, and another user's
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
     return True

@@ -5,6 +5,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,8 @@ class Experiment:
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"`{name}` must be a list without repeats, got {values}")
-        unknown = set(self.regularizers) - {*REGULARIZERS}
-        if unknown:
-            raise ValueError(
-                f"`regularizers` must be of {', '.join(REGULARIZERS)}, got "
-                f"{', '.join(sorted(unknown))}"
-            )
+        if unknown := ", ".join(sorted(set(self.regularizers) - {*REGULARIZERS})):
+            raise ValueError(f"`regularizers` must be of {', '.join(REGULARIZERS)}, got {unknown}")
 
     @property
     def cells(self) -> list[Cell]:
@@ -89,16 +86,13 @@ class Experiment:
         found = []
         for seed in self.seeds:
             found.append(Cell(CONTROL, 0.0, seed))
-            found += [
-                Cell(regularizer, dose, seed, labels)
-                for regularizer in self.regularizers
-                for dose, labels in arms
-            ]
+            for regularizer, (dose, labels) in product(self.regularizers, arms):
+                found.append(Cell(regularizer, dose, seed, labels))
         return found
 
     def folder(self, cell: Cell) -> Path:
         """Return the folder of `cell`, named by what it is and a hash of its settings and SAE."""
-        fixed = [self._base_text, self._sae_digest, self.n_contexts, self._arguments(cell)]
+        fixed = [*self._base_texts, self.n_contexts, self._arguments(cell)]
         digest = hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:8]
         name = f"{cell.regularizer}_{cell.dose:+g}_{cell.labels}_seed{cell.seed}_{digest}"
         return Path(self.output) / "cells" / name
@@ -126,20 +120,17 @@ class Experiment:
         return [*arguments, f"--ckpt_path={last}"] if last.is_file() else arguments
 
     @cached_property
-    def _base_text(self) -> str:
-        return Path(self.base).read_text(encoding="utf-8")
-
-    @cached_property
-    def _sae_digest(self) -> str:
-        """Contents of the SAE's folder: another SAE under the same name is another experiment."""
+    def _base_texts(self) -> list[str]:
+        """The base, and a hash of its SAE: another under the same name is another experiment."""
+        text = Path(self.base).read_text(encoding="utf-8")
         sae = read_config(self.base).get("model", {}).get("init_args", {}).get("sae") or {}
         path = self.settings.get("model.init_args.sae.path", sae.get("path"))
         if path is None or not Path(path).is_dir():
-            return ""  # a release, whose name says what it is, or what `fit` will refuse
+            return [text, ""]  # a release, whose name says what it is, or what `fit` will refuse
         digest = hashlib.sha256()
         for file in sorted(p for p in Path(path).iterdir() if p.suffix in SAE_FILES):
             digest.update(file.name.encode() + file.read_bytes())
-        return digest.hexdigest()
+        return [text, digest.hexdigest()]
 
     def _arguments(self, cell: Cell) -> list[str]:
         is_control = cell.regularizer == CONTROL
@@ -159,17 +150,15 @@ class Experiment:
             "model.init_args.direction": "decrease" if cell.dose < 0 else "increase",
             "model.init_args.shuffle_labels": cell.labels == "shuffled",
         }
-        return [f"--{name}={_as_argument(value)}" for name, value in options.items()]
+        texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in options.items()}
+        return [f"--{name}={text}" for name, text in texts.items()]
 
     def _callbacks(self, cell: Cell) -> list[dict[str, Any]]:
         checkpoints = str(self.folder(cell) / "checkpoints")
+        result = {"path": str(self.result_path(cell)), "about": cell._asdict()}
         named: dict[str, dict[str, Any]] = {
             "saerepgeo.callbacks.interruption.Interruption": {"dirpath": checkpoints},
-            "saerepgeo.experiment.cell_result.CellResult": {
-                "path": str(self.result_path(cell)),
-                "about": cell._asdict(),
-                "n_contexts": self.n_contexts,
-            },
+            "saerepgeo.experiment.cell_result.CellResult": result | {"n_contexts": self.n_contexts},
             "lightning.pytorch.callbacks.ModelCheckpoint": {
                 "dirpath": checkpoints,
                 "every_n_train_steps": self.checkpoint_every,
@@ -195,7 +184,3 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         own = {f"{prefix}{name}": value}
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else own
     return flat
-
-
-def _as_argument(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -6,9 +6,8 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from textwrap import shorten
@@ -49,7 +48,18 @@ def main(args: Sequence[str]) -> int:
     Raises:
         ValueError: the configs are not found, or an unknown model is named.
     """
-    chosen = _parser().parse_args(list(args))
+    parser = argparse.ArgumentParser(
+        prog="python -m saerepgeo reproduce",
+        description="Run the cases of the paper and print one closing table.",
+        allow_abbrev=False,
+    )
+    models = "names of overlays in configs/models/, or paths of such files"
+    parser.add_argument("--models", nargs="+", default=["smollm2-135m"], help=models)
+    parser.add_argument("--concepts", nargs="+", help="default: those of each case's config")
+    parser.add_argument("--cases", nargs="+", type=int, choices=(1, 2, 3), default=[1, 2, 3])
+    parser.add_argument("--output", default=DEFAULT_OUTPUT, help="folder of all results")
+    parser.add_argument("--configs", help="folder of case1.yaml … and models/")
+    chosen = parser.parse_args(list(args))
     configs = _config_folder(chosen.configs)
     overlays = [_overlay(configs, name) for name in chosen.models]
     outcomes: list[Outcome] = []
@@ -64,8 +74,8 @@ def main(args: Sequence[str]) -> int:
         if outcome.status > SIGNALLED:
             break
     print(closing_table(outcomes))
-    stopped = [outcome.status for outcome in outcomes if outcome.status > SIGNALLED]
-    return stopped[0] if stopped else int(any(outcome.error for outcome in outcomes))
+    last = outcomes[-1].status
+    return last if last > SIGNALLED else int(any(outcome.error for outcome in outcomes))
 
 
 def closing_table(outcomes: Sequence[Outcome]) -> str:
@@ -77,21 +87,6 @@ def closing_table(outcomes: Sequence[Outcome]) -> str:
         lines.append(f"{outcome.model:<24}{outcome.case:>5}{outcome.seconds:>9.0f}  {status}")
         lines += [f"{'':<40}{finding}" for finding in outcome.findings]
     return "\n".join(lines)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m saerepgeo reproduce",
-        description="Run the cases of the paper and print one closing table.",
-        allow_abbrev=False,
-    )
-    models = "names of overlays in configs/models/, or paths of such files"
-    parser.add_argument("--models", nargs="+", default=["smollm2-135m"], help=models)
-    parser.add_argument("--concepts", nargs="+", help="default: those of each case's config")
-    parser.add_argument("--cases", nargs="+", type=int, choices=(1, 2, 3), default=[1, 2, 3])
-    parser.add_argument("--output", default=DEFAULT_OUTPUT, help="folder of all results")
-    parser.add_argument("--configs", help="folder of case1.yaml … and models/")
-    return parser
 
 
 def _config_folder(given: str | None) -> Path:
@@ -122,51 +117,37 @@ def _run(
 
     start, error, status = time.monotonic(), None, 0
     findings: list[str] = []
-    with _relocated(configs / f"case{case}.yaml", output) as config:
-        args = ["test", "--config", str(config), "--config", str(overlay)]
+    config = read_config(configs / f"case{case}.yaml")
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # its remarks on its start would come every time
+    with tempfile.TemporaryDirectory() as folder:
+        moved = Path(folder) / f"case{case}.yaml"
+        text = yaml.safe_dump(_moved(config, output), sort_keys=False)
+        moved.write_text(text, encoding="utf-8")
+        args = ["test", "--config", str(moved), "--config", str(overlay)]
         if concepts:
             args.append(f"--data.init_args.concepts=[{','.join(concepts)}]")
         try:
-            with _quiet():
-                status = run_command(args)
+            status = run_command(args)
             error = f"stopped with exit status {status}" if status else None
-            findings = _findings(case, _model_of(config, overlay), concepts, Path(output))
+            model = _model_of(config, read_config(overlay))
+            findings = list(_findings(case, model, concepts, Path(output)))
         except (ValueError, OSError, RuntimeError) as failure:
             error = " ".join(str(failure).split()) or type(failure).__name__
         except SystemExit as failure:
             status = failure.code if isinstance(failure.code, int) else 1
             # else the parser has said why on stderr
             error = f"bad configuration (exit status {status})"
+        finally:
+            logger.setLevel(level)
     if status > SIGNALLED:
         error = f"stopped by {signal.Signals(status - SIGNALLED).name}"
     return Outcome(overlay.stem, case, time.monotonic() - start, error, findings, status)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to what a case prints itself: Lightning's remarks on its start would come every time."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _relocated(config: Path, output: str) -> Iterator[Path]:
-    """Give a config whose paths under `outputs` lie under `output`, every case's its own."""
-    content = _moved(read_config(config), output)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / config.name
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-        yield path
-
-
 def _moved(value: Any, output: str) -> Any:
+    """Return part of a config with its paths under `outputs` under `output`."""
     if isinstance(value, dict):
         return {key: _moved(item, output) for key, item in value.items()}
     if isinstance(value, list):
@@ -176,53 +157,41 @@ def _moved(value: Any, output: str) -> Any:
     return value
 
 
-def _model_of(config: Path, overlay: Path) -> str:
-    """Return what the tables call the model of a config under an overlay."""
+def _model_of(*configs: dict[str, Any]) -> str:
+    """Return what the tables call the model of configs, later ones over earlier ones."""
     merged: dict[str, Any] = {}
-    for part in (read_config(config), read_config(overlay)):
+    for part in configs:
         merged |= part.get("data", {}).get("init_args", {})
         merged |= {"name": part.get("model", {}).get("init_args", {}).get("name")}
     return merged["name"] or model_name(merged["lm"], merged["hook_name"])
 
 
-def _findings(case: int, model: str, concepts: list[str] | None, output: Path) -> list[str]:
+def _findings(case: int, model: str, concepts: list[str] | None, output: Path) -> Iterator[str]:
     if case == 1:
-        return _ranks(output / "case1_stratified_manifold" / "strata.csv", model, concepts)
-    if case == 2:
+        spaces: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for row in read_rows(output / "case1_stratified_manifold" / "strata.csv"):
+            about = (row["mode"], row["tolerance"], row["model"])
+            if about == ("feature", "eps", model) and (not concepts or row["concept"] in concepts):
+                spaces[row["noise_scale"], row["space"]].append(int(row["n_strata"]))
+        for (scale, space), counts in spaces.items():
+            low, high, n = min(counts), max(counts), len(counts)
+            span = f"{low}" if low == high else f"{low}–{high}"
+            concepts_of = "1 concept" if n == 1 else f"{n} concepts"
+            yield f"{space}: {span} strata over {scale} noise ({concepts_of})"
+    elif case == 2:
         folder = output / "case2_representation_structure"
-        return _structure(folder / "clustering_analysis_results.csv", model, concepts)
-    return [f"tables in {output / 'case3_intervention_analysis'}"]
-
-
-def _ranks(table: Path, model: str, concepts: list[str] | None) -> list[str]:
-    lines = []
-    spaces: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for row in read_rows(table):
-        about = (row["mode"], row["tolerance"], row["model"])
-        if about == ("feature", "eps", model) and (not concepts or row["concept"] in concepts):
-            spaces.setdefault((row["noise_scale"], row["space"]), []).append(row)
-    for (scale, space), rows in spaces.items():
-        counts = [int(row["n_strata"]) for row in rows]
-        low, high = min(counts), max(counts)
-        span = f"{low}" if low == high else f"{low}–{high}"
-        concepts_of = "1 concept" if len(rows) == 1 else f"{len(rows)} concepts"
-        lines.append(f"{space}: {span} strata over {scale} noise ({concepts_of})")
-    return lines
-
-
-def _structure(table: Path, model: str, concepts: list[str] | None) -> list[str]:
-    lines = []
-    for row in read_rows(table):
-        if row["Model"] != model or (concepts and row["Concept"] not in concepts):
-            continue
-        p = row.get("Procrustes Disparity p")
-        lines.append(
-            f"{row['Concept']}, {row['Protocol']}: clusters {_short(row, 'Clusters')}, dimension "
-            f"{_short(row, 'Avg Dim')}, Procrustes {float(row['Procrustes Disparity']):.3f}"
-            + (f" (p = {float(p):.3f})" if p else "")
-        )
-    return lines
-
-
-def _short(row: dict[str, str], name: str) -> str:
-    return " → ".join(f"{float(row[f'{name} {side}']):.3g}" for side in ("Resid", "Latents"))
+        for row in read_rows(folder / "clustering_analysis_results.csv"):
+            if row["Model"] != model or (concepts and row["Concept"] not in concepts):
+                continue
+            clusters, dimension = (
+                " → ".join(f"{float(row[f'{name} {side}']):.3g}" for side in ("Resid", "Latents"))
+                for name in ("Clusters", "Avg Dim")
+            )
+            p = row.get("Procrustes Disparity p")
+            yield (
+                f"{row['Concept']}, {row['Protocol']}: clusters {clusters}, dimension {dimension}, "
+                f"Procrustes {float(row['Procrustes Disparity']):.3f}"
+                + (f" (p = {float(p):.3f})" if p else "")
+            )
+    else:
+        yield f"tables in {output / 'case3_intervention_analysis'}"

@@ -12,10 +12,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+
+from jsonargparse import ActionConfigFile, ArgumentParser
 
 from saerepgeo.experiment.cells import Cell
 from saerepgeo.experiment.claims import Claim
@@ -40,14 +39,19 @@ def main(args: Sequence[str] | None = None) -> int:
         ValueError: bad settings, or cells that failed (after all others have been run).
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    experiment, worker = _parse(arguments)
-    if worker is not None:
-        return _as_worker(experiment, worker)
-    if experiment.n_processes == 1:
-        status = _as_worker(experiment, 0)
-    else:
+    parser = ArgumentParser(prog="python -m saerepgeo experiment", allow_abbrev=False)
+    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("--worker", type=int, help="number of this worker; set by the parent")
+    parser.add_class_arguments(Experiment)
+    settings = parser.parse_args(arguments).as_dict()
+    worker = settings.pop("worker")
+    settings.pop("config")
+    experiment = Experiment(**settings)
+    if worker is None and experiment.n_processes != 1:
         status = _start_workers(experiment, arguments)
-    if status:
+    else:
+        status = _as_worker(experiment, worker or 0)
+    if status or worker is not None:
         return status
     finished = experiment.finished
     if finished:
@@ -70,13 +74,10 @@ def run_cells(experiment: Experiment, first: int = 0) -> None:
     Raises:
         Interrupted: a signal stopped a cell; its checkpoint is written.
     """
-    cells = experiment.cells
-    start = len(cells) * (first % len(experiment.seeds)) // len(experiment.seeds)
+    cells, n_seeds = experiment.cells, len(experiment.seeds)
+    start = len(cells) * (first % n_seeds) // n_seeds
     ordered = cells[start:] + cells[:start]
-    while True:
-        open_cells = [cell for cell in ordered if _is_open(experiment, cell)]
-        if not open_cells:
-            return
+    while open_cells := [cell for cell in ordered if _is_open(experiment, cell)]:
         if not sum([_try_cell(experiment, cell) for cell in open_cells]):
             time.sleep(min(5.0, experiment.stale_after / 6))
 
@@ -105,10 +106,11 @@ def _run(experiment: Experiment, cell: Cell) -> None:
 
     folder, started = experiment.folder(cell), time.perf_counter()
     try:
-        with _own_arguments():
-            run_command(experiment.command(cell))
+        run_command(experiment.command(cell))
     except (Exception, SystemExit) as error:
-        _record_failure(folder, error)
+        text = "".join(traceback.format_exception(error))
+        with open(folder / FAILURES, "a", encoding="utf-8") as file:
+            file.write(f"{ATTEMPT}{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
         print(f"{folder.name}: failed, {error}", file=sys.stderr, flush=True)
         return
     finally:
@@ -118,22 +120,6 @@ def _run(experiment: Experiment, cell: Cell) -> None:
     seconds = time.perf_counter() - started
     n_done, n_cells = len(experiment.finished), len(experiment.cells)
     print(f"{folder.name}: {seconds:.0f} s, {n_done}/{n_cells}", flush=True)
-
-
-@contextmanager
-def _own_arguments() -> Iterator[None]:
-    """Hide this process's arguments from Lightning, which warns where it is given others."""
-    kept, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        yield
-    finally:
-        sys.argv = kept
-
-
-def _record_failure(folder: Path, error: BaseException) -> None:
-    text = "".join(traceback.format_exception(error))
-    with open(folder / FAILURES, "a", encoding="utf-8") as file:
-        file.write(f"{ATTEMPT}{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
 
 
 def _as_worker(experiment: Experiment, number: int) -> int:
@@ -155,8 +141,7 @@ def _start_workers(experiment: Experiment, arguments: Sequence[str]) -> int:
             subprocess.Popen([*command, f"--worker={number}"], env=environment)
             for number in range(experiment.n_processes)
         ]
-        with _stopping(workers):
-            statuses = [worker.wait() for worker in workers]
+        statuses = _wait_for(workers)
         if STOPPED in statuses:
             return STOPPED
         if not any(statuses):
@@ -164,33 +149,14 @@ def _start_workers(experiment: Experiment, arguments: Sequence[str]) -> int:
     return 0
 
 
-@contextmanager
-def _stopping(workers: Sequence["subprocess.Popen[bytes]"]) -> Iterator[None]:
-    """Pass SIGTERM on to the workers, and leave none behind."""
-
-    def stop(number: int, frame: Any) -> None:
-        for worker in workers:
-            worker.terminate()
-
-    previous = signal.signal(signal.SIGTERM, stop)
+def _wait_for(workers: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
+    """Return the workers' exit statuses; pass SIGTERM on to them, and leave none behind."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: [w.terminate() for w in workers])
     try:
-        yield
+        return [worker.wait() for worker in workers]
     except KeyboardInterrupt:  # the terminal has sent it to the workers as well
         for worker in workers:
             worker.wait()
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _parse(arguments: Sequence[str]) -> tuple[Experiment, int | None]:
-    from jsonargparse import ActionConfigFile, ArgumentParser
-
-    parser = ArgumentParser(prog="python -m saerepgeo experiment", allow_abbrev=False)
-    parser.add_argument("--config", action=ActionConfigFile)
-    parser.add_argument("--worker", type=int, help="number of this worker; set by the parent")
-    parser.add_class_arguments(Experiment)
-    parsed = parser.parse_args(list(arguments)).as_dict()
-    worker = parsed.pop("worker")
-    parsed.pop("config")
-    return Experiment(**parsed), worker

@@ -1,8 +1,8 @@
 """Does separability move the reconstruction error? The dose–response over matched runs.
 
-A run is one fine-tuning with the signed dose λ (above 0 separability is rewarded, below 0 it is
-punished); the run with λ = 0 of the same seed is its control. x and y are the changes of log
-separability and of log error against the control. In each seed both are fitted over the doses,
+A run is one fine-tuning with the signed dose λ; that with λ = 0 of the same seed is its control.
+x and y are the changes of log separability and of log error against the control. In each seed both
+are fitted over the doses,
 
     x = a₁λ + a₂λ² + a₃λ³,   y = c₁λ + c₂λ² + c₃λ³,
 
@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from saerepgeo.cases.statistics import correlations, student_interval
+from saerepgeo.experiment.cells import NAN, is_positive
 from saerepgeo.types import Float, Interval, generator_for
 
 MIN_SEEDS = 3
 EXACT_UP_TO = 14
 """Seeds up to which all sign flips are counted instead of drawn."""
-NAN = float("nan")
 
 
 class Run(NamedTuple):
@@ -68,13 +68,10 @@ class DoseResponse(NamedTuple):
 def dose_response(runs: Iterable[Run], level: float = 0.95) -> DoseResponse:
     """Return slope, interval and p-value of the response (equations in the module's docstring).
 
-    The cubic term needs two doses on each side of 0; with fewer the fit is quadratic. Seeds
-    without a control or without doses on both sides are left out and counted in `n_dropped`.
-    Fewer than three seeds left, or doses that leave separability where it was: undefined.
-
-    Raises:
-        ValueError: a figure that is not positive and finite (logarithms are taken), or one
-            (seed, dose) twice.
+    The cubic term needs two doses on each side of 0; with fewer the fit is quadratic. Fewer than
+    three seeds with a control and doses both ways, or doses that leave separability where it was:
+    undefined. ValueError: a figure that is not positive and finite (logarithms are taken), or one
+    (seed, dose) twice.
 
     >>> runs = [Run(s, d, 2.0 ** (d + 0.1 * s), 2.0 ** (-0.5 * d)) for s in range(6)
     ...         for d in (-1.0, 0.0, 1.0)]
@@ -83,20 +80,19 @@ def dose_response(runs: Iterable[Run], level: float = 0.95) -> DoseResponse:
     (-0.5, 1.386294, 0.03125)
     """
     by_seed = _changes(runs)
-    kept = {seed: c for seed, c in by_seed.items() if (c[0] > 0).any() and (c[0] < 0).any()}
-    n, n_dropped = len(kept), len(by_seed) - len(kept)
-    if n < MIN_SEEDS:
-        reason = f"needs {MIN_SEEDS} seeds with a control and doses both ways, got {n}"
-        return _undefined(reason, n, n_dropped, level)
-    coefficients = torch.stack([_polynomial(*changes) for changes in kept.values()])
-    first = coefficients[:, 0]
-    a, c = first[:, 0], first[:, 1]
+    kept = [c for c in by_seed.values() if (c[0] > 0).any() and (c[0] < 0).any()]
+    counts = {"n_seeds": len(kept), "n_dropped": len(by_seed) - len(kept)}
+    if len(kept) < MIN_SEEDS:
+        reason = f"needs {MIN_SEEDS} seeds with a control and doses both ways, got {len(kept)}"
+        return _undefined(reason, level, counts)
+    coefficients = torch.stack([_polynomial(*changes) for changes in kept])
+    a, c = coefficients[:, 0].T
     if not bool(a.mean().abs() > 1e-9):
-        return _undefined("the doses left separability where it was", n, n_dropped, level)
-    moved = torch.stack([x[d.argmax()] - x[d.argmin()] for d, x, _ in kept.values()])
+        return _undefined("the doses left separability where it was", level, counts)
+    moved = torch.stack([x[dose.argmax()] - x[dose.argmin()] for dose, x, _ in kept])
     slope = float(c.mean() / a.mean())
     spread = student_interval((c - slope * a) / a.mean().abs(), level)
-    x, y = (torch.cat([of_seed[i] for of_seed in kept.values()]).tolist() for i in (1, 2))
+    _, x, y = (torch.cat(parts).tolist() for parts in zip(*kept, strict=True))
     pearson, _, spearman = correlations(x, y)
     return DoseResponse(
         slope=slope,
@@ -107,8 +103,7 @@ def dose_response(runs: Iterable[Run], level: float = 0.95) -> DoseResponse:
         moved_interval=student_interval(moved, level),
         pearson=pearson,
         spearman=spearman,
-        n_seeds=n,
-        n_dropped=n_dropped,
+        **counts,
     )
 
 
@@ -118,8 +113,8 @@ def _changes(runs: Iterable[Run]) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
     for run in runs:
         if run.dose in table[run.seed]:
             raise ValueError(f"expected one run a seed and dose, got two of {run[:2]}")
-        figures = torch.tensor([run.separability, run.error], dtype=torch.float64)
-        if not bool((figures > 0).all() and figures.isfinite().all()):
+        figures = torch.tensor(run[2:], dtype=torch.float64)
+        if not (is_positive(run.separability) and is_positive(run.error)):
             raise ValueError(
                 f"separability and error must be positive and finite, got {run}; "
                 "leave such runs out and say so"
@@ -136,10 +131,9 @@ def _changes(runs: Iterable[Run]) -> dict[int, tuple[Tensor, Tensor, Tensor]]:
 
 def _polynomial(dose: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Return coefficients `[power, (x, y)]` of λ over its largest value, without a constant."""
-    unit = dose / dose.abs().max()
     is_cubic = int((dose > 0).sum()) >= 2 and int((dose < 0).sum()) >= 2
     powers = torch.arange(1, 4 if is_cubic else 3)
-    design = unit[:, None] ** powers
+    design = (dose / dose.abs().max())[:, None] ** powers
     return torch.linalg.lstsq(design, torch.stack([x, y], dim=1)).solution
 
 
@@ -147,8 +141,7 @@ def sign_flip_test(values: Float[Tensor, "seed"], n_draws: int = 19_999, seed: i
     """Return the two-sided p-value of mean 0 for independent values, symmetric under the null.
 
     p = #{flips ε ∈ {±1}^n: |Σ ε_s v_s| ≥ |Σ v_s|} / 2^n, exact up to 14 values; from there
-    (1 + #)/(1 + n_draws) over random flips. The least p that n values can give is 2^(1−n): with
-    five seeds nothing falls under 0.0625. No values: NaN.
+    (1 + #)/(1 + n_draws) over random flips. The least p of n values is 2^(1−n). No values: NaN.
 
     >>> sign_flip_test(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
     0.03125
@@ -190,13 +183,11 @@ def paired_difference(
 ) -> dict[str, Any]:
     """Return mean, interval and p-value of log first − log second over the seeds both have.
 
-    The relative difference of two arms at the same seeds, e.g. true against shuffled labels.
     Fewer than two common seeds give a NaN interval.
     """
     seeds = sorted(set(first) & set(second))
-    values = torch.tensor(
-        [math.log(first[seed]) - math.log(second[seed]) for seed in seeds], dtype=torch.float64
-    )
+    changes = [math.log(first[seed]) - math.log(second[seed]) for seed in seeds]
+    values = torch.tensor(changes, dtype=torch.float64)
     interval = student_interval(values, level)
     return {
         "difference": float(values.mean()) if seeds else NAN,
@@ -207,6 +198,6 @@ def paired_difference(
     }
 
 
-def _undefined(reason: str, n_seeds: int, n_dropped: int, level: float) -> DoseResponse:
+def _undefined(reason: str, level: float, counts: Mapping[str, int]) -> DoseResponse:
     empty = Interval(NAN, NAN, level, 0)
-    return DoseResponse(NAN, empty, NAN, NAN, NAN, empty, NAN, NAN, n_seeds, n_dropped, reason)
+    return DoseResponse(NAN, empty, NAN, NAN, NAN, empty, NAN, NAN, **counts, reason=reason)
