@@ -1,23 +1,29 @@
-"""What cases 1 and 2 share: SAEs that are looked at and not trained, and rows of the long table."""
+"""What cases 1 and 2 share: points of a concept in spaces, and rows of the long table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from saerepgeo.cases.spaces import Space, random_model, sae_name
+from saerepgeo.cases.spaces import RESIDUALS, Space, random_model, sae_name
+from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.metrics.wrappers import Figure
 from saerepgeo.report.results import result_row
 from saerepgeo.sae.agreement import check_agreement
-from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.sae_source import SAESource
-from saerepgeo.types import Bool, Float, generator_for, to_dense
-
-NOTHING_TO_TRAIN = "the analyses train nothing: run `test`, or `fit` with configs/case3.yaml"
+from saerepgeo.types import (
+    AnalysisBatch,
+    Bool,
+    ConceptActivations,
+    Float,
+    Int,
+    generator_for,
+    to_dense,
+)
 
 
 class AnalysisModule(LightningModule):
@@ -25,12 +31,6 @@ class AnalysisModule(LightningModule):
 
     The data module gives each concept once for every one of `parts`, which a subclass names: a
     space, or a condition. Processes share the concepts.
-
-    Args:
-        sae: the SAE to look at, or several.
-        name: the model in tables and file names; by default its language model and layer.
-        n_random: random dictionaries that every SAE is set against.
-        seed: of everything random here.
     """
 
     parts: Sequence[str]
@@ -54,8 +54,8 @@ class AnalysisModule(LightningModule):
         if len(set(self.sae_names)) < len(self.sae_names):
             raise ValueError(f"`sae` must name different SAEs, got {', '.join(self.sae_names)}")
         self.n_random, self.seed, self._name = n_random, seed, name
+        self._concept = ""
         self._kept: dict[Any, Any] = {}
-        self._concept: str | None = None
 
     def setup(self, stage: str) -> None:
         """Refuse an SAE that does not belong to the data, before any weights are read."""
@@ -67,37 +67,40 @@ class AnalysisModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the SAEs."""
-        if hasattr(self, "saes"):
-            return
-        built = [source.build(self.seed).eval().requires_grad_(False) for source in self.sources]
-        self.saes = nn.ModuleList(built)
+        if not hasattr(self, "saes"):
+            built = (source.build(self.seed) for source in self.sources)
+            self.saes = nn.ModuleList(sae.eval().requires_grad_(False) for sae in built)
 
-    @property
-    def name(self) -> str:
-        """The model in tables and file names."""
-        return self._name or model_name(self._data["lm"], self._data["hook_name"])
+    def on_test_batch_start(self, batch: AnalysisBatch, *_: Any) -> None:
+        """Forget what was kept of another concept."""
+        if batch.activations.concept != self._concept:
+            self._concept, self._kept = batch.activations.concept, {}
+
+    def kept(self, key: Any, make: Callable[..., Any], *args: Any) -> Any:
+        """Return `make(*args)` as it was when `key` was first asked for of this concept."""
+        if key not in self._kept:
+            self._kept[key] = make(*args)
+        return self._kept[key]
 
     @torch.no_grad()
-    def raw_latents(
+    def points(
         self,
         space: Space,
         residuals: Float[Tensor, "prompt position d_model"],
         chosen: Bool[Tensor, "prompt position"],
-    ) -> Float[Tensor, "point d_sae"]:
-        """Return the latents of the chosen positions as the SAE gives them."""
-        return to_dense(self._model(space, residuals, chosen).encode_prompts(residuals, chosen)[0])
-
-    @torch.no_grad()
-    def effective_latents(
-        self,
-        space: Space,
-        residuals: Float[Tensor, "prompt position d_model"],
-        chosen: Bool[Tensor, "prompt position"],
-    ) -> Float[Tensor, "point d_sae"]:
-        """Return the latents of the chosen positions times their decoder norms."""
-        model = self._model(space, residuals, chosen)
+        is_raw: bool = False,
+    ) -> Float[Tensor, "point dim"]:
+        """Return the chosen positions in a space; latents times their decoder norms, or raw."""
+        if space == RESIDUALS:
+            return residuals[chosen]
+        model: Any = self.saes[space.sae]
+        if space.kind == "random":
+            # the first draw is that of a single one, however many there are
+            numbers = (space.draw,) if space.draw else ()
+            generator = generator_for(self.seed, "random-dictionary", *numbers)
+            model = self.kept((space, "SAE"), random_model, model, residuals, chosen, generator)
         latents = model.encode_prompts(residuals, chosen).latents
-        return to_dense(model.effective_latents(latents)).float()
+        return to_dense(latents) if is_raw else to_dense(model.effective_latents(latents)).float()
 
     def rows(
         self, concept: str, space: Space, protocol: str, figures: Mapping[str, Figure], at: str = ""
@@ -114,39 +117,67 @@ class AnalysisModule(LightningModule):
         }
         return [row for name, figure in figures.items() for row in result_row(about, name, figure)]
 
-    def kept(self, concept: str, key: Any, make: Any) -> Any:
-        """Return what `make` gave when `key` was first asked for, while the concept is the same."""
-        if concept != self._concept:
-            self._kept, self._concept = {}, concept
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
-
     def configure_optimizers(self) -> Any:
-        """Refuse to train.
+        """Refuse to train with a ValueError."""
+        raise ValueError("the analyses train nothing: run `test`, or `fit` with configs/case3.yaml")
 
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(NOTHING_TO_TRAIN)
-
-    def _model(self, space: Space, residuals: Tensor, chosen: Tensor) -> SAEModel:
-        sae: Any = self.saes[space.sae]
-        if space.kind == "latents":
-            return sae
-
-        def make() -> SAEModel:
-            # the first draw is that of a single one, however many there are
-            numbers = (space.draw,) if space.draw else ()
-            generator = generator_for(self.seed, "random-dictionary", *numbers)
-            return random_model(sae, residuals, chosen, generator)
-
-        made: SAEModel = self.kept(self._concept or "", ("random", space), make)
-        return made
+    @property
+    def name(self) -> str:
+        """The model in tables and file names."""
+        return self._name or model_name(self._data["lm"], self._data["hook_name"])
 
     @property
     def _data(self) -> Any:
         return self.trainer.datamodule.hparams  # type: ignore[attr-defined]
+
+
+class ConceptPoints(NamedTuple):
+    """Which positions of a concept's prompts are points, in order of prompts."""
+
+    chosen: Bool[Tensor, "prompt position"]
+    labels: Int[Tensor, "point"]
+    """Item at the last token of its mention, where the item itself is represented; elsewhere −1."""
+    named: Int[Tensor, "point"]
+    """Item that has been named by this position; −1 before the mention."""
+    prompts: Int[Tensor, "point"]
+    positions: Int[Tensor, "point"]
+    n_merged: int
+    """Real positions left out, since another prompt begins with the same tokens."""
+
+    @classmethod
+    def of(
+        cls, batch: ConceptActivations, chosen: Bool[Tensor, "prompt position"]
+    ) -> "ConceptPoints":
+        """Return the chosen positions as points; of these, only the real ones have items."""
+        is_real, chosen = batch.is_real.cpu(), chosen.cpu()
+        prompts, positions = chosen.nonzero().T
+        items, mentions = batch.labels.cpu()[prompts], batch.item_positions.cpu()[prompts]
+        is_named = is_real[prompts, positions] & (positions >= mentions)
+        named = torch.where(is_named, items, -1)
+        labels = torch.where(positions == mentions, named, -1)
+        n_merged = int((is_real & ~chosen).sum())
+        chosen = chosen.to(batch.is_real.device)
+        return cls(chosen, labels, named, prompts, positions, n_merged)
+
+    @classmethod
+    def distinct(cls, batch: ConceptActivations) -> "ConceptPoints":
+        """Return the real positions that are points of their own.
+
+        A causal model gives the same residual wherever the tokens up to a position are the same:
+        such positions are one point, the first.
+        """
+        seen: set[tuple[int, ...]] = set()
+        chosen, tokens = torch.zeros_like(batch.is_real, device="cpu"), batch.tokens.tolist()
+        for prompt, position in batch.is_real.nonzero().tolist():
+            prefix = tuple(tokens[prompt][: position + 1])
+            chosen[prompt, position] = prefix not in seen
+            seen.add(prefix)
+        return cls.of(batch, chosen)
+
+    def cloud(self, points: Float[Tensor, "point dim"], **about: Any) -> LabeledCloud:
+        """Return the points in some space, with their items and places."""
+        where = self.labels, self.named, self.prompts, self.positions
+        return LabeledCloud(points, *where, **about)
 
 
 def model_name(lm: str, hook_name: str) -> str:

@@ -1,17 +1,19 @@
 """What cases 1 and 2 leave on disk and in TensorBoard: the long table first, the rest from it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from saerepgeo.report.files import merge_rows
-from saerepgeo.report.results import KEY, RESULTS, read_results
+from saerepgeo.report.results import ASIDES, KEY, RESULTS, read_results
 from saerepgeo.report.tensorboard import tensorboard_writer
 from saerepgeo.types import AnalysisBatch, ConceptActivations
 
 Row = dict[str, Any]
+Rows = list[Row]
+PLACES = ("tokens", "is_real", "labels", "item_positions")
+"""Columns of a concept that say what its points are."""
 
 
 class CaseArtifacts(Callback):
@@ -27,48 +29,38 @@ class CaseArtifacts(Callback):
 
     def __init__(self, dirpath: str) -> None:
         self.dirpath = Path(dirpath)
-        self.rows: list[Row] = []
+        self.rows: Rows = []
         """Of the finished concepts of this process."""
-        self._parts: dict[str, Any] = {}
+        self._parts: Rows = []
 
     def finish(
-        self, trainer: Trainer, module: Any, batch: ConceptActivations, parts: dict[str, Any]
+        self, trainer: Trainer, module: Any, batch: ConceptActivations, parts: Rows, rows: Rows
     ) -> None:
-        """Write what belongs to one concept, from what each of its parts returned."""
+        """Write what belongs to one concept: what the step returned of each part, and all rows."""
 
-    def close(self, trainer: Trainer, module: Any, rows: list[Row]) -> None:
+    def close(self, trainer: Trainer, module: Any, rows: Rows) -> None:
         """Write what is about all concepts of the run; on the first process only."""
 
-    def scalars(self, rows: Sequence[Row]) -> list[tuple[str, float, int]]:
+    def scalars(self, rows: Rows) -> list[tuple[str, float, int]]:
         """Return tag, value and step of the rows in TensorBoard."""
+        columns = ("protocol", "space", "metric", "concept")
         return [
-            (
-                f"test/{row['protocol']}/{row['space']}/{row['metric']}/{row['concept']}",
-                float(row["value"]),
-                0,
-            )
+            ("/".join(["test", *(row[name] for name in columns)]), float(row["value"]), 0)
             for row in rows
-            if not row["metric"].endswith(("/tested", "/beside_random"))
+            if not row["metric"].endswith(ASIDES)
         ]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.rows, self._parts = [], {}
+        self.rows, self._parts = [], []
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: AnalysisBatch,
-        *_: Any,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: AnalysisBatch, *_: Any
     ) -> None:
-        module: Any = pl_module
-        self._parts[batch.part] = outputs
-        if batch.part != module.parts[-1]:
-            return
-        parts, self._parts = self._parts, {}
-        self.rows += self._write(parts)
-        self.finish(trainer, module, batch.activations, parts)
+        self._parts.append(outputs)
+        if batch.part == pl_module.parts[-1]:
+            parts, rows = self._parts, self._write()
+            self.rows += rows
+            self.finish(trainer, pl_module, batch.activations, parts, rows)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.strategy.barrier()
@@ -83,21 +75,16 @@ class CaseArtifacts(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        parts, self._parts = self._parts, {}
-        self._write(parts)
+        self._write()
 
-    def _write(self, parts: dict[str, Any]) -> list[Row]:
-        rows = [row for outputs in parts.values() for row in outputs["rows"]]
+    def _write(self) -> Rows:
+        rows = [row for outputs in self._parts for row in outputs["rows"]]
+        self._parts = []
         merge_rows(self.dirpath / RESULTS, rows, KEY)
         return rows
 
-    def _rows_of_all(self, trainer: Trainer) -> list[Row]:
+    def _rows_of_all(self, trainer: Any) -> Rows:
         """Return the rows that all processes have written in this run."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        module: Any = trainer.lightning_module
-        names = set(data.prompts.names)
-        return [
-            row
-            for row in read_results(self.dirpath / RESULTS)
-            if row["model"] == module.name and row["concept"] in names
-        ]
+        model, concepts = trainer.lightning_module.name, set(trainer.datamodule.prompts.names)
+        rows = read_results(self.dirpath / RESULTS)
+        return [row for row in rows if row["model"] == model and row["concept"] in concepts]

@@ -9,30 +9,12 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from saerepgeo.cases.concept_points import distinct_points
+import saerepgeo.metrics as metrics
+from saerepgeo.cases.analysis import ConceptPoints
 from saerepgeo.data.module import ActivationDataModule
-from saerepgeo.metrics import (
-    L0,
-    EffectiveRank,
-    FisherRatio,
-    FractionVarianceUnexplained,
-    NumericalRank,
-    ParticipationRatio,
-    RelativeAEDP,
-    StableRank,
-    TwoNN,
-)
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import to_dense
-
-SPECTRUM = {
-    "rank": NumericalRank,
-    "stable_rank": StableRank,
-    "participation_ratio": ParticipationRatio,
-    "effective_rank": EffectiveRank,
-}
-OF_POINTS = {"dimension": TwoNN, "relative_aedp": RelativeAEDP, "fisher_ratio": FisherRatio}
 
 
 @dataclass(frozen=True)
@@ -50,16 +32,12 @@ class GeometryTable:
     def __str__(self) -> str:
         if not self.rows:
             return "(no rows)"
-        names = list(self.rows[0])
-        cells = [names, *([_shown(row[name]) for name in names] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(
-            "  ".join(
-                text.ljust(width) if index < 2 else text.rjust(width)
-                for index, (text, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in cells
-        )
+        columns: list[list[str]] = []
+        for name in self.rows[0]:
+            cells = [name, *(_shown(row[name]) for row in self.rows)]
+            side = "<" if len(columns) < 2 else ">"
+            columns.append([f"{cell:{side}{max(map(len, cells))}}" for cell in cells])
+        return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 @torch.no_grad()
@@ -84,48 +62,52 @@ def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
     was_training = sae.training
     sae.eval()
     try:
-        rows = [row for name in data.prompts.names for row in _rows(data, name, sae)]
+        return GeometryTable([row for name in data.prompts.names for row in _rows(data, name, sae)])
     finally:
         sae.train(was_training)
-    return GeometryTable(rows)
 
 
 def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str, Any]]:
     concept, out = data.concept(name), sae.hook_name_out
     outputs = concept if out is None else data.concept(name, hook_name=out)
-    seen = distinct_points(concept)
+    seen = ConceptPoints.distinct(concept)
     is_mention = seen.labels >= 0
     labels = seen.labels[is_mention]
     chosen = torch.zeros_like(concept.is_real)
     chosen[seen.prompts[is_mention], seen.positions[is_mention]] = True
     device = sae.sae.W_dec.device
     found, normalization = sae.encode_prompts(concept.residuals.to(device), chosen.to(device))
-    fvu, l0 = FractionVarianceUnexplained(), L0()
+    fvu, l0 = metrics.FractionVarianceUnexplained(), metrics.L0()
     fvu.update(sae.decode(found, normalization).float().cpu(), outputs.residuals[chosen].cpu())
     l0.update(found)
-    latents = to_dense(sae.effective_latents(found)).float()
-    about = {"concept": concept.concept, "points": len(labels), "items": len(labels.unique())}
     of_sae = {"fvu": float(fvu.compute()), "l0": float(l0.compute())}
-    spaces = (
+    sizes = {"points": len(labels), "items": len(labels.unique())}
+    rows = []
+    for space, points, own in (
         ("residuals", concept.residuals[chosen], dict.fromkeys(of_sae, math.nan)),
-        ("latents", latents, of_sae),
-    )
-    return [
-        {"concept": about["concept"], "space": space} | about | _figures(points, labels) | own
-        for space, points, own in spaces
-    ]
+        ("latents", to_dense(sae.effective_latents(found)).float(), of_sae),
+    ):
+        about: dict[str, Any] = {"concept": concept.concept, "space": space}
+        rows.append(about | sizes | _figures(points, labels) | own)
+    return rows
 
 
 def _figures(points: Tensor, labels: Tensor) -> dict[str, float]:
-    all_directions = len(points) + 1  # of the points and their mean: an exact sketch
-    metrics: dict[str, Any] = {
-        name: metric(sketch_size=all_directions, center=True) for name, metric in SPECTRUM.items()
+    # an exact sketch: all directions of the points and their mean
+    exact: dict[str, Any] = {"sketch_size": len(points) + 1, "center": True}
+    own: dict[str, Any] = {
+        "rank": metrics.NumericalRank(**exact),
+        "stable_rank": metrics.StableRank(**exact),
+        "participation_ratio": metrics.ParticipationRatio(**exact),
+        "effective_rank": metrics.EffectiveRank(**exact),
+        "dimension": metrics.TwoNN(),
+        "relative_aedp": metrics.RelativeAEDP(),
+        "fisher_ratio": metrics.FisherRatio(),
     }
-    metrics |= {name: metric() for name, metric in OF_POINTS.items()}
-    collection = MetricCollection(metrics)
+    collection = MetricCollection(own)
     collection.update(points.cpu(), labels=labels)
     found = collection.compute()
-    return {name: float(found[name]) for name in metrics}
+    return {name: float(found[name]) for name in own}
 
 
 def _shown(value: Any) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from saerepgeo.geometry.dictionaries import random_dictionary
 from saerepgeo.sae.model import SAEModel
@@ -16,8 +17,7 @@ class Space(NamedTuple):
     """One representation of a concept's points."""
 
     kind: Literal["residuals", "latents", "random"]
-    """The language model's residuals, the effective latents of an SAE, or those of a dictionary of
-    its shape and sparsity with random directions."""
+    """`random`: the effective latents of a dictionary of the SAE's shape and sparsity."""
     sae: int = 0
     """Which SAE, or which SAE's shape."""
     draw: int = 0
@@ -29,19 +29,15 @@ class Space(NamedTuple):
         return f"{self.kind} {self.draw}" if self.draw else self.kind
 
 
-RESIDUALS = Space("residuals")
+RESIDUALS, LATENTS = Space("residuals"), Space("latents")
 
 
-def latent_spaces(n_saes: int, n_random: int) -> list[Space]:
-    """Return, SAE by SAE, its latents and those of its random dictionaries."""
-    return [
-        space
-        for sae in range(n_saes)
-        for space in (
-            Space("latents", sae),
-            *(Space("random", sae, draw) for draw in range(n_random)),
-        )
-    ]
+def all_spaces(n_saes: int, n_random: int) -> list[Space]:
+    """Return the residuals and, SAE by SAE, its latents and those of its random dictionaries."""
+    spaces = [RESIDUALS]
+    for sae in range(n_saes):
+        spaces += [Space("latents", sae), *(Space("random", sae, n) for n in range(n_random))]
+    return spaces
 
 
 def sae_name(source: SAESource, others: Sequence[SAESource] = ()) -> str:
@@ -49,20 +45,19 @@ def sae_name(source: SAESource, others: Sequence[SAESource] = ()) -> str:
 
     Folders of one name are told apart by their paths.
     """
-    if source.path is not None:
-        name = Path(source.path).name
-        same = [other.path for other in others if other.path and Path(other.path).name == name]
-        return source.path if len(same) > 1 else name
-    if source.release is not None:
-        return f"{source.release}/{source.sae_id}"
-    return str(source.architecture)
+    if source.path is None:
+        is_new = source.release is None
+        return str(source.architecture) if is_new else f"{source.release}/{source.sae_id}"
+    name = Path(source.path).name
+    same = [other for other in others if other.path and Path(other.path).name == name]
+    return source.path if len(same) > 1 else name
 
 
 @torch.no_grad()
 def random_model(
     model: SAEModel,
-    residuals: Float[torch.Tensor, "prompt position d_model"],
-    chosen: Bool[torch.Tensor, "prompt position"],
+    residuals: Float[Tensor, "prompt position d_model"],
+    chosen: Bool[Tensor, "prompt position"],
     generator: torch.Generator,
 ) -> SAEModel:
     """Return an SAE of the same shape, sparsity and input normalization with random directions.

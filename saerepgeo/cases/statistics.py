@@ -12,15 +12,13 @@ NAN = float("nan")
 
 
 def student_interval(
-    values: Float[Tensor, "value"],
-    level: float = 0.95,
-    groups: Int[Tensor, "value"] | None = None,
+    values: Float[Tensor, "value"], level: float = 0.95, groups: Int[Tensor, "value"] | None = None
 ) -> Interval:
     """Return Student's interval of a mean, by the spread of the groups that values come in.
 
     x̄ ± t_(K−1)·s,  s² = K/(K−1) Σ_k (Σ_{i∈k} (x_i − x̄))²/N²: the cluster-robust variance of a
-    mean of N values in K groups; without `groups`, each value its own, the ordinary s²/N. Fewer
-    than two groups: NaN bounds. Source: Liang and Zeger (1986).
+    mean of N values in K groups; without `groups`, each value its own, s²/N. NaN bounds for fewer
+    than two groups. Source: Liang and Zeger (1986).
 
     >>> [round(bound, 3) for bound in student_interval(torch.tensor([1.0, 2.0, 3.0]))[:2]]
     [-0.484, 4.484]

@@ -1,20 +1,20 @@
 """Results on disk: tables that runs add to, tensors, label arrays and figures; all or nothing."""
 
 import csv
-import math
 import re
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 from torch import Tensor
 
 from saerepgeo.files import replacing
 
-Value = str | float | int | bool | None
-Row = Mapping[str, Value]
+Row = Mapping[str, str | float | int | bool | None]
 
 
 def file_name(*parts: str) -> str:
@@ -31,19 +31,13 @@ def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> Non
 
     Safe beside other processes that add to the same file: each holds a lock (`.NAME.lock`, which
     the system releases when a process dies) from reading to renaming. The columns are those of the
-    file, then new ones in the order of the rows; where a row has no value the field is empty. NaN
-    is written `nan`, None as an empty field. No rows: nothing happens.
+    file, then new ones in the order of the rows; a missing value or None is an empty field, NaN is
+    `nan`. File and folder are made where they are missing. No rows: nothing happens.
 
-    Args:
-        path: the file; made, with its folder, where it is missing.
-        rows: one mapping of column to value a row.
-        key: columns that say what a row is about, e.g. concept, model, protocol.
-
-    Raises:
-        ValueError: a row or the file lacks a column of `key`, or a line of the file does not fit
-            its header.
+    Raises ValueError where a row or the file lacks a column of `key`, or a line of the file does
+    not fit its header.
     """
-    path = Path(path)
+    path, of_key = Path(path), itemgetter(*key)
     for row in rows:
         _require(key, row, f"a row for {path}")
     if not rows:
@@ -53,17 +47,14 @@ def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> Non
         existing = read_rows(path) if path.is_file() else []
         if existing:
             _require(key, existing[0], f"the header of {path}")
-        fresh = [{name: _as_text(value) for name, value in row.items()} for row in rows]
-        replaced = {tuple(row[name] for name in key) for row in fresh}
-        kept = [row for row in existing if tuple(row[name] for name in key) not in replaced]
+        fresh = [{n: "" if v is None else str(v) for n, v in row.items()} for row in rows]
+        replaced = set(map(of_key, fresh))
+        kept = [row for row in existing if of_key(row) not in replaced]
         write_rows(path, [*kept, *fresh], columns=list(existing[0]) if existing else ())
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file as text by column.
-
-    Raises ValueError where a line does not fit the header.
-    """
+    """Return the rows of a CSV file as text by column; ValueError where a line does not fit."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
@@ -79,10 +70,10 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 def write_rows(path: str | Path, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
     """Write a CSV file anew: `columns` first, then others in the order in which rows name them."""
     names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    with replacing(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, names, restval="", lineterminator="\n")
+    with replacing(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({n: _as_text(v) for n, v in row.items()} for row in rows)
+        writer.writerows(rows)
 
 
 def save_tensors(
@@ -98,9 +89,8 @@ def save_tensors(
 
 def save_array(path: str | Path, array: Tensor | np.ndarray) -> None:
     """Write a numeric array as an `.npy` file, without pickle."""
-    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else array
     with replacing(path) as scratch, open(scratch, "wb") as file:
-        np.save(file, values, allow_pickle=False)
+        np.save(file, torch.as_tensor(array).detach().cpu().numpy(), allow_pickle=False)
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
@@ -112,20 +102,10 @@ def save_figure(figure: Any, path: str | Path) -> None:
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not for every format
-    stem = Path(path)
-    for suffix, options in ((".png", {"dpi": 150}), (".svg", {"metadata": {"Date": None}})):
-        target = stem.with_name(stem.name + suffix)
+    for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
         salt = matplotlib.rc_context({"svg.hashsalt": "saerepgeo"})
-        with salt, replacing(target) as scratch:
-            figure.savefig(scratch, format=suffix[1:], **options)
-
-
-def _as_text(value: Value) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else repr(float(value))
-    return str(value)
+        with salt, replacing(f"{path}.{suffix}") as scratch:
+            figure.savefig(scratch, format=suffix, **options)
 
 
 def _require(key: Sequence[str], row: Mapping[str, Any], what: str) -> None:

@@ -8,15 +8,15 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h")
 DASHES = ("-", "--", ":")
 
 
+def look(number: int) -> dict[str, str]:
+    """Return color and marker of group `number`; no two of the first 24 are the same."""
+    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
 def line_style(number: int) -> dict[str, Any]:
-    """Return color, dashes and marker of line `number`; no two of the first 24 are the same."""
-    return {
-        "color": COLORS[number % len(COLORS)],
-        "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "markersize": 3.5,
-        "linewidth": 1.4,
-    }
+    """Return color, dashes and marker of line `number`."""
+    dashes = DASHES[number // len(COLORS) % len(DASHES)]
+    return {**look(number), "linestyle": dashes, "markersize": 3.5, "linewidth": 1.4}
 
 
 def new_figure(width: float, height: float) -> Any:

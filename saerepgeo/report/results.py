@@ -1,6 +1,6 @@
 """The long table: every result is a row; the other tables, figures and scalars are views of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,49 +11,28 @@ from saerepgeo.report.files import read_rows
 from saerepgeo.types import Estimate
 
 RESULTS = "results.csv"
-COLUMNS = (
-    "model",
-    "hook",
-    "sae",
-    "concept",
-    "space",
-    "protocol",
-    "metric",
-    "value",
-    "n",
-    "low",
-    "high",
-    "null",
-    "p",
-    "reason",
-    "seed",
-)
-KEY = COLUMNS[:7]
+KEY = ("model", "hook", "sae", "concept", "space", "protocol", "metric")
 """What a row is about: a row with the same takes its place."""
+COLUMNS = (*KEY, "value", "n", "low", "high", "null", "p", "reason", "seed")
+ASIDES = ("/tested", "/beside_random")
+"""Ends of the names of rows that say what p and null of another row are about."""
 NAN = float("nan")
 
 
 def result_row(about: Mapping[str, Any], name: str, figure: Figure) -> list[dict[str, Any]]:
-    """Return the row of a figure; where its null imitates a sample, a row of that sample too.
+    """Return the row of a figure and, where its null imitates a sample, that sample's value.
 
-    The second row, `{name}/tested`, holds the value of the sample that p and null are about.
+    The second row is named `{name}/tested`; p and null are about it.
     """
     estimate, interval, test, tested = figure
-    row = dict(about) | {
-        "metric": name,
-        "value": float(estimate),
-        "n": estimate.n_used,
-        "low": interval.low if interval else NAN,
-        "high": interval.high if interval else NAN,
-        "null": test.null_mean if test else NAN,
-        "p": test.p_value if test else NAN,
-        "reason": estimate.reason,
-    }
-    rows = [{column: row[column] for column in COLUMNS}]
-    if tested is not None:
-        of_sample = {"metric": f"{name}/tested", "value": tested, "low": NAN, "high": NAN}
-        rows.append(rows[0] | of_sample)
-    return rows
+    low, high = (interval.low, interval.high) if interval else (NAN, NAN)
+    null, p_value = (test.null_mean, test.p_value) if test else (NAN, NAN)
+    found = (name, float(estimate), estimate.n_used, low, high, null, p_value, estimate.reason)
+    row = {**about, **dict(zip(COLUMNS[6:-1], found, strict=True))}
+    row = {column: row[column] for column in COLUMNS}
+    if tested is None:
+        return [row]
+    return [row, row | {"metric": f"{name}/tested", "value": tested, "low": NAN, "high": NAN}]
 
 
 def of_count(number: int) -> Figure:
@@ -61,13 +40,18 @@ def of_count(number: int) -> Figure:
     return Figure(Estimate(torch.tensor(float(number)).double(), number, 0))
 
 
+def group_rows(rows: Iterable[Any], *columns: str) -> dict[tuple[Any, ...], list[Any]]:
+    """Return rows of any table by their values in some columns, in order."""
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return groups
+
+
 def read_results(path: str | Path) -> list[dict[str, Any]]:
     """Return the rows of a long table, numbers as numbers."""
-    numbers = ("value", "low", "high", "null", "p")
-    return [
-        row
-        | {name: float(row[name]) for name in numbers}
-        | {name: int(row[name]) for name in ("n", "seed")}
-        | {"reason": row["reason"] or None}
-        for row in read_rows(path)
+    kinds = dict.fromkeys(("value", "low", "high", "null", "p"), float) | {"n": int, "seed": int}
+    rows: list[dict[str, Any]] = [
+        {**row, "reason": row["reason"] or None} for row in read_rows(path)
     ]
+    return [row | {name: kind(row[name]) for name, kind in kinds.items()} for row in rows]

@@ -1,28 +1,34 @@
 """TensorBoard: figures as images, and points in the embedding projector with their items."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from saerepgeo.report.files import save_figure
 from saerepgeo.types import ConceptActivations
 
 
 def tensorboard_writer(trainer: Trainer) -> Any:
     """Return the SummaryWriter of the trainer's TensorBoard logger; None without one."""
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            return logger.experiment
-    return None
+    loggers = (each for each in trainer.loggers if isinstance(each, TensorBoardLogger))
+    return next((logger.experiment for logger in loggers), None)
+
+
+def show_figure(trainer: Trainer, figure: Any, path: Path, tag: str) -> None:
+    """Write a matplotlib figure (see `save_figure`), and show it under `tag`."""
+    save_figure(figure, path)
+    add_figure(tensorboard_writer(trainer), tag, figure)
 
 
 def add_figure(writer: Any, tag: str, figure: Any) -> None:
     """Show a matplotlib figure under `tag`; nothing without a writer."""
     if writer is None:
         return
-    import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -30,22 +36,18 @@ def add_figure(writer: Any, tag: str, figure: Any) -> None:
     writer.add_image(tag, np.asarray(canvas.buffer_rgba())[..., :3].copy(), dataformats="HWC")
 
 
-def add_points(writer: Any, tag: str, batch: ConceptActivations, **spaces: Tensor | None) -> None:
+def add_points(trainer: Trainer, tag: str, batch: ConceptActivations, **spaces: Tensor) -> None:
     """Put the points at the items' mentions into the embedding projector, one set a space.
 
-    `spaces` holds a row for every real position, prompt by prompt. Only the last token of each
-    item's mention is shown: one point a prompt, named by its item. Dimensions that are 0 throughout
-    are left out, which changes no distance.
+    `spaces` holds a row for every real position, prompt by prompt. Dimensions that are 0 throughout
+    are left out, which changes no distance. Nothing without a TensorBoard logger.
     """
-    if writer is None:
-        return
+    writer = tensorboard_writer(trainer)
     order = torch.full_like(batch.tokens, -1)
     order[batch.is_real] = torch.arange(int(batch.is_real.sum()), device=order.device)
     rows = order[torch.arange(len(order), device=order.device), batch.item_positions]
     names = [batch.items[int(label)] for label in batch.labels]
-    for space, points in spaces.items():
-        if points is None:
-            continue
+    for space, points in spaces.items() if writer is not None else ():
         shown = points[rows]
         shown = shown[:, (shown != 0).any(0)].cpu()
         if shown.numel():

@@ -6,8 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from saerepgeo.cases.intervention.displacement import Displaced, item_points
-from saerepgeo.cases.intervention.displacement_rows import displacement_rows
+from saerepgeo.cases.intervention.displacement import Displaced, displacement_rows, item_points
 from saerepgeo.cases.intervention.random_walk import Walk, paper_points, walk_rows
 from saerepgeo.geometry.separation import centroids
 from saerepgeo.sae.model import SAEModel
@@ -30,8 +29,8 @@ class Intervention(NamedTuple):
     """Protocol `sound`: by loss and scale factor."""
     items: tuple[str, ...]
     """Items that have a centroid."""
-    centroids: Tensor
-    """`[item, d_sae]` of effective latents, before."""
+    centroids: Float[Tensor, "item d_sae"]
+    """Of effective latents, before."""
 
 
 def intervene(
@@ -51,18 +50,16 @@ def intervene(
         concept: its prompts' residuals; with those of the padding, for the paper's protocol.
         tokenizer: the language model's `transformers` tokenizer, for the token filter.
         model: name of LM and layer in the rows.
-        protocols: which to run.
-        scale_factors: α.
         cluster_labels: of all positions, flattened, for the paper's protocol; by default those of
-            case 2 (standardized, unit rows, UMAP to 50 coordinates, HDBSCAN).
+            case 2 (`paper_embedding`, HDBSCAN).
         outputs: what a transcoder reconstructs, at the same positions; by default the residuals.
-
-    Fewer than two clusters give, for `paper`, one row whose `reason` says so.
     """
     rows: list[dict[str, Any]] = []
     walks: dict[float, Walk] = {}
     displaced: dict[tuple[str, float], Displaced] = {}
-    concept = _outside_inference_mode(concept)
+    # gradients cannot be taken through tensors that were made in inference mode
+    parts: Any = [part.clone() if isinstance(part, Tensor) else part for part in concept]
+    concept = ConceptActivations(*parts)
     with _frozen(sae):
         points = item_points(sae, concept, outputs)
         if "paper" in protocols:
@@ -72,12 +69,10 @@ def intervene(
             generator = generator_for(SEED, f"random directions/{concept.concept}")
             found, displaced = displacement_rows(points, scale_factors, generator)
             rows += found
+    rows = [{"concept": concept.concept, "model": model} | row for row in rows]
     moments = points.moments()
     items = tuple(n for n, count in zip(concept.items, moments.counts, strict=True) if count > 0)
-    about = {"concept": concept.concept, "model": model}
-    return Intervention(
-        model, [about | row for row in rows], walks, displaced, items, centroids(moments).float()
-    )
+    return Intervention(model, rows, walks, displaced, items, centroids(moments).float())
 
 
 @contextmanager
@@ -91,9 +86,3 @@ def _frozen(sae: SAEModel) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _outside_inference_mode(concept: ConceptActivations) -> ConceptActivations:
-    """Return the concept with tensors that gradients can be taken through."""
-    parts: Any = [v.clone() if isinstance(v, Tensor) else v for v in concept]
-    return ConceptActivations(*parts)

@@ -16,19 +16,18 @@ from saerepgeo.types import Bool, ConceptActivations, Float, Int, to_dense
 SEED = 42
 MIN_CLUSTER_SIZE = 10
 """Of HDBSCAN, as in case 2."""
-
 N_EVALUATIONS = 10
 STEP = 0.01
 MSE_WEIGHT = 1.0
 """λ of the paper's objectives."""
 EPSILON = 1e-8
+LOSS_TYPES = ("d_GW", "AEDP^-1")
 
 Decode = Callable[[Tensor], Tensor]
-LOSS_TYPES = ("d_GW", "AEDP^-1")
 
 
 class PaperPoints(NamedTuple):
-    """All positions of all prompts of a concept, BOS and padding included, one row each."""
+    """All positions of a concept's prompts, BOS and padding included, one row each."""
 
     residuals: Float[Tensor, "point d_model"]
     latents: Float[Tensor, "point d_sae"]
@@ -61,7 +60,7 @@ def paper_points(
     cluster_labels: Int[Tensor, "point"] | None = None,
     outputs: Float[Tensor, "prompt position d_out"] | None = None,
 ) -> PaperPoints:
-    """Return every position of every prompt, BOS and padding included, clustered as in case 2."""
+    """Return every position of every prompt, clustered as in case 2."""
     residuals = (concept.residuals if outputs is None else outputs).flatten(0, 1)
     everywhere = torch.ones_like(concept.is_real)
     latents = to_dense(sae.encode_prompts(concept.residuals, everywhere).latents)
@@ -91,14 +90,9 @@ def random_walk(
     After each evaluation every centroid takes a step α·0.01·N(0, 1) in each latent and its points
     move with it. The objective steers nothing: it only picks one of the ten. The error is
     mean((z(x) − decode(z(latents)))²) over elements, z the standardization of each row.
-
-    Args:
-        points: of one concept.
-        decode: latents `[point, d_sae]` → reconstructions `[point, d_model]`.
-        scale_factor: α.
-        generator: of the steps, on the CPU.
-        moves_together: the control that the paper lacks: all centroids take the first one's step,
-            so that points move as far and no distance changes.
+    `decode` maps latents `[point, d_sae]` to reconstructions, `scale_factor` is α, the `generator`
+    is on the CPU. `moves_together` is the control that the paper lacks: all centroids take the
+    first one's step, so that points move as far and no distance changes.
     """
     ids = points.clusters[points.clusters >= 0].unique()
     centers = torch.stack([points.latents[points.clusters == k].mean(0) for k in ids])
@@ -122,9 +116,8 @@ def walk_rows(
 ) -> tuple[list[dict[str, Any]], dict[float, Walk]]:
     """Return a row for each walk and loss, the best evaluation of the walk; and the walks.
 
-    Every scale factor has its walk, `centroid_shift`, and a control in which all centroids move
-    together, `common_shift`. Fewer than two clusters, or no position that passes the token filter,
-    give one row whose `reason` says so.
+    Every scale factor has its walk, `centroid_shift`, and its control, `common_shift`. Fewer than
+    two clusters, or no position that passes the token filter: one row whose `reason` says so.
     """
     n_clusters = len(points.clusters[points.clusters >= 0].unique())
     n_points = int(points.passes.sum())
@@ -133,29 +126,25 @@ def walk_rows(
         reason = f"{n_clusters} clusters and {n_points} positions that pass the token filter"
         about = {"intervention": "centroid_shift", "protocol": "paper", "reason": reason}
         return [about | {"loss_type": "", "scale_factor": ""} | counts], {}
-
-    def walk(scale_factor: float, moves_together: bool) -> Walk:
-        generator = torch.Generator().manual_seed(SEED)  # one seed, pinned, for every walk
-        return random_walk(points, decode, scale_factor, generator, moves_together)
-
-    walks = {alpha: walk(alpha, moves_together=False) for alpha in scale_factors}
-    controls = {alpha: walk(alpha, moves_together=True) for alpha in scale_factors}
-    rows = [
-        {"intervention": intervention, **_best(each, alpha, loss_type), **counts}
-        for intervention, found in (("centroid_shift", walks), ("common_shift", controls))
-        for alpha, each in found.items()
-        for loss_type in LOSS_TYPES
-    ]
+    rows: list[dict[str, Any]] = []
+    walks: dict[float, Walk] = {}
+    for intervention in ("centroid_shift", "common_shift"):
+        for alpha in scale_factors:
+            generator = torch.Generator().manual_seed(SEED)  # one seed, pinned, for every walk
+            is_control = intervention == "common_shift"
+            walk = random_walk(points, decode, alpha, generator, is_control)
+            walks.setdefault(alpha, walk)  # not the control
+            for loss_type in LOSS_TYPES:
+                about = {"intervention": intervention, "loss_type": loss_type}
+                rows.append(about | {"scale_factor": alpha} | _best(walk, loss_type) | counts)
     return rows, walks
 
 
-def _best(walk: Walk, scale_factor: float, loss_type: str) -> dict[str, Any]:
+def _best(walk: Walk, loss_type: str) -> dict[str, Any]:
     """Return the evaluation with the least objective."""
     objective = walk.objective(loss_type)
     best = int(objective.argmin())
     return {
-        "loss_type": loss_type,
-        "scale_factor": scale_factor,
         "mse_loss": float(walk.errors[best]),
         "original_inter_cluster_dist": float(walk.distances[0]),
         "best_inter_cluster_dist": float(walk.distances[best]),
@@ -167,13 +156,12 @@ def _best(walk: Walk, scale_factor: float, loss_type: str) -> dict[str, Any]:
 
 
 def random_walk_distance(
-    start: float, n_features: int, n_steps: int, scale_factor: float, step: float = 0.01
+    start: float, n_features: int, n_steps: int, scale_factor: float, step: float = STEP
 ) -> float:
     """Return the distance of two centroids that is expected after the paper's random walk.
 
     ICD(n) = √(d₀² + 2·F·n·(0.01·α)²): every step adds α·0.01·N(0, 1) to each of F coordinates of
-    both centroids, so that their difference gains variance 2·(0.01·α)² in each. In the root mean
-    square it is exact. The distance grows whatever the objective asks for.
+    both centroids. In the root mean square it is exact, whatever the objective asks for.
 
     >>> random_walk_distance(3.0, 8, 1, 100.0)
     5.0

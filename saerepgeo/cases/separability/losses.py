@@ -1,10 +1,10 @@
-"""The terms of the fine-tuning loss: reconstruction, and regularizers on the separability of items.
+"""The terms of the fine-tuning loss: reconstruction, and the separability of items.
 
-The regularizers act on effective latents (z_i·‖W_dec,i‖) through class moments, whose sums are
-reduced over processes with their gradient: a regularizer has one value whatever the devices.
+Regularizers act on effective latents through class moments, whose sums are reduced over processes
+with their gradient: a regularizer has one value whatever the devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -19,6 +19,7 @@ from saerepgeo.geometry.separation import (
     pairwise_distances,
 )
 from saerepgeo.geometry.transport import Coupling, gromov_wasserstein
+from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
@@ -49,15 +50,29 @@ def reduced_moments(
     return ClassMoments(*(all_reduce_sum(moment) for moment in moments))
 
 
+@torch.no_grad()
+def item_distances(
+    sae: SAEModel, residuals: Float[Tensor, "point d_model"], labels: Tensor, n_items: int
+) -> Float[Tensor, "item item"]:
+    """Return the distances between the items' centroids of effective latents; 0 without points."""
+    distances = torch.zeros(n_items, n_items, device=residuals.device)
+    if len(labels):
+        effective = sae.effective_latents(sae.encode(residuals).latents)
+        moments = reduced_moments(effective, labels, n_items)
+        present = (moments.counts > 0).nonzero()[:, 0]
+        distances[present[:, None], present] = pairwise_distances(centroids(moments))
+    return distances
+
+
 def relative_gromov_wasserstein(
     distances: Float[Tensor, "n n"],
     target: Float[Tensor, "n n"],
     plan: Float[Tensor, "n n"] | None = None,
 ) -> Coupling:
-    """Return GW(D, D*)/mean(D*²), free of units, and the plan; the search starts from `plan` too.
+    """Return GW(D, D*)/mean(D*²) and the plan; the search starts from `plan` too.
 
-    GW is the squared Gromov–Wasserstein objective. The gradient goes through the plan as if it were
-    fixed (envelope theorem). The target must have an extent.
+    GW is the squared Gromov–Wasserstein objective; its gradient takes the plan as fixed (envelope
+    theorem). The target must have an extent.
     """
     coupling = gromov_wasserstein(distances, target, plan=plan, n_anchors=0)
     return coupling._replace(value=coupling.value / target.double().square().mean())
@@ -73,26 +88,19 @@ def separability_term(
 ) -> Float[Tensor, ""]:
     """Return the regularizer, the mean over concepts of what is to become small.
 
-    aedp, fisher: ∓ the logarithm of AEDP or of the Fisher ratio. It is free of units: a step of it
-    is a relative change, alike for concepts of different scale. Minimizing it increases or
-    decreases separability without bound, held back by the reconstruction error.
+    aedp, fisher: ∓ the logarithm of AEDP or of the Fisher ratio, free of units and without bound:
+    the reconstruction error holds it back. gromov_wasserstein: `relative_gromov_wasserstein` of the
+    items present to their block of `target_distances`, which carries the direction and must be
+    given (ValueError); the search starts from `plans`, and puts there those that it finds.
 
-    gromov_wasserstein: `relative_gromov_wasserstein` of the centroids of the items present, to
-    their block of `target_distances`, which carries the direction.
-
-    Concepts with fewer than two items in the batch, or without extent, take no part; 0 if none do.
-
-    Args:
-        concepts: the item ids of each concept.
-        plans: of the last step; those found now are put there.
-
-    Raises:
-        ValueError: gromov_wasserstein without `target_distances`.
+    `concepts` holds the item ids of each concept. Concepts with fewer than two items in the batch,
+    or without extent, take no part; 0 if none do.
     """
     if kind == "gromov_wasserstein":
         if target_distances is None:
             raise ValueError("gromov_wasserstein needs `target_distances`, got None")
-        terms = _transport_terms(moments, concepts, target_distances, plans)
+        plans = {} if plans is None else plans
+        terms = list(_transport_terms(moments, concepts, target_distances, plans))
     else:
         figures = [FIGURES[kind](moments.select(items)) for items in concepts]
         sign = -1.0 if direction == "increase" else 1.0
@@ -101,20 +109,13 @@ def separability_term(
 
 
 def _transport_terms(
-    moments: ClassMoments,
-    concepts: Sequence[range],
-    target_distances: Tensor,
-    plans: TransportPlans | None,
-) -> list[Tensor]:
-    plans = {} if plans is None else plans
-    terms = []
+    moments: ClassMoments, concepts: Sequence[range], targets: Tensor, plans: TransportPlans
+) -> Iterator[Tensor]:
     for items in concepts:
         present = tuple(item for item in items if int(moments.counts[item]) > 0)
-        target = target_distances[list(present)][:, list(present)]
-        if len(present) < 2 or not bool(target.max() > 0):
-            continue
-        distances = pairwise_distances(centroids(moments.select(present)))
-        value, plan = relative_gromov_wasserstein(distances, target, plans.get(present))
-        plans[present] = plan
-        terms.append(value)
-    return terms
+        target = targets[list(present)][:, list(present)]
+        if len(present) >= 2 and bool(target.max() > 0):
+            distances = pairwise_distances(centroids(moments.select(present)))
+            found = relative_gromov_wasserstein(distances, target, plans.get(present))
+            plans[present] = found.plan
+            yield found.value

@@ -13,15 +13,16 @@ from saerepgeo.cases.separability.losses import (
     Direction,
     Regularizer,
     TransportPlans,
+    item_distances,
     mean_squared_error,
     reduced_moments,
     separability_term,
 )
-from saerepgeo.cases.separability.measurement import activation_counts, item_distances
 from saerepgeo.cases.separability.optimization import adam, clip_gradients_, warmup_plateau_decay
 from saerepgeo.cases.separability.validation import ValidationFigures
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.parallel.collectives import all_reduce_sum
 from saerepgeo.sae.parallel.tensor_parallel import check_run, shard
 from saerepgeo.sae.sae_source import SAESource
 from saerepgeo.types import (
@@ -36,18 +37,16 @@ from saerepgeo.types import (
 class SeparabilityModule(LightningModule):
     """loss = (mse + Σ the architecture's own terms)/σ² + λ·R.
 
-    mse = mean ‖x̂ − x‖² over all points of the batch; σ² = E‖x − x̄‖² of the residuals, a constant
-    measured before the first step, so that the first term is the fraction of variance unexplained
-    and λ has no units; R the regularizer on the effective latents of the labeled points. λ = 0
-    trains an SAE in the ordinary way (`configs/pretrain.yaml`).
+    mse = mean ‖x̂ − x‖² over the batch; σ² = E‖x − x̄‖² of the residuals (`variance`), measured
+    before the first step, so that λ has no units; R the regularizer on the effective latents of the
+    labeled points. λ = 0 trains an SAE in the ordinary way (`configs/pretrain.yaml`).
 
     Args:
         sae: the SAE to fine-tune, or to make.
         regularizer: aedp (average distance between centroids of items), fisher (scatter between
             over within items), or gromov_wasserstein (distances between centroids pulled to
-            `target_scale` times what they were).
-        direction: which way separability is pushed; with gromov_wasserstein, `decrease` takes
-            1/`target_scale`.
+            `target_scale` times what they were; to `decrease` them, 1/`target_scale`).
+        direction: which way separability is pushed.
         weight: λ.
         target_scale: see `regularizer`.
         lr: peak learning rate of Adam.
@@ -61,7 +60,6 @@ class SeparabilityModule(LightningModule):
 
     sae: SAEModel
     variance: Tensor
-    """σ²."""
     bias_scale: Tensor
     """Root mean square entry of what the SAE sees; biases have these units, and learn so fast."""
     silent_points: Tensor
@@ -109,24 +107,21 @@ class SeparabilityModule(LightningModule):
         if self.device_mesh is not None:
             check_run(self.trainer)
             self.sae = shard(self.sae, self.device_mesh)
-        n_items = self._data.prompts.n_items
+        prompts = self._data.prompts
+        firsts, n_items = prompts.first_item_ids, prompts.n_items
+        self._concepts = [range(f, f + len(c.items)) for f, c in zip(firsts, prompts, strict=True)]
         self.register_buffer("variance", torch.zeros(()))
         self.register_buffer("bias_scale", torch.ones(()))
         self.register_buffer("silent_points", torch.zeros(self.sae.d_sae, dtype=torch.long))
         self.register_buffer("target_distances", torch.zeros(n_items, n_items))
-        self.figures = ValidationFigures(self._data.prompts, self.sae.d_sae)
+        self.figures = ValidationFigures(prompts, self.sae.d_sae)
 
     def forward(self, residuals: Tensor) -> SAEOutput:
         """Return reconstructions and latents of residuals `[point, d_model]`."""
-        out: SAEOutput = self.sae(residuals)
-        return out
+        return self.sae(residuals)
 
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
-        """Return the loss of one batch of points; log its parts.
-
-        Raises:
-            ValueError: the loss is not finite.
-        """
+        """Return the loss of one batch of points, and log its parts; ValueError if not finite."""
         out: SAEOutput = self.sae(batch.residuals, dead_mask=self._dead_mask, step=self.global_step)
         mse = mean_squared_error(out.recons, batch.residuals)
         self._check_finite(mse, "mse")
@@ -135,15 +130,12 @@ class SeparabilityModule(LightningModule):
         loss = (mse + own) / self.variance + self.hparams["weight"] * term.float()
         self._check_finite(loss, "loss")
         self._count_active(out.latents, len(batch.residuals))
-        fvu = mse.detach() / self.variance
-        self.log("train/loss", loss.detach())
-        self.log("train/mse", mse.detach(), prog_bar=True)
-        self.log("train/fvu", fvu)
-        self.log("train/separability", term.detach(), prog_bar=True)
-        self.log("train/dead_fraction", self._dead_mask.float().mean())
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        for name, value in out.losses.items():
-            self.log(f"train/{name}", value.detach())
+        shown = {"mse": mse, "separability": term}
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        others = {"loss": loss, "fvu": mse / self.variance, "lr": rate, **out.losses}
+        others["dead_fraction"] = self._dead_mask.float().mean()
+        self.log_dict({f"train/{name}": value for name, value in shown.items()}, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in others.items()})
         return loss
 
     def validation_step(
@@ -152,9 +144,10 @@ class SeparabilityModule(LightningModule):
         """Add a batch of held-out text (0), prompts (1) or items (2) to the figures."""
         out: SAEOutput = self.sae(batch.residuals)
         if dataloader_idx == 0:
-            self.figures.add_text(batch.residuals, out)
+            self.figures.text.add(batch.residuals, out)
         else:
-            self.figures.add_points(dataloader_idx, self.sae.effective_latents(out.latents), batch)
+            effective = self.sae.effective_latents(out.latents)
+            self.figures.points[str(dataloader_idx)].update(effective, batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log every figure of the validation and forget its points."""
@@ -168,21 +161,14 @@ class SeparabilityModule(LightningModule):
 
     def test_step(self, batch: ConceptActivations, batch_idx: int) -> dict[str, Any]:
         """Return, as `result`, case 3's interventions on the latents of one concept."""
-        data = self._data
+        data, outputs = self._data, None
         name = model_name(data.hparams["lm"], data.hparams["hook_name"])
         with torch.inference_mode(False), torch.enable_grad():
-            outputs = self._outputs(batch.concept)
+            if self.sae.hook_name_out is not None:  # what a transcoder reconstructs
+                where = data.hparams["test_with_padding"], self.sae.hook_name_out
+                outputs = data.concept(batch.concept, *where).residuals.to(self.device)
             found = intervene(self.sae, batch, data.tokenizer.tokenizer, name, outputs=outputs)
             return {"result": found}
-
-    def _outputs(self, concept: str) -> Tensor | None:
-        """Return what a transcoder reconstructs of a concept's prompts."""
-        out = self.sae.hook_name_out
-        if out is None:
-            return None
-        with_padding = self._data.hparams["test_with_padding"]
-        outputs: Tensor = self._data.concept(concept, with_padding, out).residuals
-        return outputs.to(self.device)
 
     def configure_optimizers(self) -> Any:
         """Return Adam, with warm-up, a plateau, and a linear decay at the end."""
@@ -191,10 +177,7 @@ class SeparabilityModule(LightningModule):
         optimizer = adam(self.sae, h["lr"], tuple(h["betas"]), float(self.bias_scale))
         n_steps = self.trainer.estimated_stepping_batches
         schedule = warmup_plateau_decay(optimizer, n_steps, h["warmup_steps"], h["decay_fraction"])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Take out of the decoder's gradient what the rescaling of its rows would undo."""
@@ -223,12 +206,6 @@ class SeparabilityModule(LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
-    def _concepts(self) -> list[range]:
-        prompts = self._data.prompts
-        firsts = prompts.first_item_ids
-        return [range(f, f + len(c.items)) for f, c in zip(firsts, prompts, strict=True)]
-
-    @property
     def _dead_mask(self) -> Tensor:
         return self.silent_points > self.hparams["dead_after"]
 
@@ -251,32 +228,30 @@ class SeparabilityModule(LightningModule):
             self.bias_scale.copy_((statistics.mean_square / self.sae.d_in).sqrt())
         if self.source.architecture is not None:
             self.sae.initialize_bias_(statistics.mean.to(self.device))
-        points = ActivationBatch(*(part.to(self.device) for part in self._data.points.train))
-        distances = item_distances(self.sae, points, len(self.target_distances))
+        points, labels, _ = (part.to(self.device) for part in self._data.points.train)
+        distances = item_distances(self.sae, points, labels, len(self.target_distances))
         scale = self.hparams["target_scale"]
         is_up = self.hparams["direction"] == "increase"
         self.target_distances.copy_(distances * (scale if is_up else 1 / scale))
 
     def _regularizer(self, out: SAEOutput, batch: ActivationBatch) -> Tensor:
-        labeled = batch.labels >= 0
+        h, labeled = self.hparams, batch.labels >= 0
         with torch.autocast(self.device.type, enabled=False):
             effective = self.sae.effective_latents(out.latents, rows=labeled)
             labels = batch.labels[labeled]
-            if self.hparams["shuffle_labels"]:
-                generator = generator_for(self.hparams["seed"], "shuffle", self.global_step)
+            if h["shuffle_labels"]:
+                generator = generator_for(h["seed"], "shuffle", self.global_step)
                 labels = labels[torch.randperm(len(labels), generator=generator).to(labels.device)]
             moments = reduced_moments(effective, labels, len(self.target_distances))
-            return separability_term(
-                moments,
-                self._concepts,
-                self.hparams["regularizer"],
-                self.hparams["direction"],
-                self.target_distances,
-                self._plans,
-            )
+            kind, target = (h["regularizer"], h["direction"]), self.target_distances
+            return separability_term(moments, self._concepts, *kind, target, self._plans)
 
     @torch.no_grad()
     def _count_active(self, latents: Tensor | SparseLatents, n_points: int) -> None:
-        n_points *= self.trainer.world_size
-        is_active = activation_counts(latents) > 0
-        self.silent_points.copy_(torch.where(is_active, 0, self.silent_points + n_points))
+        if isinstance(latents, SparseLatents):
+            active = latents.indices[latents.values > 0]
+            counts = torch.bincount(active, minlength=latents.d_sae)
+        else:
+            counts = (latents > 0).sum(0)
+        silent = self.silent_points + n_points * self.trainer.world_size
+        self.silent_points.copy_(torch.where(all_reduce_sum(counts) > 0, 0, silent))

@@ -12,14 +12,12 @@ def adam(
 ) -> torch.optim.Adam:
     """Return fused Adam over an SAE's parameters, its biases at `lr`·`bias_scale`.
 
-    Adam moves every entry by about its rate a step, whatever the gradient's size: right for
-    weights, whose rows have norm 1, but biases have the units of the residuals.
-
-    Args:
-        bias_scale: root mean square entry of what the SAE sees.
+    Adam moves every entry by about its rate a step: right for weights, whose rows have norm 1, but
+    biases have the units of what the SAE sees; `bias_scale` is its root mean square entry.
     """
-    biases = [p for name, p in sae.named_parameters() if name.split(".")[-1].startswith("b_")]
-    others = [p for p in sae.parameters() if not any(p is bias for bias in biases)]
+    named = [(name.split(".")[-1], p) for name, p in sae.named_parameters()]
+    biases = [p for name, p in named if name.startswith("b_")]
+    others = [p for name, p in named if not name.startswith("b_")]
     groups: list[dict[str, Any]] = [{"params": others}, {"params": biases, "lr": lr * bias_scale}]
     return torch.optim.Adam(groups, lr=lr, betas=betas, fused=True)
 
@@ -29,10 +27,8 @@ def warmup_plateau_decay(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return the schedule: a linear rise, a plateau, a linear fall to 0 at the end.
 
-    factor(t) = min(1, (t + 1)/warm-up, (n − t)/(`decay_fraction`·n)).
-
-    Args:
-        n_steps: n; without an end (not positive, or infinite) the rate never falls.
+    factor(t) = min(1, (t + 1)/warm-up, (n − t)/(`decay_fraction`·n)). Without an end (n = `n_steps`
+    not positive, or infinite) the rate never falls.
     """
     n_decay = decay_fraction * n_steps if 0 < n_steps < float("inf") else 0.0
 
@@ -47,8 +43,7 @@ def warmup_plateau_decay(
 def clip_gradients_(sae: SAEModel, limit: float | None, algorithm: str | None) -> Any:
     """Clip as Lightning's trainer is told to; return the norm before, None when clipped by value.
 
-    Lightning itself refuses to clip for fused optimizers under mixed precision, since some of them
-    unscale float16 gradients; in bfloat16 and float32 there is nothing to unscale.
+    Lightning refuses to clip for fused optimizers under mixed precision; only float16 needs that.
     """
     parameters = [p for p in sae.parameters() if p.grad is not None]
     if algorithm == "value" and limit is not None:

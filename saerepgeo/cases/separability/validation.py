@@ -3,69 +3,48 @@
 import warnings
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+import saerepgeo.metrics as metrics
 from saerepgeo.data.prompts import ConceptPrompts
-from saerepgeo.metrics import (
-    L0,
-    AverageEuclideanDistance,
-    CosineSimilarity,
-    DeadFraction,
-    FisherRatio,
-    FractionVarianceUnexplained,
-    MeanSquaredError,
-    RelativeAEDP,
-    RelativeReconstructionBias,
-)
-from saerepgeo.types import ActivationBatch, SAEOutput, SparseLatents
+from saerepgeo.types import SAEOutput
 
-RECONSTRUCTION = {
-    "mse": MeanSquaredError,
-    "fvu": FractionVarianceUnexplained,
-    "cosine": CosineSimilarity,
-    "relative_reconstruction_bias": RelativeReconstructionBias,
-}
 SEPARABILITY = {
-    "aedp": AverageEuclideanDistance,
-    "relative_aedp": RelativeAEDP,
-    "fisher_ratio": FisherRatio,
+    "aedp": metrics.AverageEuclideanDistance,
+    "relative_aedp": metrics.RelativeAEDP,
+    "fisher_ratio": metrics.FisherRatio,
 }
 POINT_SETS = {1: "val", 2: "val/heldout_items"}
 """Key prefix of the labeled dataloaders, by `dataloader_idx` (see `data.VALIDATION_LOADERS`)."""
 
 
-class ReconstructionFigures(nn.Module):
+class ReconstructionFigures(MetricCollection):
     """Accumulate points and what an SAE makes of them; give mse, fvu, …, l0 and dead_fraction."""
 
     def __init__(self, d_sae: int, prefix: str = "") -> None:
-        super().__init__()
-        recons: Any = {name: metric() for name, metric in RECONSTRUCTION.items()}
-        self.recons = MetricCollection(recons, prefix=prefix)
-        latents: Any = {"l0": L0(), "dead_fraction": DeadFraction(d_sae)}
-        self.latents = MetricCollection(latents, prefix=prefix)
+        figures: Any = {
+            "mse": metrics.MeanSquaredError(),
+            "fvu": metrics.FractionVarianceUnexplained(),
+            "cosine": metrics.CosineSimilarity(),
+            "relative_reconstruction_bias": metrics.RelativeReconstructionBias(),
+            "l0": metrics.L0(),
+            "dead_fraction": metrics.DeadFraction(d_sae),
+        }
+        super().__init__(figures, prefix=prefix)
 
     def add(self, residuals: Tensor, out: SAEOutput) -> None:
         """Add points."""
-        self.recons.update(out.recons.float(), residuals)
-        self.latents.update(out.latents)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return every figure, over all processes."""
-        return {**self.recons.compute(), **self.latents.compute()}
-
-    def reset(self) -> None:
-        """Forget all points."""
-        self.recons.reset()
-        self.latents.reset()
+        self.update(recons=out.recons.float(), residuals=residuals, latents=out.latents)
 
 
 class ValidationFigures(nn.Module):
     """Accumulate held-out batches; give `{key: value}` over all of them and all processes.
 
-    `val/mse`, `val/fvu`, … are of held-out text. `val/aedp/months` is of effective latents at
-    held-out prompts of the training items, `val/aedp` its mean over concepts;
-    `val/heldout_items/…` of the items that training never saw.
+    `text` takes points of held-out text for `val/mse`, `val/fvu`, …; `points`, by dataloader,
+    effective latents and labels for `val/aedp/months` (held-out prompts of the training items),
+    `val/aedp`, its mean over concepts, and `val/heldout_items/…` (items that training never saw).
     """
 
     def __init__(self, prompts: ConceptPrompts, d_sae: int) -> None:
@@ -73,26 +52,14 @@ class ValidationFigures(nn.Module):
         self.text = ReconstructionFigures(d_sae, "val/")
         self.points: Any = nn.ModuleDict()
         for loader, prefix in POINT_SETS.items():
-            self.points[str(loader)] = MetricCollection(
-                {
-                    f"{name}/{concept.name}": metric(
-                        prompts.n_items, range(first, first + len(concept.items))
-                    )
-                    for concept, first in zip(prompts, prompts.first_item_ids, strict=True)
-                    for name, metric in SEPARABILITY.items()
-                },
-                prefix=f"{prefix}/",
-            )
-
-    def add_text(self, residuals: Tensor, out: SAEOutput) -> None:
-        """Add points of held-out text."""
-        self.text.add(residuals, out)
-
-    def add_points(
-        self, loader: int, effective: Tensor | SparseLatents, batch: ActivationBatch
-    ) -> None:
-        """Add labeled points of a dataloader, as effective latents `[point, d_sae]`."""
-        self.points[str(loader)].update(effective, batch.labels)
+            own: Any = {
+                f"{name}/{concept.name}": metric(
+                    prompts.n_items, range(first, first + len(concept.items))
+                )
+                for concept, first in zip(prompts, prompts.first_item_ids, strict=True)
+                for name, metric in SEPARABILITY.items()
+            }
+            self.points[str(loader)] = MetricCollection(own, prefix=f"{prefix}/")
 
     def compute(self) -> dict[str, Tensor]:
         """Return every figure that is defined, over all processes."""
@@ -100,13 +67,12 @@ class ValidationFigures(nn.Module):
         for loader, prefix in POINT_SETS.items():
             with warnings.catch_warnings():  # no held-out items: undefined, and left out
                 warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-                computed = self.points[str(loader)].compute()
-            values = {key: value for key, value in computed.items() if not value.isnan()}
-            figures |= values
+                figures |= self.points[str(loader)].compute()
             for name in SEPARABILITY:
-                of_name = [v for k, v in values.items() if k.startswith(f"{prefix}/{name}/")]
-                if of_name:
-                    figures[f"{prefix}/{name}"] = sum(of_name) / len(of_name)
+                of_name = [v for k, v in figures.items() if k.startswith(f"{prefix}/{name}/")]
+                values = [value for value in of_name if not value.isnan()]
+                if values:
+                    figures[f"{prefix}/{name}"] = torch.stack(values).mean()
         return {key: value for key, value in figures.items() if not value.isnan()}
 
     def reset(self) -> None:

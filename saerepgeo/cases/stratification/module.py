@@ -1,16 +1,16 @@
 """Case 1: which strata of fixed rank the latents visit as noise is added to the residuals."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import Metric
 
-from saerepgeo.cases.analysis import AnalysisModule
-from saerepgeo.cases.concept_points import real_points
-from saerepgeo.cases.spaces import RESIDUALS, Space, latent_spaces
-from saerepgeo.geometry.clouds.labeled import LabeledCloud
+from saerepgeo.cases.analysis import AnalysisModule, ConceptPoints
+from saerepgeo.cases.spaces import RESIDUALS, Space, all_spaces
 from saerepgeo.metrics import TensorRanks
 from saerepgeo.metrics.cloud_metric import evaluate
 from saerepgeo.metrics.wrappers import Figure
@@ -39,9 +39,9 @@ class StratificationModule(AnalysisModule):
 
     x' = x + level · unit · N(0, 1) at every real position; unit 1 (`absolute`) or the root mean
     square entry of the concept's residuals (`relative`). The spaces are x', its effective latents
-    and those of random dictionaries, the same noise in all of them. Default metric: `TensorRanks`,
-    for which masked positions are zeros of the tensor. Matrices of one rank r form a stratum; the
-    ranks visited over the noise levels are the strata.
+    and those of random dictionaries, the same noise in all of them. Masked positions are zeros of
+    the tensor. Matrices of one rank r form a stratum; the ranks visited over the noise levels are
+    the strata.
 
     Args:
         sae: the SAE to look at, or several.
@@ -71,9 +71,9 @@ class StratificationModule(AnalysisModule):
                 "`noise_levels` must be at least one level ≥ 0 and `n_draws` ≥ 1, got "
                 f"{list(noise_levels)} and {n_draws}"
             )
-        self.noise_levels, self.n_draws = tuple(noise_levels), n_draws
+        self.noise_levels = tuple(noise_levels)
         self.metrics = list(named_metrics([TensorRanks()] if metrics is None else metrics).values())
-        self.spaces = [RESIDUALS, *latent_spaces(len(self.sources), n_random)]
+        self.spaces = all_spaces(len(self.sources), n_random)
         self._draws = {
             f"{scale} noise {level:g}": [
                 Condition(scale, level, draw) for draw in range(n_draws if level > 0 else 1)
@@ -90,57 +90,41 @@ class StratificationModule(AnalysisModule):
         if not bool(concept.is_real.any()):
             raise ValueError(f"concept {concept.concept}: no position is real; check its prompts")
         for space in self.spaces:  # before the threads read them
-            self.latents(concept, space)
+            self.clean(concept, space)
         work = [(draw, space) for draw in self._draws[batch.part] for space in self.spaces]
         found = in_threads(lambda each: self._under(concept, *each), work)
-        rows = [row for more, _ in found for row in more]
-        spectra: dict[str, list[Tensor]] = {}
+        spectra: dict[str, list[Tensor]] = defaultdict(list)
         for (condition, space), (_, values) in zip(work, found, strict=True):
+            name = f"{space.name} {self.sae_names[space.sae]}" if space.sae else space.name
             for mode, spectrum in values.items():
-                name = f"{space.name} {self.sae_names[space.sae]}" if space.sae else space.name
                 key = f"{name}/{mode}/{condition.noise_scale}/{condition.noise}"
-                spectra.setdefault(key, []).append(spectrum)
-        padded = {key: torch.nn.utils.rnn.pad_sequence(v, True) for key, v in spectra.items()}
-        return {"rows": rows, "spectra": padded}
+                spectra[key].append(spectrum)
+        return {
+            "rows": [row for rows, _ in found for row in rows],
+            "spectra": {key: pad_sequence(values, True) for key, values in spectra.items()},
+        }
 
-    def latents(self, concept: ConceptActivations, space: Space) -> Float[Tensor, "point dim"]:
+    def clean(self, concept: ConceptActivations, space: Space) -> Float[Tensor, "point dim"]:
         """Return the real points of a space without noise."""
-
-        def make() -> Tensor:
-            if space == RESIDUALS:
-                return concept.residuals[concept.is_real]
-            return self.effective_latents(space, concept.residuals, concept.is_real)
-
-        made: Tensor = self.kept(concept.concept, space, make)
-        return made
+        return self.kept(space, self.points, space, concept.residuals, concept.is_real)
 
     def _under(
         self, concept: ConceptActivations, condition: Condition, space: Space
     ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
         """Return rows and spectra of a space under one draw of noise."""
-        points = self.latents(concept, space)
-        if condition.noise > 0:
-            residuals = self._noisy(self.latents(concept, RESIDUALS), concept.concept, condition)
-            points = residuals
-            if space != RESIDUALS:
-                prompts = concept.residuals.clone()
-                prompts[concept.is_real] = residuals
-                points = self.effective_latents(space, prompts, concept.is_real)
-        about = real_points(concept)
-        cloud = LabeledCloud(
-            points, about.labels, about.named, about.prompts, about.positions, name=concept.concept
-        )
+        points, (scale, level, draw) = self.clean(concept, space), condition
+        if level > 0:
+            prompts, clean = concept.residuals.clone(), self.clean(concept, RESIDUALS)
+            purpose, index = f"noise/{scale}/{concept.concept}", self.noise_levels.index(level)
+            generator = generator_for(self.seed, purpose, index, draw)
+            noise = torch.randn(clean.shape, generator=generator).to(clean)
+            prompts[concept.is_real] = clean + level * noise_unit(clean, scale) * noise
+            points = self.points(space, prompts, concept.is_real)
+        cloud = ConceptPoints.of(concept, concept.is_real).cloud(points, name=concept.concept)
         figures = {n: Figure(figure) for n, figure in evaluate(self.metrics, cloud).items()}
         rows = self.rows(concept.concept, space, "sound", figures, str(condition))
         has_spectra = any(isinstance(metric, TensorRanks) for metric in self.metrics)
         return rows, TensorRanks.spectra(cloud).values if has_spectra else {}
-
-    def _noisy(self, residuals: Tensor, concept: str, condition: Condition) -> Tensor:
-        scale, level, draw = condition
-        index = self.noise_levels.index(level)
-        generator = generator_for(self.seed, f"noise/{scale}/{concept}", index, draw)
-        noise = torch.randn(residuals.shape, generator=generator).to(residuals)
-        return residuals + level * noise_unit(residuals, scale) * noise
 
 
 def noise_unit(residuals: Float[Tensor, "point d_model"], scale: NoiseScale) -> float:

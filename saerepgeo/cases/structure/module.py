@@ -1,15 +1,14 @@
 """Case 2: local and global structure of a concept, in the residuals and in the latents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torchmetrics import Metric
 
-from saerepgeo.cases.analysis import AnalysisModule
-from saerepgeo.cases.concept_points import all_positions, distinct_points
-from saerepgeo.cases.spaces import RESIDUALS, Space, latent_spaces
+from saerepgeo.cases.analysis import AnalysisModule, ConceptPoints
+from saerepgeo.cases.spaces import RESIDUALS, Space, all_spaces
 from saerepgeo.cases.structure.paper_embedding import paper_embedding
 from saerepgeo.cases.structure.protocols import paper_metrics, sound_metrics
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
@@ -22,6 +21,7 @@ from saerepgeo.types import AnalysisBatch, ConceptActivations
 Protocol = Literal["paper", "sound"]
 PURPOSES = {"residuals": "resid", "latents": "sound", "random": "sound, random dictionary"}
 """What the random draws of a space are for: every SAE is looked at by the same ones."""
+DEFAULTS = {"paper": paper_metrics, "sound": sound_metrics}
 
 
 class StructureModule(AnalysisModule):
@@ -70,13 +70,12 @@ class StructureModule(AnalysisModule):
         for protocol in protocols:
             chosen = lists[protocol]
             chosen = DEFAULTS[protocol]() if chosen is None else chosen
-            for kind, is_wanted in (("one", False), ("pair", True)):
-                own = [m for m in chosen if isinstance(m, PairMetric) == is_wanted]
+            for kind, is_of_pairs in (("one", False), ("pair", True)):
+                own = [m for m in chosen if isinstance(m, PairMetric) == is_of_pairs]
                 self.evidence[f"{protocol} {kind}"] = Evidence(
                     own, **surrounded[protocol], seed=seed, sync_on_compute=False
                 )
-            random = n_random if protocol == "sound" else 0
-            for space in (RESIDUALS, *latent_spaces(len(self.sources), random)):
+            for space in all_spaces(len(self.sources), n_random if protocol == "sound" else 0):
                 self._spaces[f"{protocol}, {space.name}, {space.sae}"] = protocol, space
         self.parts = list(self._spaces)
 
@@ -85,81 +84,48 @@ class StructureModule(AnalysisModule):
         """Return the rows of one space of one concept, and the cloud that they are about."""
         protocol, space = self._spaces[batch.part]
         concept = batch.activations
-        cloud = self.cloud(concept, protocol, space)
-        figures = dict(self._figures(f"{protocol} one", cloud))
+        cloud = self._cloud(concept, protocol, space)
+        evidence: Any = self.evidence
+        figures: dict[str, Figure] = evidence[f"{protocol} one"].results(cloud)
         if space != RESIDUALS:
-            residuals = self.cloud(concept, protocol, RESIDUALS)
-            figures |= self._figures(f"{protocol} pair", residuals, cloud)
+            residuals = self._cloud(concept, protocol, RESIDUALS)
+            figures |= evidence[f"{protocol} pair"].results(residuals, cloud)
         if space.kind == "latents" and protocol == "sound" and self.n_random > 1:
-            figures |= self._beside_random(concept, space, figures)
-        n_merged = self._points(concept, protocol).n_merged
-        figures |= {
-            "n_items": of_count(len(concept.items)),
-            "n_points": of_count(cloud.n_points),
-            "n_merged": of_count(n_merged),
-        }
+            figures |= self._beside_random(concept, space)
+        figures["n_items"] = of_count(len(concept.items))
+        figures["n_points"] = of_count(cloud.n_points)
+        figures["n_merged"] = of_count(self._chosen(concept, protocol).n_merged)
         rows = self.rows(concept.concept, space, protocol, figures)
         return {"rows": rows, "cloud": cloud, "space": space, "protocol": protocol}
 
-    def cloud(self, concept: ConceptActivations, protocol: str, space: Space) -> LabeledCloud:
+    def _cloud(self, concept: ConceptActivations, protocol: str, space: Space) -> LabeledCloud:
         """Return the points of a space, made once while the concept is the same."""
+        return self.kept((protocol, space), self._made, concept, protocol, space)
 
-        def make() -> LabeledCloud:
-            about, residuals = self._points(concept, protocol), concept.residuals
-            if protocol == "sound":
-                encode, name = self.effective_latents, PURPOSES[space.kind]
-                name += f" {space.draw}" if space.draw else ""
-            else:
-                encode, name = self.raw_latents, f"paper {space.kind}"
-            points = residuals[about.chosen]
-            if space != RESIDUALS:
-                points = encode(space, residuals, about.chosen)
-            if protocol == "paper":
-                points = paper_embedding(points)
-            return LabeledCloud(
-                points,
-                about.labels,
-                about.named,
-                about.prompts,
-                about.positions,
-                name=f"{concept.concept}/{name}",
-                concept=concept.concept,
-                is_turned=protocol == "sound",
-            )
+    def _made(self, concept: ConceptActivations, protocol: str, space: Space) -> LabeledCloud:
+        seen, is_paper = self._chosen(concept, protocol), protocol == "paper"
+        points = self.points(space, concept.residuals, seen.chosen, is_raw=is_paper)
+        purpose = f"paper {space.kind}" if is_paper else PURPOSES[space.kind]
+        purpose += f" {space.draw}" if space.draw else ""
+        name = f"{concept.concept}/{purpose}"
+        points = paper_embedding(points) if is_paper else points
+        return seen.cloud(points, name=name, concept=concept.concept, is_turned=not is_paper)
 
-        made: LabeledCloud = self.kept(concept.concept, (protocol, space), make)
-        return made
+    def _chosen(self, concept: ConceptActivations, protocol: str) -> ConceptPoints:
+        """Return the points of a concept: those of their own, or for the paper every position."""
+        if protocol == "paper":
+            return ConceptPoints.of(concept, torch.ones_like(concept.is_real))
+        return self.kept("distinct", ConceptPoints.distinct, concept)
 
-    def _beside_random(
-        self, concept: ConceptActivations, space: Space, figures: Mapping[str, Figure]
-    ) -> dict[str, Figure]:
+    def _beside_random(self, concept: ConceptActivations, space: Space) -> dict[str, Figure]:
         """Return the figures of latents beside those of several random dictionaries.
 
         `{name}/beside_random`: the least p-value of n dictionaries is 1/(1 + n).
         """
         one: Any = self.evidence["sound one"]
-        null = RandomDictionaries(
-            lambda draw: self.cloud(concept, "sound", Space("random", space.sae, draw))
-        )
+        draws = [Space("random", space.sae, draw) for draw in range(self.n_random)]
+        clouds = [self._cloud(concept, "sound", draw) for draw in draws]
+        null = RandomDictionaries(clouds.__getitem__)
         test = NullTest(one.drawn, null, self.n_random, self.seed, sync_on_compute=False)
-        tests = test.tests(self.cloud(concept, "sound", space))
-        return {
-            f"{name}/beside_random": Figure(figures[name].estimate, test=found)
-            for name, found in tests.items()
-        }
-
-    def _points(self, concept: ConceptActivations, protocol: str) -> Any:
-        find = distinct_points if protocol == "sound" else all_positions
-        return self.kept(concept.concept, protocol, lambda: find(concept))
-
-    def _figures(self, kind: str, *clouds: LabeledCloud) -> Mapping[str, Figure]:
-        evidence: Any = self.evidence[kind]
-        if not evidence.metrics:
-            return {}
-        evidence.reset()
-        evidence.update(*clouds)
-        found: dict[str, Figure] = evidence.results()
-        return found
-
-
-DEFAULTS = {"paper": paper_metrics, "sound": sound_metrics}
+        found = test.results(self._cloud(concept, "sound", space)).items()
+        return {f"{name}/beside_random": figure for name, figure in found if figure.test}

@@ -2,45 +2,28 @@
 
 from torchmetrics import Metric
 
-from saerepgeo.metrics import (
-    GRIDE,
-    AverageEuclideanDistance,
-    AverageGeodesicDistance,
-    Betti0,
-    ClusterCount,
-    FisherRatio,
-    LinearCKA,
-    MinimumSpanningTreeWeight,
-    NoiseShare,
-    ProcrustesDisparity,
-    RelativeAEDP,
-    Silhouette,
-    TwoNN,
-    TwoNNPerCluster,
-    TwoNNWithin,
-    UnmatchedMass,
-)
+import saerepgeo.metrics as metrics
 
 
 def sound_metrics() -> list[Metric]:
     """Return the default metrics of the sound protocol, those of pairs among them."""
     return [
-        ClusterCount(),
-        NoiseShare(),
-        Betti0(),
-        AverageGeodesicDistance(),
-        TwoNN(),
-        TwoNNWithin(),
-        GRIDE(),
-        MinimumSpanningTreeWeight(),
-        AverageEuclideanDistance(),
-        RelativeAEDP(),
-        FisherRatio(),
-        Silhouette(),
-        ProcrustesDisparity(),
-        ProcrustesDisparity("matched_clusters"),
-        UnmatchedMass(),
-        LinearCKA(),
+        metrics.ClusterCount(),
+        metrics.NoiseShare(),
+        metrics.Betti0(),
+        metrics.AverageGeodesicDistance(),
+        metrics.TwoNN(),
+        metrics.TwoNNWithin(),
+        metrics.GRIDE(),
+        metrics.MinimumSpanningTreeWeight(),
+        metrics.AverageEuclideanDistance(),
+        metrics.RelativeAEDP(),
+        metrics.FisherRatio(),
+        metrics.Silhouette(),
+        metrics.ProcrustesDisparity(),
+        metrics.ProcrustesDisparity("matched_clusters"),
+        metrics.UnmatchedMass(),
+        metrics.LinearCKA(),
     ]
 
 
@@ -51,10 +34,10 @@ def paper_metrics() -> list[Metric]:
     same embedding, with `connection_radius` and the 15 neighbors of the embedding.
     """
     return [
-        ClusterCount(),
-        TwoNNPerCluster(),
-        Betti0(),
-        MinimumSpanningTreeWeight("clusters"),
-        AverageGeodesicDistance(n_neighbors=15),
-        ProcrustesDisparity("cluster_numbers"),
+        metrics.ClusterCount(),
+        metrics.TwoNNPerCluster(),
+        metrics.Betti0(),
+        metrics.MinimumSpanningTreeWeight("clusters"),
+        metrics.AverageGeodesicDistance(n_neighbors=15),
+        metrics.ProcrustesDisparity("cluster_numbers"),
     ]

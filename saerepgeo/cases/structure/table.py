@@ -3,23 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from saerepgeo.report.results import group_rows
+
 Row = dict[str, Any]
 RANDOM = "sound, random dictionary"
 """Protocol of the rows whose latents are those of random directions: the baseline of `sound`."""
+PRINTED = ("Clusters", "Avg Dim", "Betti0", "MST Weight", "AGD")
 COLUMNS = (
-    "Concept",
-    "Model",
-    "Protocol",
-    "Clusters Resid",
-    "Clusters Latents",
-    "Avg Dim Resid",
-    "Avg Dim Latents",
-    "Betti0 Resid",
-    "Betti0 Latents",
-    "MST Weight Resid",
-    "MST Weight Latents",
-    "AGD Resid",
-    "AGD Latents",
+    *("Concept", "Model", "Protocol"),
+    *(f"{figure} {side}" for figure in PRINTED for side in ("Resid", "Latents")),
     "Procrustes Disparity",
 )
 """First columns of the table; sound rows go on with n, interval and p of each figure."""
@@ -47,44 +39,38 @@ def clustering_rows(rows: Sequence[Row]) -> list[Row]:
 
     Of several SAEs the model's name goes on with the SAE's.
     """
-    names = sorted({row["sae"] for row in rows} - {""})
-    spaces: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in rows:
-        key = (row["model"], row["concept"], row["protocol"], row["sae"], row["space"])
-        spaces.setdefault(key, {})[row["metric"]] = row
+    n_saes = len({row["sae"] for row in rows} - {""})
+    groups = group_rows(rows, "model", "concept", "protocol", "sae", "space")
+    spaces = {key: {row["metric"]: row for row in own} for key, own in groups.items()}
     found = []
     for (model, concept, protocol, sae, space), latents in spaces.items():
         if space == "residuals":
             continue
         residuals = spaces[model, concept, protocol, "", "residuals"]
-        name = space.replace("random", RANDOM) if space.startswith("random") else protocol
         row = {
             "Concept": concept,
-            "Model": f"{model}, {sae}" if len(names) > 1 else model,
-            "Protocol": name,
+            "Model": f"{model}, {sae}" if n_saes > 1 else model,
+            "Protocol": space.replace("random", RANDOM) if "random" in space else protocol,
             "Items": int(latents["n_items"]["value"]),
             "n": int(latents["n_points"]["value"]),
         }
-        is_plain = protocol == "paper"
-        if not is_plain:
+        if protocol != "paper":
             row["Merged"] = int(latents["n_merged"]["value"])
         for side, figures in ((" Resid", residuals), (" Latents", latents)):
             for metric, title in SPACES.items():
-                row |= _columns(f"{title}{side}", metric, figures, is_plain)
+                row |= _columns(f"{title}{side}", metric, figures)
         for metric, title in PAIRS.items():
-            row |= _columns(title, metric, latents, is_plain)
-        missing = dict.fromkeys(COLUMNS, float("nan"))
-        found.append({name: row.get(name, missing[name]) for name in COLUMNS} | row)
+            row |= _columns(title, metric, latents)
+        found.append({column: row.get(column, float("nan")) for column in COLUMNS} | row)
     return found
 
 
 def summary(rows: Sequence[Row]) -> str:
     """Return the table of the run as lines of text, with p-values where there are any."""
-    names = ("Clusters", "Avg Dim", "Betti0", "MST Weight", "AGD")
-    head = "".join(f"{name + ' R→L':>20}" for name in names)
+    head = "".join(f"{name + ' R→L':>20}" for name in PRINTED)
     lines = [f"{'concept':<16}{'protocol':<26}{head}{'Procrustes (p)':>18}"]
     for row in rows:
-        cells = [f"{row[f'{n} Resid']:.4g} → {row[f'{n} Latents']:.4g}" for n in names]
+        cells = [f"{row[f'{n} Resid']:.4g} → {row[f'{n} Latents']:.4g}" for n in PRINTED]
         p = row.get("Procrustes Disparity p")
         last = f"{row['Procrustes Disparity']:.3f}" + (f" ({p:.3f})" if p is not None else "")
         body = "".join(f"{cell:>20}" for cell in cells)
@@ -92,16 +78,15 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _columns(column: str, metric: str, figures: dict[str, Row], is_plain: bool) -> Row:
+def _columns(column: str, metric: str, figures: dict[str, Row]) -> Row:
     """Return a figure's value under its name, and what stands behind it in columns beside it."""
     figure = figures.get(metric)
     if figure is None:
         return {}
-    if is_plain:
+    if figure["protocol"] == "paper":
         return {column: figure["value"]}
-    columns: Row = {}
-    if f"{metric}/tested" in figures:
-        columns[f"{column} tested"] = figures[f"{metric}/tested"]["value"]
+    tested = figures.get(f"{metric}/tested")
+    columns = {} if tested is None else {f"{column} tested": tested["value"]}
     columns[column] = figure["value"]
     columns |= {f"{column} {part}": figure[part] for part in PARTS}
     if figure["reason"] is not None:

@@ -2,13 +2,13 @@
 
 Of up to 4095 points UMAP measures every pair by one call from Python. Here one compiled loop calls
 the same function, each pair of distinct rows once: padding and shared beginnings of prompts are
-many equal rows. Compiled code, UMAP's own as well, is kept on disk by numba.
+many equal rows.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature, unwrap
-from typing import Any
 
 import numba
 import numpy as np
@@ -49,14 +49,8 @@ def seeded_eigenvectors(seed: int) -> Iterator[None]:
     versions of SciPy need nothing.
     """
     plain = linalg.eigsh
-    if "rng" not in signature(plain).parameters:
-        yield
-        return
-
-    def seeded(*args: Any, **kwargs: Any) -> Any:
-        return plain(*args, **{"rng": np.random.default_rng(seed), **kwargs})
-
-    linalg.eigsh = seeded
+    if "rng" in signature(plain).parameters:
+        linalg.eigsh = partial(plain, rng=seed)  # for every call anew
     try:
         yield
     finally:

@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from saerepgeo.cases.intervention.displacement import displace, item_points, random_displacement
-from saerepgeo.cases.intervention.displacement_rows import displacement_rows
+from saerepgeo.cases.intervention.displacement import (
+    displace,
+    displacement_rows,
+    item_points,
+    random_displacement,
+)
 from saerepgeo.cases.intervention.interventions import intervene
 from saerepgeo.cases.intervention.random_walk import (
     PaperPoints,

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.spatial import procrustes
 
-from saerepgeo.cases.concept_points import all_positions, distinct_points
+from saerepgeo.cases.analysis import ConceptPoints
 from saerepgeo.cases.structure.artifacts import StructureArtifacts
 from saerepgeo.cases.structure.module import StructureModule
 from saerepgeo.cases.structure.paper_embedding import UMAP_SEED, UMAP_SETTINGS, paper_embedding
@@ -39,14 +39,14 @@ def test_a_causal_prefix_is_one_point_and_knows_its_item_from_the_mention_on() -
         labels=torch.tensor([0, 0, 1]),
         item_positions=torch.tensor([2, 2, 1]),
     )
-    points = distinct_points(batch)
+    points = ConceptPoints.distinct(batch)
     assert points.chosen.nonzero().tolist() == [[0, 1], [0, 2], [0, 3], [1, 3], [2, 1], [2, 2]]
     assert points.prompts.tolist() == [0, 0, 0, 1, 2, 2]  # 7 and 7 8 come twice
     assert points.positions.tolist() == [1, 2, 3, 3, 1, 2]
     assert points.named.tolist() == [-1, 0, 0, 0, 1, 1]
     assert points.labels.tolist() == [-1, 0, -1, -1, 1, -1]
     assert points.n_merged == 2
-    everywhere = all_positions(batch)
+    everywhere = ConceptPoints.of(batch, torch.ones_like(batch.is_real))
     assert bool(everywhere.chosen.all())
     assert everywhere.named.tolist() == [-1, -1, 0, 0, -1, -1, 0, 0, -1, 1, 1, -1]
 
