@@ -1,8 +1,6 @@
 """The geometry functions as torchmetrics: accumulate over batches and processes, then compute once.
 
-Each class holds sufficient statistics where they exist, else a bounded sample of points, and calls
-`saerepgeo.geometry` for the figure. Whatever the batches and however many the processes, the same
-points give the same result. `wrappers` puts intervals and nulls around them.
+The same points give the same result, whatever the batches and however many the processes.
 """
 
 from saerepgeo.lazy import export_names

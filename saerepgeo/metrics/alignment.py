@@ -26,8 +26,8 @@ class LinearCKA(PairMetric):
     """Debiased linear CKA between two representations of the same points.
 
     See `geometry.debiased_cka`: 1 for one shape, about 0 for independent points. Of the labeled
-    points where there are any, else of all, in a sample (see `CloudMetric`). Undefined for fewer
-    than four points and where one side does not vary. Null: a random pairing of the points.
+    points where there are any, else of all. Undefined for fewer than four points and where one side
+    does not vary. Null: a random pairing of the points.
 
     >>> metric = LinearCKA()
     >>> x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
@@ -54,16 +54,14 @@ class LinearCKA(PairMetric):
 class ProcrustesDisparity(PairMetric):
     """Procrustes disparity between centroids in two representations of the same points.
 
-    See `geometry.procrustes_disparity`: 0 for two centroids whatever they are, and small by chance
-    for few; its null is a random pairing of the centroids. Fewer than two pairs, or equal centroids
-    in one space: undefined. `n_used` counts centroids.
+    See `geometry.procrustes_disparity`: small by chance for few centroids, which `n_used` counts.
+    Fewer than two pairs, or equal centroids in one space: undefined. Null: a random pairing.
 
     Args:
         pairing: `items` pairs the centroids of items by name; `matched_clusters` those of the
             HDBSCAN clusters that share the most points (Hungarian), undefined for fewer than three
-            pairs; `cluster_numbers`, as the paper does, clusters that bear the same number, which
-            has no meaning.
-        min_cluster_size: of HDBSCAN.
+            pairs; `cluster_numbers`, as the paper does, clusters of the same number, which has no
+            meaning.
 
     >>> metric = ProcrustesDisparity()
     >>> x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
@@ -112,9 +110,8 @@ class ProcrustesDisparity(PairMetric):
 class UnmatchedMass(PairMetric):
     """Share of the clustered points that no pair of matched HDBSCAN clusters holds.
 
-    See `geometry.match_clusters`: 0 for the same clusters under other names. Null: the second
-    space's clusters dealt to the points prompt by prompt, the prompts in random order, which keeps
-    neighbors in a prompt together. Undefined without a cluster.
+    See `geometry.match_clusters`. Null: the second space's clusters dealt to the points prompt by
+    prompt, the prompts in random order. Undefined without a cluster.
 
     >>> metric = UnmatchedMass(min_cluster_size=5)
     >>> x = torch.cat([torch.linspace(0, 1, 8), torch.linspace(9, 10, 8)])[:, None]

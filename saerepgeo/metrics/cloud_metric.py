@@ -1,6 +1,6 @@
 """Metrics of a cloud of points: one bounded sample, shared with all that has been found of it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -18,8 +18,7 @@ from saerepgeo.types import Estimate, Float, Int, Interval, SparseLatents, to_de
 ROWS_PER_BLOCK = 1024
 COLUMNS = ("labels", "named", "prompts", "positions")
 _CLOUDS: Any = WeakIdKeyDictionary()
-"""Clouds by the `columns` state, one and the same tensor for all metrics of a compute group, which
-so share what any of them has found."""
+"""Clouds by the `columns` state, one and the same tensor for all metrics of a compute group."""
 _N_NEIGHBORS: Any = WeakIdKeyDictionary()
 """By the same state: neighbors that any metric of the group reads, so that one search does."""
 WHOLE = -1
@@ -27,13 +26,10 @@ WHOLE = -1
 
 
 class CloudFigure(EstimateMetric):
-    """A figure of a `LabeledCloud`, and what wrappers need to know of it.
-
-    A metric of one's own defines `of(cloud) -> Estimate`, or `figures(cloud)` for several.
-    """
+    """A figure of a `LabeledCloud`: one of one's own defines `of`, or `figures` for several."""
 
     null: Literal["gaussian", "items"] | None = "gaussian"
-    """What chance is: a Gaussian cloud of the same covariance, or items dealt out to prompts."""
+    """What chance is: a Gaussian cloud of the same covariance, or items dealt to prompts."""
     alternative: Alternative = "two-sided"
     """What speaks against the null."""
     is_count: ClassVar[bool] = False
@@ -49,7 +45,7 @@ class CloudFigure(EstimateMetric):
     shrinking: ClassVar[tuple[str, ...]] = ()
     """Attributes that are sizes of neighborhoods, and shrink with the sample."""
     n_neighbors: int = 0
-    """Neighbors of each point that the figure reads, about: one search serves all figures."""
+    """Neighbors of each point that the figure reads, about."""
 
     def of(self, cloud: LabeledCloud) -> Estimate:
         """Return the figure of a cloud."""
@@ -74,14 +70,11 @@ class CloudFigure(EstimateMetric):
 class CloudMetric(CloudFigure, MergedStateMetric):
     """A metric over at most `max_points` points, those of the smallest hash of their content.
 
-    Any split into batches and processes, in any order, leaves the same sample. Up to `max_points`
-    points, nothing is lost; of more, a uniform sample of the distinct points remains, duplicates
-    with them. All cloud metrics have the same states, so that those of a `MetricCollection` form
-    one compute group, which searches for neighbors once. A `LabeledCloud` in place of points is
-    taken whole, with what has been found of it.
-
-    Points are rounded to `dtype`, then hashed; `SparseLatents` are kept dense. Integer and
-    non-finite points raise ValueError, as does a batch of another dimension.
+    Any split into batches and processes, in any order, leaves the same sample: of more points, a
+    uniform one of the distinct points, duplicates with them. Those of a `MetricCollection` form one
+    compute group, which searches for neighbors once. A `LabeledCloud` is taken whole, with what has
+    been found of it. Points are rounded to `dtype` and kept dense. Integer and non-finite points
+    raise ValueError, as does a batch of another dimension.
 
     Args:
         max_points: size of the sample.
@@ -134,10 +127,7 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         positions: Int[Tensor, "point"] | None = None,
         other: Float[Tensor, "point dim_other"] | SparseLatents | LabeledCloud | None = None,
     ) -> None:
-        """Add points, with their items and prompts where a figure reads them (see `LabeledCloud`).
-
-        `other` is a second representation of the same points, for metrics of pairs.
-        """
+        """Add points, with what a figure reads of them (see `LabeledCloud`); `other` for pairs."""
         self.check(points, labels)
         given = (labels, labels if named is None else named, prompts, positions)
         if isinstance(points, LabeledCloud) or isinstance(other, LabeledCloud):
@@ -174,8 +164,7 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         """Raise ValueError for points that the figure cannot be of; by default for none."""
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the sample of the points of several samples."""
-        filled = [state for state in states if len(state["keys"])] or list(states[:1])
+        filled = [state for state in states if len(state["keys"])] or states[:1]
         n_seen = torch.stack([state["n_seen"] for state in states]).sum()
         if any(bool((state["keys"] == WHOLE).any()) for state in filled):
             if len(filled) > 1:
@@ -247,10 +236,7 @@ class CloudMetric(CloudFigure, MergedStateMetric):
 
 
 class PairMetric(CloudMetric):
-    """A figure of two representations of the same points, e.g. residuals and effective latents.
-
-    A metric of one's own defines `of_pair(x, y) -> Estimate` and, for a null, `by_chance`.
-    """
+    """A figure of two representations of the same points: `of_pair`, and `by_chance` for a null."""
 
     null = None
     update = CloudMetric.add_pairs  # type: ignore[assignment]
@@ -268,7 +254,7 @@ class PairMetric(CloudMetric):
         return {self.stem: self.of_pair(x, y)}
 
 
-def evaluate(metrics: Sequence[CloudFigure], *clouds: LabeledCloud) -> dict[str, Estimate]:
+def evaluate(metrics: Collection[CloudFigure], *clouds: LabeledCloud) -> dict[str, Estimate]:
     """Return the figures of a cloud, or of a pair, from one neighbor search."""
     if not clouds[0].n_points:
         return {metric.stem: Estimate.undefined("no points") for metric in metrics}
@@ -288,11 +274,8 @@ def _rows(points: Tensor | SparseLatents, like: Tensor, name: str = "points") ->
 
 
 def _content_keys(x: Float[Tensor, "point dim"], seed: int) -> Int[Tensor, "point"]:
-    """Return a 63-bit hash of each row: equal rows, and hardly ever others, have equal keys.
-
-    A random linear form of the bits modulo 2⁶⁴ (universal: Dietzfelbinger 1996), then the finalizer
-    of SplitMix64, for only the high bits of the form are well mixed.
-    """
+    # a random linear form of the bits modulo 2⁶⁴ (universal: Dietzfelbinger 1996), then the
+    # finalizer of SplitMix64, for only the high bits of the form are well mixed
     factors = _factors(x.shape[1], seed).to(x.device)
     bits = x.view(torch.int32 if x.dtype == torch.float32 else torch.int64)
     blocks = [(part.long() * factors).sum(1) for part in bits.split(ROWS_PER_BLOCK)]

@@ -12,7 +12,6 @@ class ClusterMetric(CloudMetric):
 
     Args:
         min_cluster_size: fewer points are noise; the density is that of as many neighbors.
-        max_points: size of the sample.
     """
 
     plot_lower_bound = 0.0

@@ -6,17 +6,10 @@ from typing import Any
 import torch
 from scipy import stats
 
+from saerepgeo.geometry import dimension_from_ratios, gride, two_nn, two_nn_within
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
-from saerepgeo.geometry.dimension import (
-    TOLERANCE,
-    Method,
-    ScaleCurve,
-    dimension_from_ratios,
-    gride,
-    two_nn,
-    two_nn_within,
-)
+from saerepgeo.geometry.dimension import TOLERANCE, Method, ScaleCurve
 from saerepgeo.metrics.cloud_metric import CloudMetric
 from saerepgeo.types import Estimate, Interval
 
@@ -60,8 +53,7 @@ class TwoNN(CloudMetric):
 class TwoNNWithin(CloudMetric):
     """Intrinsic dimension within items: TwoNN, neighbors of the same item, all ratios in one fit.
 
-    Of the points that have seen an item; see `geometry.two_nn_within`. Undefined for fewer than 30
-    of them with two neighbors of their item.
+    See `geometry.two_nn_within`; undefined for fewer than 30 points with two such neighbors.
 
     >>> metric = TwoNNWithin()
     >>> plane = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
@@ -81,12 +73,8 @@ class TwoNNWithin(CloudMetric):
 class TwoNNPerCluster(CloudMetric):
     """Mean TwoNN dimension of the HDBSCAN clusters, as the paper's code takes it.
 
-    Duplicates are not merged, and clusters of three points count as much as others. `n_used` counts
-    the clusters that have a dimension; none: undefined.
-
-    Args:
-        min_cluster_size: of HDBSCAN.
-        discard: fraction of the largest ratios set aside.
+    Duplicates are not merged, clusters of three points count as much as others, and the fraction
+    `discard` of the largest ratios is set aside. `n_used` counts clusters; none: undefined.
 
     >>> metric = TwoNNPerCluster(min_cluster_size=20)
     >>> metric.update(torch.rand(500, 2, generator=torch.Generator().manual_seed(0)))
@@ -119,8 +107,8 @@ class GRIDE(CloudMetric):
     """Intrinsic dimension over scales: neighbors n₁ and 2·n₁ for each of several n₁.
 
     One figure a scale, `gride/1`, `gride/2`, …; see `geometry.gride`. Intervals follow from the
-    Fisher information; there is no null. Scales that need more neighbors than there are points are
-    left out; fewer than 30 distinct points give none.
+    Fisher information. Scales that need more neighbors than there are points are left out; fewer
+    than 30 distinct points: undefined.
 
     Args:
         n1: numbers of neighbors.

@@ -18,11 +18,7 @@ Count = Annotated[Tensor, torch.long]
 
 
 class GeometryMetric(Metric):
-    """A metric whose states move between devices but keep their dtype, sums in float64.
-
-    A module cast by `.to(torch.bfloat16)` casts its metrics too; torchmetrics guards against
-    `.half()` only.
-    """
+    """A metric whose states keep their dtype, whatever its module is cast to by `.to(dtype)`."""
 
     is_differentiable = False
     full_state_update = False
@@ -42,11 +38,7 @@ class GeometryMetric(Metric):
 
 
 class EstimateMetric(GeometryMetric):
-    """A metric that computes an `Estimate` out of its states, or several by name.
-
-    `compute()` returns values alone, float64 scalars, over all processes; where one is NaN the
-    attribute `reason` says why. `estimate()` returns value, counts and reason of this process.
-    """
+    """A metric that computes an `Estimate`, or several by name; `reason` says why one is NaN."""
 
     stem: str
     """Name of the figure in tables and logged keys; by default the class's name in snake case."""
@@ -73,6 +65,13 @@ class EstimateMetric(GeometryMetric):
         """Return the figure of the present states with its counts and, if undefined, the reason."""
         raise NotImplementedError
 
+    @staticmethod
+    def ratio(total: Tensor, by: Tensor, n_points: Tensor, reason: str = "no points") -> Estimate:
+        """Return total/by; undefined for `reason` where `by` is 0."""
+        if not by:
+            return Estimate.undefined(reason, int(n_points))
+        return Estimate(total.double() / by.double(), int(n_points), 0)
+
     def estimates(self) -> dict[str, Estimate]:
         """Return the figures of the present states by name."""
         return {self.stem: self.estimate()}
@@ -85,23 +84,16 @@ class EstimateMetric(GeometryMetric):
         return values[self.stem] if list(values) == [self.stem] else values
 
     def reset(self) -> None:
-        """Forget all points."""
         super().reset()
         self.reason = None
 
 
 class MergedStateMetric(GeometryMetric):
-    """A metric whose states join by `merge`, not by a sum: sketches and samples.
-
-    Tensors may differ in size between processes, and be empty. Every process merges the same list
-    in order of rank and gets the same state.
-    """
+    """A metric whose states, of any size, join by `merge` in order of rank."""
 
     def add_settings(self, *settings: Any) -> None:
-        """Make a state of what a metric was made with: other settings, another compute group.
-
-        As bytes, for torchmetrics takes close numbers for equal ones.
-        """
+        """Make a state of what a metric was made with: other settings, another compute group."""
+        # as bytes, for torchmetrics takes close numbers for equal ones
         self.add_state("settings", torch.tensor(list(repr(settings).encode())))
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -134,10 +126,3 @@ def snake_case(name: str) -> str:
     ('relative_aedp', 'two_nn_within')
     """
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def ratio(total: Tensor, by: Tensor, n_points: Tensor, reason: str = "no points") -> Estimate:
-    """Return total/by; undefined for `reason` where `by` is 0."""
-    if not by:
-        return Estimate.undefined(reason, int(n_points))
-    return Estimate(total.double() / by.double(), int(n_points), 0)

@@ -19,7 +19,6 @@ class MinimumSpanningTreeWeight(CloudMetric):
     Args:
         over: `items`, their centroids at the labeled points; `clusters`, the means of those of
             HDBSCAN; or `points`, whose weight grows like N^{1−1/d}: compare at equal numbers.
-        min_cluster_size: of HDBSCAN.
 
     >>> import torch
     >>> metric = MinimumSpanningTreeWeight("points")

@@ -1,6 +1,7 @@
 """Ranks of a stream of points, from one sketch of its spectrum."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 class SpectrumMetric(EstimateMetric, MergedStateMetric):
     """A metric of the singular values of all points as the rows of one matrix.
 
-    Holds a Frequent Directions sketch: memory does not grow with the points. While these have, or
-    span, at most `sketch_size` columns, it is exact. Beyond, every singular value is a lower bound,
-    σ² of the points ≤ σ² of the sketch + `shrinkage`; batches still make no difference, processes
-    do within that bound.
+    Holds a Frequent Directions sketch of bounded size, exact while the points span at most
+    `sketch_size` dimensions. Beyond, σ² of the sketch ≤ σ² of the points ≤ σ² of the sketch +
+    `shrinkage`; processes, not batches, then make a difference within that bound, and figures are
+    those of the directions kept. No points, or zeros only where ratios are taken: undefined.
 
     Args:
         sketch_size: directions kept; None keeps all up to 2048 columns, 512 of more.
@@ -65,18 +66,12 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
             self.coarsest = self.coarsest.clamp(min=PRECISIONS.index(dtype))
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the sketch of all rows together."""
-        filled = [state for state in states if state["rows"].shape[1]] or list(states[:1])
-        dim = filled[0]["rows"].shape[1]
-        sketch = self._sketch(filled[0]["rows"], filled[0]["shrinkage"], dim)
-        for state in filled[1:]:
-            sketch = merge_sketches(sketch, self._sketch(state["rows"], state["shrinkage"], dim))
-        return {
-            "rows": sketch.rows,
-            "shrinkage": sketch.shrinkage,
-            "n_points": torch.stack([state["n_points"] for state in states]).sum(),
-            "coarsest": torch.stack([state["coarsest"] for state in states]).max(),
-        }
+        filled = [state for state in states if state["rows"].shape[1]] or states[:1]
+        parts = [(state["rows"], state["shrinkage"]) for state in filled]
+        sketch = reduce(merge_sketches, [self._sketch(*part, part[0].shape[1]) for part in parts])
+        n_points, coarsest = (torch.stack([s[k] for s in states]) for k in ("n_points", "coarsest"))
+        joined = {"n_points": n_points.sum(), "coarsest": coarsest.max()}
+        return joined | {"rows": sketch.rows, "shrinkage": sketch.shrinkage}
 
     @property
     def n_columns(self) -> int:
@@ -106,15 +101,13 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
 
 
 class NumericalRank(SpectrumMetric):
-    """Number of singular values above a threshold; see `numerical_rank` for the rules.
+    """Number of singular values above a threshold, which is in `threshold` after `compute`.
 
-    Of an inexact sketch (`shrinkage` > 0, see `SpectrumMetric`) it is a lower bound, `sketch_size`
-    at most; the rule `"gavish-donoho"` without `noise` is then undefined, for it needs the median
-    of the whole spectrum. After `compute` the attribute `threshold` holds what decided. No points:
-    undefined.
+    Of an inexact sketch it is a lower bound, and undefined for `"gavish-donoho"` without `noise`,
+    which needs the whole spectrum.
 
     Args:
-        tolerance: `"eps"`, `"gavish-donoho"` or a number.
+        tolerance: the rule, see `geometry.numerical_rank`: `"eps"`, `"gavish-donoho"` or a number.
         dtype: precision of the data; None takes the coarsest dtype of the points seen.
         noise: standard deviation of an entry's noise, for `"gavish-donoho"`.
 
@@ -139,7 +132,6 @@ class NumericalRank(SpectrumMetric):
         numerical_rank(torch.ones(1), (1, 1), tolerance, noise=noise)  # bad arguments fail now
 
     def of_spectrum(self, sv: Tensor) -> Estimate:
-        """Return the rank, and keep the threshold."""
         is_exact = float(self.shrinkage) <= 1e-20 * float(self.rows.square().sum())
         if self.tolerance == "gavish-donoho" and self.noise is None and not is_exact:
             return Estimate.undefined(
@@ -155,8 +147,6 @@ class NumericalRank(SpectrumMetric):
 class EffectiveRank(SpectrumMetric):
     """exp H(σ/Σσ), the number of equal singular values of the same entropy (RankMe).
 
-    Of an inexact sketch (see `SpectrumMetric`) it is too low. No points, or zeros only: undefined.
-
     >>> metric = EffectiveRank()
     >>> metric.update(torch.eye(5))
     >>> round(metric.compute().item(), 6)
@@ -169,9 +159,6 @@ class EffectiveRank(SpectrumMetric):
 class StableRank(SpectrumMetric):
     """Σσ²/σ₁², which small perturbations hardly change.
 
-    Of an inexact sketch (see `SpectrumMetric`) it is the figure of the directions kept. No points,
-    or zeros only: undefined.
-
     >>> metric = StableRank()
     >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
     >>> metric.compute().item()
@@ -183,9 +170,6 @@ class StableRank(SpectrumMetric):
 
 class ParticipationRatio(SpectrumMetric):
     """(Σσ²)²/Σσ⁴: of the covariance with `center`, of the second moment matrix without.
-
-    Of an inexact sketch (see `SpectrumMetric`) it is the figure of the directions kept. No points,
-    or zeros only: undefined.
 
     >>> metric = ParticipationRatio()
     >>> metric.update(torch.eye(4))

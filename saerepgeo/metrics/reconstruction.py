@@ -1,55 +1,42 @@
 """How well an SAE reconstructs the residuals: error, direction and bias."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.conversion import as_float64
-from saerepgeo.metrics.geometry_metric import (
-    Count,
-    EstimateMetric,
-    FloatSum,
-    MergedStateMetric,
-    ratio,
-)
+from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, FloatSum, MergedStateMetric
 from saerepgeo.types import Estimate, Float
 
 
 class ReconstructionMetric(EstimateMetric):
-    """A ratio of float64 sums over points, formed at the end: never a mean of batch figures.
+    """A ratio of float64 sums over points, formed at the end; no points: undefined.
 
-    Integer and non-finite input raise ValueError, for a reconstruction that has diverged is not an
-    outlier to average away.
+    Unequal shapes, integer and non-finite input raise ValueError.
     """
 
+    add: Callable[[Tensor, Tensor], None]
+    """Add checked reconstructions and residuals, in float64."""
     n_points: Count
 
     def update(
         self, recons: Float[Tensor, "point d_model"], residuals: Float[Tensor, "point d_model"]
     ) -> None:
-        """Add points."""
         if recons.shape != residuals.shape:
+            shapes = f"{tuple(recons.shape)} and {tuple(residuals.shape)}"
             raise ValueError(
-                "`recons` and `residuals` must have one shape [point, d_model], got "
-                f"{tuple(recons.shape)} and {tuple(residuals.shape)}."
+                f"`recons` and `residuals` must have one shape [point, d_model], got {shapes}."
             )
-        residuals = residuals.detach()
-        self.add(as_float64(recons.detach(), "recons"), as_float64(residuals, "residuals"))
-
-    def add(self, recons: Tensor, residuals: Tensor) -> None:
-        """Add checked points, in float64."""
-        raise NotImplementedError
+        x = as_float64(residuals.detach(), "residuals")
+        self.add(as_float64(recons.detach(), "recons"), x)
 
 
 class MeanSquaredError(ReconstructionMetric):
-    """Mean over points of ‖x̂ − x‖², the sum over d_model; or of its mean over d_model.
+    """Mean over points of ‖x̂ − x‖², or of its mean over d_model where `per_element`.
 
-    mse = (1/N) Σ_p Σ_i (x̂_pi − x_pi)², in squared residual units. No points: undefined.
-
-    Args:
-        per_element: divide by N·d_model instead of N.
+    mse = (1/N) Σ_p Σ_i (x̂_pi − x_pi)², in squared residual units.
 
     >>> metric = MeanSquaredError()
     >>> metric.update(torch.zeros(2, 3), torch.ones(2, 3))
@@ -72,16 +59,15 @@ class MeanSquaredError(ReconstructionMetric):
 
     def estimate(self) -> Estimate:
         n = self.n_elements if self.per_element else self.n_points
-        return ratio(self.squared_error, n, self.n_points)
+        return self.ratio(self.squared_error, n, self.n_points)
 
 
 class FractionVarianceUnexplained(ReconstructionMetric, MergedStateMetric):
     """Share of the residuals' variance that the reconstruction leaves unexplained.
 
     fvu = Σ_p ‖x̂_p − x_p‖² / Σ_p ‖x_p − μ‖², μ the mean of all points of all batches and processes:
-    0 for a perfect reconstruction, 1 for the mean itself. Moments are merged pairwise, which loses
-    no digits where the mean is large (Chan, Golub & LeVeque 1983). No points, or all equal:
-    undefined.
+    0 for a perfect reconstruction, 1 for the mean itself. Points that are all equal: undefined.
+    Moments are merged pairwise, which loses no digits (Chan, Golub & LeVeque 1983).
 
     >>> metric = FractionVarianceUnexplained()
     >>> residuals = torch.tensor([[0.0], [2.0], [4.0]])
@@ -110,7 +96,6 @@ class FractionVarianceUnexplained(ReconstructionMetric, MergedStateMetric):
         self._set(self.merge([self._state(), batch]))
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Join counts, means and scatters, the scatter of the means among themselves included."""
         merged, *others = [state for state in states if state["n_points"]] or states[:1]
         for state in others:
             n = merged["n_points"] + state["n_points"]
@@ -137,8 +122,7 @@ class FractionVarianceUnexplained(ReconstructionMetric, MergedStateMetric):
 class CosineSimilarity(ReconstructionMetric):
     """Mean over points of the cosine ⟨x, x̂⟩/(‖x‖‖x̂‖) between residual and reconstruction.
 
-    A reconstruction of 0 has cosine 0. A residual of 0 is left out and counted in `n_dropped`. No
-    points left: undefined.
+    A reconstruction of 0 has cosine 0. A residual of 0 is left out and counted in `n_dropped`.
 
     >>> metric = CosineSimilarity()
     >>> recons = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
@@ -160,15 +144,15 @@ class CosineSimilarity(ReconstructionMetric):
 
     def estimate(self) -> Estimate:
         n, reason = self.n_points, "no points off the origin"
-        return ratio(self.total, n, n, reason)._replace(n_dropped=int(self.n_dropped))
+        return self.ratio(self.total, n, n, reason)._replace(n_dropped=int(self.n_dropped))
 
 
 class RelativeReconstructionBias(ReconstructionMetric):
     """Whether reconstructions are too short or too long: γ = E‖x̂‖²/E⟨x, x̂⟩.
 
-    x̂/γ is the rescaling of least squared error: γ < 1 means shrinkage, 1 no bias. Undefined without
-    points and where E⟨x, x̂⟩ is 0. Source: Rajamanoharan et al. (2024), *Improving dictionary
-    learning with gated sparse autoencoders*.
+    x̂/γ is the rescaling of least squared error: γ < 1 means shrinkage. Undefined where E⟨x, x̂⟩ is
+    0. Source: Rajamanoharan et al. (2024), *Improving dictionary learning with gated sparse
+    autoencoders*.
 
     >>> metric = RelativeReconstructionBias()
     >>> metric.update(0.5 * torch.eye(3), torch.eye(3))
@@ -186,7 +170,7 @@ class RelativeReconstructionBias(ReconstructionMetric):
 
     def estimate(self) -> Estimate:
         reason = "reconstructions are orthogonal to residuals" if self.n_points else "no points"
-        return ratio(self.squared_norm, self.product, self.n_points, reason)
+        return self.ratio(self.squared_norm, self.product, self.n_points, reason)
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

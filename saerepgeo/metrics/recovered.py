@@ -12,9 +12,8 @@ from saerepgeo.types import Estimate, Float
 class _Recovered(EstimateMetric):
     """(zero − sae)/(zero − clean) out of the sums of per-token values.
 
-    After `compute()` the attribute `raw` holds `clean`, `zero` and `sae` per token, in nats, for
-    the share flatters where zero ablation is catastrophic. Values that are not finite, or not of
-    one length, raise ValueError.
+    The share flatters where zero ablation is catastrophic: after `compute()` `raw` holds the three
+    means in nats. Values that are not finite, or not of one length, raise ValueError.
     """
 
     higher_is_better = True
@@ -36,12 +35,6 @@ class _Recovered(EstimateMetric):
             setattr(self, name, getattr(self, name) + value.detach().double().sum())
         self.n_tokens += len(values["sae"])
 
-    def means(self) -> dict[str, float]:
-        """Return `clean`, `zero` and `sae` per token, in nats; empty for no tokens."""
-        sums = {"clean": self.clean, "zero": self.zero, "sae": self.sae}
-        n = int(self.n_tokens)
-        return {name: total.item() / n for name, total in sums.items()} if n else {}
-
     def estimate(self) -> Estimate:
         n = int(self.n_tokens)
         if not n:
@@ -53,7 +46,9 @@ class _Recovered(EstimateMetric):
         return Estimate((self.zero - self.sae) / lost, n, 0)
 
     def compute(self) -> Any:
-        self.raw = self.means()  # here, where the states are those of all processes
+        n = int(self.n_tokens)  # here the states are those of all processes
+        sums = {"clean": self.clean, "zero": self.zero, "sae": self.sae}
+        self.raw = {name: total.item() / n for name, total in sums.items()} if n else {}
         return super().compute()
 
     def reset(self) -> None:
@@ -66,8 +61,8 @@ class CrossEntropyRecovered(_Recovered):
 
     (CE_zero − CE_sae)/(CE_zero − CE_clean), CE the mean next-token cross entropy with the clean
     residuals, zeros, or reconstructions at the hook. 1: nothing lost; 0: no better than zeros;
-    outside [0, 1] where the SAE helps or is worse than zeros. No tokens, or CE_zero = CE_clean:
-    undefined. The means are in `raw` after `compute()`.
+    outside [0, 1] where the SAE helps or is worse than zeros. `raw` holds the means after
+    `compute()`. No tokens, or CE_zero = CE_clean: undefined.
 
     >>> import torch
     >>> metric = CrossEntropyRecovered()
@@ -82,7 +77,6 @@ class CrossEntropyRecovered(_Recovered):
         zero: Float[Tensor, "token"],
         sae: Float[Tensor, "token"],
     ) -> None:
-        """Add cross entropies."""
         self._add(clean=clean, zero=zero, sae=sae)
 
 
@@ -90,8 +84,7 @@ class KLRecovered(_Recovered):
     """Share of the divergence caused by zero ablation that the SAE avoids.
 
     1 − KL(p_clean‖p_sae)/KL(p_clean‖p_zero), both means over tokens; unlike the cross entropy it
-    cannot be recovered by luck. No tokens, or KL_zero = 0: undefined. The means are in `raw` after
-    `compute()`, `clean` 0.
+    cannot be recovered by luck. No tokens, or KL_zero = 0: undefined.
 
     >>> import torch
     >>> metric = KLRecovered()
@@ -101,5 +94,4 @@ class KLRecovered(_Recovered):
     """
 
     def update(self, zero: Float[Tensor, "token"], sae: Float[Tensor, "token"]) -> None:
-        """Add divergences."""
         self._add(zero=zero, sae=sae)

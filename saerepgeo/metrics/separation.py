@@ -7,18 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from saerepgeo.geometry import separation
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
-from saerepgeo.geometry.separation import (
-    ClassMoments,
-    average_pairwise_distance,
-    centroids,
-    check_labels,
-    class_moments,
-    fisher_ratio,
-    relative_aedp,
-    scale_free_mstw,
-)
+from saerepgeo.geometry.separation import ClassMoments, centroids, check_labels, class_moments
 from saerepgeo.geometry.silhouettes import silhouette
 from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric
 from saerepgeo.metrics.geometry_metric import MergedStateMetric
@@ -28,10 +20,10 @@ from saerepgeo.types import Estimate, Float, Int, SparseLatents
 class ClassMomentsMetric(CloudFigure, MergedStateMetric):
     """Base of figures that follow from counts, float64 sums and square sums of every class.
 
-    Memory is n_classes × dim. `classes` chooses at the end, so that the figures of several concepts
-    in one `MetricCollection` form a compute group. Pass effective latents (z_i·‖W_dec,i‖) where
-    latents are meant. Classes without points count as `n_dropped`. Integer or non-finite points,
-    labels out of range and widths that change between updates raise ValueError.
+    Figures of several concepts in one `MetricCollection` form a compute group. Pass effective
+    latents (z_i·‖W_dec,i‖). Classes without points count as `n_dropped`; fewer than two others:
+    undefined. Integer or non-finite points, labels out of range and widths that change between
+    updates raise ValueError.
 
     Args:
         n_classes: number of class ids; None counts them. Labels of −1 are left out.
@@ -61,15 +53,13 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
         points: Float[Tensor, "point dim"] | SparseLatents | LabeledCloud,
         labels: Int[Tensor, "point"] | None = None,
     ) -> None:
-        """Add labeled points."""
         x: Any = points
         if isinstance(points, LabeledCloud):
             x, labels = points.points, points.labels
         if labels is None:
             raise ValueError("`labels` must be given with points, got None")
-        n_classes = self.n_classes
-        if n_classes is None:
-            n_classes = max(int(labels.max()) + 1 if len(labels) else 0, len(self.counts), 1)
+        n_seen = int(labels.max()) + 1 if len(labels) else 0
+        n_classes = self.n_classes or max(n_seen, len(self.counts), 1)
         with torch.no_grad():
             values = x.values if isinstance(x, SparseLatents) else x
             batch = class_moments(x, labels.to(values.device), n_classes)
@@ -79,7 +69,7 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
         self._set(self.merge([self._state(), batch._asdict()]))
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Add up moments; states that have seen no batch have no columns yet."""
+        # states that have seen no batch have no columns yet
         seen = [state for state in states if state["sums"].shape[1]] or states[:1]
         stacked = {name: pad_sequence([s[name] for s in seen], True) for name in states[0]}
         return {name: moments.sum(0) for name, moments in stacked.items()}
@@ -100,8 +90,6 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
 class AverageEuclideanDistance(ClassMomentsMetric):
     """Average Euclidean distance between pairs of centroids (AEDP), in the units of the points.
 
-    See `geometry.average_pairwise_distance`. Undefined for fewer than two classes with points.
-
     >>> metric = AverageEuclideanDistance(n_classes=3)
     >>> metric.update(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]))
     >>> metric.compute().item()
@@ -111,14 +99,11 @@ class AverageEuclideanDistance(ClassMomentsMetric):
     stem, title = "aedp", "AEDP"
 
     def figure(self, moments: ClassMoments) -> Estimate:
-        return average_pairwise_distance(centroids(moments))
+        return separation.average_pairwise_distance(centroids(moments))
 
 
 class RelativeAEDP(ClassMomentsMetric):
-    """AEDP in units of the root mean within-class variance; free of scale.
-
-    See `geometry.relative_aedp`. Undefined for fewer than two classes with points, or where no
-    class scatters.
+    """AEDP in units of the root mean within-class variance; undefined where no class scatters.
 
     >>> metric = RelativeAEDP()
     >>> metric.update(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), torch.tensor([0, 0, 1, 1]))
@@ -127,14 +112,11 @@ class RelativeAEDP(ClassMomentsMetric):
     """
 
     title = "Relative AEDP"
-    figure = staticmethod(relative_aedp)
+    figure = staticmethod(separation.relative_aedp)
 
 
 class FisherRatio(ClassMomentsMetric):
-    """Scatter between classes over scatter within, trace(S_b)/trace(S_w); free of scale.
-
-    See `geometry.fisher_ratio`. Undefined for fewer than two classes with points, or where no class
-    scatters.
+    """Scatter between classes over that within, trace(S_b)/trace(S_w); undefined where that is 0.
 
     >>> metric = FisherRatio()
     >>> metric.update(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), torch.tensor([0, 0, 1, 1]))
@@ -142,14 +124,11 @@ class FisherRatio(ClassMomentsMetric):
     6.25
     """
 
-    figure = staticmethod(fisher_ratio)
+    figure = staticmethod(separation.fisher_ratio)
 
 
 class ScaleFreeMSTW(ClassMomentsMetric):
-    """Mean edge of the centroids' minimum spanning tree over their mean distance; free of scale.
-
-    See `geometry.scale_free_mstw`. Undefined for fewer than two classes with points, or where all
-    centroids are equal.
+    """Mean edge of the centroids' tree over their mean distance; undefined where all are equal.
 
     >>> metric = ScaleFreeMSTW()
     >>> metric.update(torch.arange(5.0)[:, None], torch.arange(5))
@@ -161,18 +140,13 @@ class ScaleFreeMSTW(ClassMomentsMetric):
     alternative = "two-sided"
 
     def figure(self, moments: ClassMoments) -> Estimate:
-        return scale_free_mstw(centroids(moments))
+        return separation.scale_free_mstw(centroids(moments))
 
 
 class Silhouette(CloudMetric):
-    """Mean silhouette of labeled points, between −1 and 1.
+    """Mean silhouette of labeled points, between −1 and 1; classes as of `ClassMomentsMetric`.
 
-    Of a sample (see `CloudMetric`), by `geometry.silhouette`. Undefined for fewer than two classes
-    and where every point is a class of its own. Points labeled −1 are not counted.
-
-    Args:
-        n_classes: number of class ids; None takes any.
-        classes: ids the figure is about, e.g. the items of one concept; all by default.
+    Undefined for fewer than two classes and where every point is a class of its own.
 
     >>> metric = Silhouette()
     >>> metric.update(torch.tensor([[0.0], [1.0], [10.0], [11.0]]), torch.tensor([0, 0, 1, 1]))
@@ -196,7 +170,6 @@ class Silhouette(CloudMetric):
         self.n_classes, self.classes = n_classes, _chosen_classes(n_classes, classes)
 
     def check(self, points: Any, labels: Tensor | None) -> None:
-        """Raise ValueError for labels out of range."""
         if self.n_classes is not None and labels is not None:
             check_labels(points, labels, self.n_classes)
 

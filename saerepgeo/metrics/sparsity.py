@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.conversion import check_finite
-from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, ratio
+from saerepgeo.metrics.geometry_metric import Count, EstimateMetric
 from saerepgeo.types import Estimate, Float, SparseLatents
 
 
 class L0(EstimateMetric):
-    """Mean number of latents that are not 0, a point.
-
-    Takes dense or sparse latents. No points: undefined.
+    """Mean number of latents that are not 0, a point; no points: undefined.
 
     >>> import torch
     >>> metric = L0()
@@ -26,13 +24,12 @@ class L0(EstimateMetric):
     n_points: Count
 
     def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
-        """Add points."""
         values = _checked_latents(latents)
         self.n_active += values.count_nonzero()
         self.n_points += len(values)
 
     def estimate(self) -> Estimate:
-        return ratio(self.n_active, self.n_points, self.n_points)
+        return self.ratio(self.n_active, self.n_points, self.n_points)
 
 
 class DeadFraction(EstimateMetric):
@@ -59,7 +56,6 @@ class DeadFraction(EstimateMetric):
         self.add_state("activation_counts", torch.zeros(d_sae, dtype=torch.long), "sum")
 
     def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
-        """Add points."""
         values = _checked_latents(latents)
         width = latents.d_sae if isinstance(latents, SparseLatents) else values.shape[1]
         if width != self.d_sae:
@@ -74,7 +70,7 @@ class DeadFraction(EstimateMetric):
     def estimate(self) -> Estimate:
         n_dead = (self.activation_counts == 0).sum()
         n_latents = n_dead.new_tensor(self.d_sae if self.n_points else 0)
-        return ratio(n_dead, n_latents, self.n_points)
+        return self.ratio(n_dead, n_latents, self.n_points)
 
 
 def _checked_latents(latents: Tensor | SparseLatents) -> Tensor:

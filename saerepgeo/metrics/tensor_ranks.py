@@ -11,24 +11,19 @@ from saerepgeo.geometry.unfoldings import MODES, ModeSpectra, Rule, mode_spectra
 from saerepgeo.metrics.cloud_metric import CloudMetric
 from saerepgeo.types import Estimate, to_dense
 
-RELATIVES = {
-    "effective_rank": effective_rank,
-    "stable_rank": stable_rank,
-    "participation_ratio": participation_ratio,
-}
+RELATIVES = (effective_rank, stable_rank, participation_ratio)
 
 
 class TensorRanks(CloudMetric):
     """Ranks by mode of the tensor [prompt, position, feature] that the points make up.
 
-    Needs `update(points, prompts=…, positions=…)`; a prompt has one number over all batches.
-    Figures are `rank/{mode}/{rule}`, `effective_rank/{mode}`, `stable_rank/{mode}` and
+    Needs `prompts`, which have one number over all batches, and `positions`. Figures are
+    `rank/{mode}/{rule}`, `effective_rank/{mode}`, `stable_rank/{mode}` and
     `participation_ratio/{mode}`, undefined where all points are 0, and the sizes they depend on,
     `n_rows/{mode}` and `n_active`.
 
     Args:
-        rules: how ranks are decided: `eps`, `gavish-donoho`, or a share of the largest singular
-            value (see `geometry.rank_by_rule`).
+        rules: `eps`, `gavish-donoho`, or a share of the largest singular value.
 
     >>> metric = TensorRanks(("eps",))
     >>> places = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
@@ -57,8 +52,8 @@ class TensorRanks(CloudMetric):
             for rule in self.rules:
                 rank = values.new_tensor(rank_by_rule(spectra, mode, rule))
                 found[f"rank/{mode}/{rule}"] = Estimate(rank, n, 0)
-            for name, relative in RELATIVES.items():
-                found[f"{name}/{mode}"] = relative(values)._replace(n_used=n)
+            for relative in RELATIVES:
+                found[f"{relative.__name__}/{mode}"] = relative(values)._replace(n_used=n)
             n_rows = values.new_tensor(spectra.shapes[mode][0])
             found[f"n_rows/{mode}"] = Estimate(n_rows, n, 0)
         return found

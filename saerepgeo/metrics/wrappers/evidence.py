@@ -17,17 +17,12 @@ N_SOURCES = 512
 class Evidence(CloudWrapper):
     """Metrics with interval and null: `SubsampleInterval` and, by each metric's null, `NullTest`.
 
-    Metrics of pairs are tested against a random pairing. Values are of all points, however many; of
-    more than `MATRIX_POINTS` points, nulls stand beside the figures of one subsample.
-
-    `compute()` gives `{name}`, `{name}/low`, `{name}/high`, `{name}/null` and `{name}/p`.
+    Of more than `MATRIX_POINTS` points, nulls stand beside the figures of one subsample.
 
     Args:
-        metrics: of one cloud, or of pairs.
         n_subsamples: subsamples behind an interval; 0: no intervals.
         n_nulls: draws of the nulls that are slow: Gaussian clouds, dimension within items.
         n_permutations: draws of the nulls that are fast.
-        seed: of all draws.
 
     >>> import torch
     >>> from saerepgeo.metrics import FisherRatio
@@ -48,9 +43,9 @@ class Evidence(CloudWrapper):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(metrics, **kwargs)
+        super().__init__(metrics, seed, **kwargs)
         own = list(self.metrics.values())
-        self.around, self.draw_seed = SubsampleInterval(own, n_subsamples, seed=seed), seed
+        self.around = SubsampleInterval(own, n_subsamples, seed=seed)
         if self.is_of_pairs:
             self.tests = [NullTest(own, None, n_permutations, seed)]
             return

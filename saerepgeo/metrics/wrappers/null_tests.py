@@ -14,15 +14,11 @@ from saerepgeo.types import Estimate
 class NullTest(CloudWrapper):
     """Metrics beside their distribution under a null: `{name}`, `{name}/null` and `{name}/p`.
 
-    p = (1 + draws as extreme)/(1 + n_draws), in the direction that each metric names (see
-    `CloudFigure.alternative`); `null` is the mean over draws.
+    p = (1 + draws as extreme)/(1 + n_draws), as each metric's `alternative` says; `null` is the
+    mean over draws.
 
     Args:
-        metrics: of one cloud, or of pairs.
-        null: what chance is; by default a Gaussian cloud of the same covariance, for pairs a
-            random pairing.
-        n_draws: of the null; the least p-value is 1/(1 + n_draws).
-        seed: of the draws.
+        null: by default a Gaussian cloud of the same covariance, for pairs a random pairing.
 
     >>> import torch
     >>> from saerepgeo.metrics import FisherRatio, PermutedItems
@@ -42,11 +38,11 @@ class NullTest(CloudWrapper):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(metrics, **kwargs)
+        super().__init__(metrics, seed, **kwargs)
         if n_draws < 0:
             raise ValueError(f"`n_draws` must be ≥ 0, got {n_draws}")
         self.null_model: Null = null or (RandomPairing() if self.is_of_pairs else GaussianNull())
-        self.n_draws, self.draw_seed = n_draws, seed
+        self.n_draws = n_draws
 
     def tests(
         self, *clouds: LabeledCloud, observed: dict[str, Estimate] | None = None
@@ -71,6 +67,6 @@ class NullTest(CloudWrapper):
         }
 
     def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
-        whole = self.whole(*clouds)
+        whole = evaluate(self.metrics.values(), *clouds)
         tests = self.tests(*clouds, observed=whole)
         return {name: Figure(figure, test=tests.get(name)) for name, figure in whole.items()}

@@ -10,7 +10,7 @@ from torchmetrics import Metric, MetricCollection
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import PermutationTest
-from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric, evaluate
+from saerepgeo.metrics.cloud_metric import CloudFigure, CloudMetric, PairMetric
 from saerepgeo.metrics.geometry_metric import snake_case
 from saerepgeo.types import Estimate, Interval, to_dense
 
@@ -53,7 +53,6 @@ class PlainMetric(CloudFigure):
             self.null, self.alternative = "items", "greater"
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Hand points on to the metric."""
         self.metric.update(*args, **kwargs)
 
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
@@ -86,15 +85,15 @@ def named_metrics(metrics: Metrics) -> dict[str, CloudFigure]:
 
 
 class CloudWrapper(CloudMetric):
-    """A metric around metrics of clouds: one, several, a collection; any torchmetric will do.
+    """A metric around metrics of clouds, or of pairs: one, several, a collection; any torchmetric.
 
-    It holds the points itself; the metrics inside are asked for figures of the clouds that are
-    drawn from them. A draw, and the neighbors found in it, serves all of them.
+    It holds the points itself. A draw of them, and the neighbors found in it, serves all metrics;
+    `seed` is that of the draws.
     """
 
-    def __init__(self, metrics: Metrics, **kwargs: Any) -> None:
+    def __init__(self, metrics: Metrics, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.metrics = named_metrics(metrics)
+        self.metrics, self.draw_seed = named_metrics(metrics), seed
         kinds = {isinstance(metric, PairMetric) for metric in self.metrics.values()}
         if len(kinds) > 1:
             raise ValueError("`metrics` must be all of one cloud or all of pairs, got both")
@@ -114,10 +113,6 @@ class CloudWrapper(CloudMetric):
         """Return the metric that a figure is of."""
         return self.metrics[name.split("/")[0]]
 
-    def whole(self, *clouds: LabeledCloud) -> dict[str, Estimate]:
-        """Return the figures of a cloud, or of a pair, alone."""
-        return evaluate(list(self.metrics.values()), *clouds)
-
     def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
         """Return the figures of a cloud, or of a pair, with what surrounds them."""
         raise NotImplementedError
@@ -132,8 +127,8 @@ class CloudWrapper(CloudMetric):
 def in_threads(function: Callable[[Given], Made], given: Sequence[Given]) -> list[Made]:
     """Return `function` of each of `given`, in order, on as many threads as torch may use.
 
-    `function` must not change what others read: its randomness is its argument's. Each thread
-    computes on one core, without gradients.
+    `function` must not change what others read. Each thread computes on one core, without
+    gradients.
 
     >>> in_threads(lambda x: x * x, [1, 2, 3])
     [1, 4, 9]
