@@ -7,7 +7,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -53,21 +52,15 @@ class Interruption(Callback):
         self._previous = {}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if not self._anyone_received(trainer):
+        is_received = self.received is not None
+        if not trainer.strategy.reduce_boolean_decision(is_received, all=False):
             return
+        self.received = self.received or int(signal.SIGTERM)  # the signal came to another process
         assert self.dirpath is not None
         path, step = self.dirpath / "last.ckpt", trainer.global_step
         trainer.save_checkpoint(path)
         trainer.should_stop = True
         rank_zero_info(f"interrupted after step {step}; continue with --ckpt_path {path}")
-
-    def _anyone_received(self, trainer: Trainer) -> bool:
-        if trainer.world_size > 1:
-            flag = torch.tensor(self.received is not None, device=trainer.strategy.root_device)
-            total = trainer.strategy.reduce(flag.float(), reduce_op="sum")
-            if float(total) > 0 and self.received is None:
-                self.received = int(signal.SIGTERM)
-        return self.received is not None
 
     def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self.received is None:

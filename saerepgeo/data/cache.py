@@ -22,7 +22,6 @@ from saerepgeo.lm.sources import cache_root, load_config, resolve_model
 
 Tensors = dict[str, Tensor]
 
-DEFAULT_LIMIT_GIB = 8.0
 STREAM_LIMIT = 2**30
 """Bytes of a run's stream up to which `cache_stream: auto` keeps it on disk."""
 CLEARED = ("activations", "tokens")
@@ -54,12 +53,11 @@ def cache_limit() -> int:
 
     Raises ValueError where the variable holds no number.
     """
-    value = os.environ.get("SAEREPGEO_CACHE_GIB", DEFAULT_LIMIT_GIB)
+    value = os.environ.get("SAEREPGEO_CACHE_GIB", 8.0)
     try:
         return int(float(value) * 2**30)
     except (ValueError, OverflowError) as error:
-        message = f"`SAEREPGEO_CACHE_GIB` must be a number of GiB, got `{value}`"
-        raise ValueError(message) from error
+        raise ValueError(f"`SAEREPGEO_CACHE_GIB` must be a number of GiB, got `{value}`") from error
 
 
 def keeps_stream(wanted: bool | Literal["auto"], n_bytes: int | None) -> bool:

@@ -4,8 +4,7 @@ Documents are joined by an empty line and cut without a gap: all positions but t
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.data.text import TextSource, open_text
+from saerepgeo.data.text import TextSource
 from saerepgeo.files import replacing
 from saerepgeo.lm.sources import cache_root
 from saerepgeo.lm.tokenizer import LMTokenizer
@@ -23,37 +22,6 @@ Split = Literal["train", "heldout", "all"]
 
 DOCUMENT_BREAK = "\n\n"
 DOCUMENTS_PER_CALL = 512
-
-
-@dataclass(frozen=True)
-class BackgroundText:
-    """Contexts of the training text, and of held-out text.
-
-    Held out is every 1/`heldout_fraction`-th document of `text`, or all of `heldout_text`.
-    """
-
-    text: str | Sequence[str]
-    heldout_text: str | Sequence[str] | None
-    heldout_fraction: float
-    context_size: int
-    tokenizer: Callable[[], LMTokenizer]
-    """Called when the text is first needed."""
-
-    def train(self) -> "Contexts":
-        """Return the contexts to train on."""
-        return self._open(self.text, "train" if self.heldout_text is None else "all")
-
-    def heldout(self, n_contexts: int) -> Tensor:
-        """Return tokens `[context, position]` of held-out text, as many contexts as there are."""
-        if self.heldout_text is None:
-            contexts = self._open(self.text, "heldout")
-        else:
-            contexts = self._open(self.heldout_text, "all")
-        return contexts.read(range(min(n_contexts, contexts.n_contexts or n_contexts)))
-
-    def _open(self, text: str | Sequence[str], split: Split) -> "Contexts":
-        tokenizer, size = self.tokenizer(), self.context_size
-        return open_contexts(open_text(text), tokenizer, size, split, self.heldout_fraction)
 
 
 def open_contexts(

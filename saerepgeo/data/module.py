@@ -16,10 +16,11 @@ from saerepgeo.data.concepts import (
     points_at,
     split_points,
 )
-from saerepgeo.data.contexts import BackgroundText
+from saerepgeo.data.contexts import Contexts, open_contexts
 from saerepgeo.data.lm_module import LMDataModule
 from saerepgeo.data.prompts import ConceptPrompts, load_prompts
 from saerepgeo.data.stream import ActivationStream, ResidualStatistics, StreamPlan
+from saerepgeo.data.text import open_text
 from saerepgeo.lm.downloads import cache_root
 from saerepgeo.lm.precision import Dtype, autocast_dtype
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
@@ -142,16 +143,17 @@ class ActivationDataModule(LMDataModule):
         heldout = h["heldout_items"], h["heldout_prompts"]
         return split_points(activations, self.prompts, *heldout, h["seed"])
 
-    @cached_property
-    def background(self) -> BackgroundText:
-        """The background text by its parts."""
-        h = self.hparams
-        fraction, size = h["heldout_text_fraction"], h["context_size"]
-        return BackgroundText(h["text"], h["heldout_text"], fraction, size, lambda: self.tokenizer)
+    def contexts(self, split: Literal["train", "heldout"]) -> Contexts:
+        """Return the contexts of the background text to train on, or of what is held out."""
+        h, apart = self.hparams, self.hparams["heldout_text"]
+        text = open_text(h["text"] if apart is None or split == "train" else apart)
+        part, fraction = split if apart is None else "all", h["heldout_text_fraction"]
+        return open_contexts(text, self.tokenizer, h["context_size"], part, fraction)
 
     def heldout_contexts(self) -> Tensor:
         """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
-        return self.background.heldout(self.hparams["validation_contexts"])
+        contexts, wanted = self.contexts("heldout"), self.hparams["validation_contexts"]
+        return contexts.read(range(min(wanted, contexts.n_contexts or wanted)))
 
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the background residuals; the same on every process."""
@@ -165,7 +167,7 @@ class ActivationDataModule(LMDataModule):
             self._stream = ActivationStream(
                 self._plan,
                 lambda tokens: self.points_of(tokens, keep).to(self._device),
-                self.background.train() if self._plan.background_per_lane else None,
+                self.contexts("train") if self._plan.background_per_lane else None,
                 self.points.train,
                 first_step=self.step,
                 n_workers=self.hparams["n_workers"],

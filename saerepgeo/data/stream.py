@@ -50,9 +50,8 @@ class StreamPlan:
             )
         for name, value in (("batch_size", self.batch_size), ("n_concept", self.n_concept)):
             if value % self.n_lanes:
-                raise ValueError(
-                    f"`{name}` must be a multiple of `n_lanes` = {self.n_lanes}, got {value}"
-                )
+                lanes = f"`n_lanes` = {self.n_lanes}"
+                raise ValueError(f"`{name}` must be a multiple of {lanes}, got {value}")
         if self.n_concept > self.batch_size:
             raise ValueError(f"`n_concept` must be at most `batch_size`, got {self.n_concept}")
 

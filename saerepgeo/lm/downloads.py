@@ -13,18 +13,14 @@ from saerepgeo.files import replacing
 
 Problem = Literal["gated", "missing", "absent file", "offline", "disk", "interrupted", "damaged"]
 
-_BY_CLASS: dict[str, Problem] = {
-    "GatedRepoError": "gated",
-    "RepositoryNotFoundError": "missing",
-    "LocalEntryNotFoundError": "offline",
-    "OfflineModeIsEnabled": "offline",
-    "RevisionNotFoundError": "absent file",
-    "RemoteEntryNotFoundError": "absent file",
-    "EntryNotFoundError": "absent file",
-    "SafetensorError": "damaged",
-    "UnpicklingError": "damaged",
-    "JSONDecodeError": "damaged",
+_CLASSES: dict[Problem, tuple[str, ...]] = {
+    "gated": ("GatedRepoError",),
+    "missing": ("RepositoryNotFoundError",),
+    "offline": ("LocalEntryNotFoundError", "OfflineModeIsEnabled"),
+    "absent file": ("RevisionNotFoundError", "RemoteEntryNotFoundError", "EntryNotFoundError"),
+    "damaged": ("SafetensorError", "UnpicklingError", "JSONDecodeError"),
 }
+_BY_CLASS = {name: problem for problem, names in _CLASSES.items() for name in names}
 _LOGIN = "run `hf auth login` or set HF_TOKEN"
 _REASONS: dict[Problem, str] = {
     "gated": f"is gated: accept its terms at https://huggingface.co/{{repository}}, then {_LOGIN}",

@@ -144,7 +144,7 @@ def lens_contenders(data: ActivationDataModule, n_batches: int) -> dict[str, Tur
     bridge = TransformerBridge.boot_transformers(
         SMOLLM2, hf_model=model, tokenizer=tokenizer, device="cpu"
     )
-    contexts = data.background.train().read(range(4096))
+    contexts = data.contexts("train").read(range(4096))
     return {
         f"SAELens, {name}": lens_turns(bridge, contexts, data, n_batches, autocast)
         for name, autocast in (("default", False), ("autocast", True))

@@ -67,13 +67,8 @@ def unwrap_entry(entry: str) -> str:
     """
     # A word broken at its own hyphen is whole again; "pre- and postwar" stays as it is.
     joined = re.sub(r"(?<=\w)-\n\s+(?!(?:and|or|to)\b)(?=\w)", "-", entry)
-    lines = re.sub(r"\{([^{}]*)\}", r"\1", joined).split("\n")
-    paragraphs: list[list[str]] = [[]]
-    in_head = True
-    for line in lines:
-        leaves_head = in_head and bool(paragraphs[-1]) and line[:1].isspace()
-        if not line.strip() or leaves_head:
-            paragraphs.append([])
-            in_head = False
-        paragraphs[-1] += line.split()
+    text = re.sub(r"\{([^{}]*)\}", r"\1", joined)
+    # The head, up to the first indented line, is a paragraph.
+    text = re.sub(r"\A(.*\S.*\n(?:\S.*\n)*)(?=\s)", r"\1\n", text)
+    paragraphs = map(str.split, re.split(r"\n\s*\n", text))
     return "\n".join(" ".join(words) for words in paragraphs if words)
