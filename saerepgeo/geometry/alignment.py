@@ -7,8 +7,6 @@ from saerepgeo.geometry.clouds.cloud import Cloud
 from saerepgeo.geometry.clouds.conversion import AnyPoints, as_float64
 from saerepgeo.types import Estimate, Float, SparseLatents
 
-__all__ = ["debiased_cka", "procrustes_disparity"]
-
 
 def procrustes_disparity(
     x: Float[Tensor, "point d_x"] | SparseLatents | Cloud,
@@ -17,16 +15,11 @@ def procrustes_disparity(
     """Return what rotation, translation and scaling cannot make equal in two paired point sets.
 
     1 − (Σ_i σ_i(XᵀY))², X and Y centered, of unit Frobenius norm, the narrower padded with zeros: 0
-    for the same shape, at most 1. Symmetric in x and y; differentiable.
-
-    Few points in many dimensions are always nearly aligned: two points give 0 whatever they are,
-    and random Gaussian centers in 50 dimensions .016 (3 points), .040 (5), .095 (10). Show it next
-    to its permutation null (`permutation_test` over the pairing), never alone.
-
-    Fewer than two points, or all points of one side equal: undefined.
-    Raises ValueError for integer or non-finite points, or different numbers of points.
-
-    Source: Gower (1975), *Generalized Procrustes analysis*.
+    for the same shape, at most 1. Symmetric in x and y; differentiable. Few points are always
+    nearly aligned: two give 0, random ones in 50 dimensions .016 (3 points), .040 (5), .095 (10).
+    Never show it without its permutation null. Fewer than two points, or all points of one side
+    equal: undefined. Raises ValueError for integer or non-finite points, or different numbers of
+    points. Source: Gower (1975), *Generalized Procrustes analysis*.
 
     >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     >>> turned = 3 * square.flip(1) + 7
@@ -51,16 +44,12 @@ def debiased_cka(
 
         HSIC₁ = ‖XᵀY‖²_F − n/(n−2) Σ_i ‖x_i‖²‖y_i‖² + ‖X‖²_F‖Y‖²_F/((n−1)(n−2)),
 
-    the unbiased estimator. 1 for y = x up to rotation, translation and scale; near 0, on either
-    side, for independent points, where the biased CKA gives .94 (50 points in hundreds of
-    dimensions). Cost O(n² d), or O(n d²) where n ≥ d. Differentiable.
-
-    Fewer than four points, or a side without variance that the estimator can see (all points equal,
-    say): undefined.
-    Raises ValueError for integer or non-finite points, or different numbers of points.
-
-    Source: Song et al. (2012), *Feature selection via dependence maximization*; Kornblith et al.
-    (2019), *Similarity of neural network representations revisited*.
+    the unbiased estimator. 1 for one shape; near 0, on either side, for independent points, where
+    the biased CKA gives .94 (50 points in hundreds of dimensions). Differentiable. Fewer than four
+    points, or a side without variance that the estimator can see: undefined. Raises ValueError for
+    integer or non-finite points, or different numbers of points. Source: Song et al. (2012),
+    *Feature selection via dependence maximization*; Kornblith et al. (2019), *Similarity of neural
+    network representations revisited*.
 
     >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0], [3.0, 3.0], [4.0, 1.0]])
     >>> round(debiased_cka(x, 2 * x.flip(1) - 1).value.item(), 12)
@@ -88,9 +77,8 @@ def debiased_cka(
 def _narrowed(points: Tensor) -> Tensor:
     """Return the points in a basis of their span, at most as wide as they are many.
 
-    The singular values of XᵀY stay, the d×d product is never formed and the narrower side needs no
-    zeros. The basis is held fixed under differentiation: turning the span moves no singular value
-    in first order, while the derivative of the QR decomposition does not exist at centered points.
+    The singular values of XᵀY stay. The basis is held fixed under differentiation: turning the span
+    moves none of them in first order, and QR has no derivative at centered points.
     """
     if points.shape[0] >= points.shape[1]:
         return points
@@ -105,15 +93,14 @@ def _unit_pair(x: AnyPoints, y: AnyPoints, least: int) -> tuple[Tensor, Tensor] 
         raise ValueError(f"`x` and `y` must have paired rows, got {n} and {len(pair[1])}.")
     if n < least:
         return Estimate.undefined(f"needs {least} or more points, got {n}", n)
-    centered_x, centered_y = map(_centered, pair)
-    norm_x, norm_y = centered_x.norm(), centered_y.norm()
-    if not (bool(norm_x > 0) and bool(norm_y > 0)):
-        return Estimate.undefined("all points of one side are equal: no shape", n)
-    return centered_x / norm_x, centered_y / norm_y
-
-
-def _centered(points: Tensor) -> Tensor:
-    """Return the points about their mean; what is only rounding of equal points becomes 0."""
-    centered = points - points.mean(0)
-    rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)
-    return torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)
+    units = []
+    for points in pair:
+        centered = points - points.mean(0)
+        # what is only rounding of equal points is 0
+        rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)
+        centered = torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)
+        norm = centered.norm()
+        if not bool(norm > 0):
+            return Estimate.undefined("all points of one side are equal: no shape", n)
+        units.append(centered / norm)
+    return units[0], units[1]

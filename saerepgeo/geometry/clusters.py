@@ -10,31 +10,24 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import as_cloud, as_float64
-from saerepgeo.geometry.clouds.linkage import Linkage, single_linkage
+from saerepgeo.geometry.clouds.linkage import single_linkage
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Estimate, Int
 
-__all__ = ["Matching", "cluster", "match_clusters"]
-
 TREE_DIM = 10
-"""Up to this dimension scikit-learn's trees save distances; beyond, they compute every one of them
-slowly (4608 dimensions: 11 s against 0.3 s for the matrix of 1165 points)."""
-TINY = 1e-300
-"""Stands for a height of 0, which a sparse matrix cannot hold."""
+"""Up to this dimension scikit-learn's trees save distances; beyond, the matrix is far faster."""
 
 
 class Matching(NamedTuple):
-    """One-to-one pairs of clusters of two clusterings."""
+    """One-to-one pairs of clusters of two clusterings, which share `overlaps` points each."""
 
     pairs: Int[Tensor, "pair 2"]
-    """Label in the first and in the second clustering, by the first; pairs share points."""
+    """Label in the first and in the second clustering, by the first."""
     overlaps: Int[Tensor, "pair"]
-    """Points that both clusters of the pair hold."""
     unmatched_mass: Estimate
-    """Share of the points in any cluster that no pair holds; points that are noise in both
-    clusterings are left out and counted in `n_dropped`."""
+    """Share of the points in any cluster that no pair holds; `n_dropped` is noise in both."""
 
 
 def cluster(
@@ -43,17 +36,14 @@ def cluster(
     """Return the HDBSCAN cluster 0, 1, … of each point, −1 for noise.
 
     Clusters are the most persistent branches, at least `min_cluster_size` points strong, of the
-    single linkage tree in mutual reachability distance max(core_i, core_j, ‖x_i − x_j‖), where
-    core is the distance to neighbor `min_samples` (None: `min_cluster_size`), the point included.
-
-    Dense points are scikit-learn's. Of latents, sparse tensors, clouds and many wide points it
-    reads the clusters off `single_linkage`: the same but for their numbers, and for points that
-    several equal heights join. All −1 for fewer than `min_cluster_size` (or `min_samples`) points
-    and where all points are equal. Raises ValueError for sizes too small (2 and 1 are the least),
-    and for integer or non-finite points.
-
-    Source: Campello, Moulavi & Sander 2013, *Density-Based Clustering Based on Hierarchical
-    Density Estimates*; scikit-learn's implementation.
+    single linkage tree in mutual reachability distance max(core_i, core_j, ‖x_i − x_j‖), where core
+    is the distance to neighbor `min_samples` (None: `min_cluster_size`), the point included. Of
+    latents, sparse tensors, clouds and many wide points scikit-learn reads the clusters off
+    `single_linkage`: the same but for their numbers, and for points that several equal heights
+    join. All −1 for fewer than `min_cluster_size` (or `min_samples`) points and for equal points.
+    Raises ValueError for sizes below 2 and 1, and for integer or non-finite points. Source:
+    Campello, Moulavi & Sander 2013, *Density-Based Clustering Based on Hierarchical Density
+    Estimates*; scikit-learn's implementation.
 
     >>> blobs = torch.cat([torch.linspace(0, 1, 8), torch.linspace(9, 10, 8)])[:, None]
     >>> cluster(blobs, 5).unique().tolist()
@@ -80,22 +70,20 @@ def cluster(
     # scikit-learn counts the point itself among its neighbors
     n_others = (min_samples or min_cluster_size) - 1
     core = nearest_neighbors(cloud, n_others).distances[:, -1] if n_others else None
-    graph = _graph(single_linkage(cloud, core))
+    tree = single_linkage(cloud, core)
+    heights = np.maximum(tree.heights, 1e-300)  # a sparse matrix cannot hold a height of 0
+    graph = csr_matrix((heights, tree.edges.T), shape=2 * (cloud.n_points,))
     # at 1 the core distance of a point is its shortest edge, which changes no edge
-    return _hdbscan(graph, min_cluster_size, 1, "precomputed").to(cloud.device)
+    return _hdbscan(graph + graph.T, min_cluster_size, 1, "precomputed").to(cloud.device)
 
 
 def match_clusters(x: Int[Tensor, "point"], y: Int[Tensor, "point"]) -> Matching:
     """Return the one-to-one matching of clusters that share the most points (Hungarian).
 
-    Maximizes Σ_(i,j) #{p: x_p = i, y_p = j} over matchings; pairs that share no point are left
-    out. Negative labels are noise, which is no cluster. The unmatched mass is
-    1 − Σ overlaps / #{p: x_p ≥ 0 or y_p ≥ 0}: 0 for the same clusters under other names.
-
-    Without a cluster in either clustering there are no pairs, and the mass is NaN with a reason.
-    Raises ValueError where the lengths differ, and for labels that are not integers.
-
-    Source: Kuhn 1955, *The Hungarian Method for the Assignment Problem*.
+    Maximizes Σ_(i,j) #{p: x_p = i, y_p = j} over matchings; pairs that share no point are left out,
+    negative labels are noise. The unmatched mass is 1 − Σ overlaps / #{p: x_p ≥ 0 or y_p ≥ 0};
+    without any cluster it is undefined. Raises ValueError where the lengths differ, and for labels
+    that are not integers. Source: Kuhn 1955, *The Hungarian Method for the Assignment Problem*.
 
     >>> match_clusters(torch.tensor([0, 0, 1, 1]), torch.tensor([7, 7, 3, 7])).pairs.tolist()
     [[0, 7], [1, 3]]
@@ -127,10 +115,3 @@ def _hdbscan(given: Any, min_cluster_size: int, min_samples: int | None, metric:
 
     model = HDBSCAN(min_cluster_size, min_samples=min_samples, metric=metric, copy=True)
     return torch.from_numpy(model.fit_predict(given)).long()
-
-
-def _graph(tree: Linkage) -> csr_matrix:
-    n_points = len(tree.heights) + 1
-    heights = np.maximum(tree.heights, TINY)
-    graph = csr_matrix((heights, tree.edges.T), shape=(n_points, n_points))
-    return graph + graph.T

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from saerepgeo.types import Float
 
-__all__ = ["random_dictionary"]
-
 
 @torch.no_grad()
 def random_dictionary(
@@ -22,12 +20,9 @@ def random_dictionary(
 
     Decoder rows are uniform on the unit sphere, the encoder is the decoder's transpose, and the
     points are centered at the old `b_dec`. What such a dictionary shows too is no finding about the
-    trained one: it lifts intrinsic dimensions and saturates ranks already.
-
-    TopK and BatchTopK keep their k. ReLU, JumpReLU and gated SAEs get one threshold t, the same for
-    all latents, such that as many latents are active on `residuals` as in the trained SAE:
-    `b_enc = −t`, `threshold = t` or `b_gate = −t`. Ties and the floor t ≥ 0 of JumpReLU aside, the
-    mean l0 is the same to within one activation. Matching pursuit takes as many steps as the
+    trained one. TopK and BatchTopK keep their k. ReLU, JumpReLU and gated SAEs get one threshold t
+    for all latents (`b_enc = −t`, `threshold = t` ≥ 0 or `b_gate = −t`) that leaves as many active
+    on `residuals` as in the trained SAE, ties aside. Matching pursuit takes as many steps as the
     trained SAE has active latents on average. A temporal SAE predicts nothing from the context and
     selects its k latents, or l0 of them. Encoder and decoder of a transcoder are drawn apart, and
     its points are centered at their own mean.

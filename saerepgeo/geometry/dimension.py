@@ -1,8 +1,7 @@
 """Intrinsic dimension: in how many directions a cloud of points spreads, seen from its neighbors.
 
-The ratios of neighbor distances of a locally uniform cloud depend on its dimension only, neither
-on the density nor on the space around it. Intervals come from subsamples without replacement
-(`nulls`): bootstrapped rows would be duplicates and drive the ratios to 0/0.
+Ratios of neighbor distances of a locally uniform cloud depend on its dimension only. Intervals come
+from subsamples without replacement (`nulls`): bootstrapped rows are duplicates, of ratio 0/0.
 """
 
 import math
@@ -18,8 +17,6 @@ from saerepgeo.geometry.clouds.conversion import as_cloud, check_finite
 from saerepgeo.geometry.clouds.neighbors import distinct_points, nearest_neighbors
 from saerepgeo.types import Estimate, Float, Int
 
-__all__ = ["ScaleCurve", "dimension_from_ratios", "gride", "two_nn", "two_nn_within"]
-
 MIN_POINTS = 30
 """Fewer distinct points say nothing: the standard error d/√N would be a fifth of the dimension."""
 TOO_FEW = f"{{}} distinct points, at least {MIN_POINTS} needed"
@@ -30,14 +27,12 @@ Method = Literal["linear", "mle"]
 
 
 class ScaleCurve(NamedTuple):
-    """Dimension over the scale at which the points are looked at, one entry per scale."""
+    """Dimension by scale, from neighbors `n1` and 2·`n1`; NaN exactly where `reason` says why."""
 
     n1: Int[Tensor, "scale"]
-    """The ratio compares the neighbors `n1` and 2·`n1`."""
     distances: Float[Tensor, "scale"]
     """Mean distance of neighbor 2·`n1`: the scale itself."""
     dimensions: Float[Tensor, "scale"]
-    """NaN exactly where `reason` says why."""
     standard_errors: Float[Tensor, "scale"]
     """From the Fisher information, neighborhoods taken as independent."""
     n_used: int
@@ -46,11 +41,7 @@ class ScaleCurve(NamedTuple):
 
 
 def two_nn(
-    points: Points,
-    discard: float = 0.1,
-    *,
-    method: Method = "linear",
-    tolerance: float = TOLERANCE,
+    points: Points, discard: float = 0.1, *, method: Method = "linear", tolerance: float = TOLERANCE
 ) -> Estimate:
     """Return the intrinsic dimension by the ratio μ = r₂/r₁ of each point's neighbor distances.
 
@@ -61,13 +52,11 @@ def two_nn(
     - `"mle"`: (k − 1) / (Σ_{i≤k} ln μ_i + (N − k) ln μ_(k)), unbiased; standard error d/√k.
 
     Points nearer than `tolerance` × the RMS distance from the centroid are merged first: `n_used`
-    counts the distinct points, `n_dropped` the others. NaN with a reason for fewer than 30 distinct
-    points and where all neighbors are equally far (a lattice). Not differentiable.
-
-    Raises ValueError for integer or non-finite points, and `discard` or `tolerance` outside [0, 1).
-
-    Source: Facco et al. 2017, *Estimating the Intrinsic Dimension of Datasets by a Minimal
-    Neighborhood Information*; Denti et al. 2022, equation 8 (censored MLE).
+    counts the distinct points, `n_dropped` the others. Undefined for fewer than 30 distinct points
+    and where all neighbors are equally far (a lattice). Not differentiable. Raises ValueError for
+    integer or non-finite points, and `discard` or `tolerance` outside [0, 1). Source: Facco et al.
+    2017, *Estimating the Intrinsic Dimension of Datasets by a Minimal Neighborhood Information*;
+    Denti et al. 2022, equation 8 (censored MLE).
 
     >>> square = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
     >>> plane = square @ torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 1.0]])
@@ -87,12 +76,10 @@ def two_nn(
 def two_nn_within(points: Points, labels: Int[Tensor, "point"], discard: float = 0.1) -> Estimate:
     """Return the intrinsic dimension within classes: neighbors of the same class, ratios pooled.
 
-    One fit of the censored MLE of `two_nn` to the ratios μ = r₂/r₁ of all points, r₁ and r₂ the
-    distances to the nearest two others of the point's class. Classes of fewer than three points
-    and points with a duplicate in their class give no ratio and count in `n_dropped`; labels of −1
-    are left out. NaN with a reason for fewer than 30 ratios, and where all are 1.
-
-    Raises ValueError for integer or non-finite points, and `discard` outside [0, 1).
+    One fit of the censored MLE of `two_nn` to all ratios. Classes of fewer than three points and
+    points with a duplicate in their class give none and count in `n_dropped`; labels of −1 are left
+    out. Undefined for fewer than 30 ratios, and where all are 1. Raises ValueError for integer or
+    non-finite points, and `discard` outside [0, 1).
 
     >>> square = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0))
     >>> round(float(two_nn_within(square, torch.arange(2000) % 4)))
@@ -120,10 +107,9 @@ def dimension_from_ratios(
 ) -> Estimate:
     """Return the TwoNN dimension that ratios μ = r₂/r₁ ≥ 1 of neighbor distances give.
 
-    By the estimators of `two_nn`; `"linear"` always sets the largest ratio aside, where F = 1. NaN
-    with a reason for fewer than 2 ratios left, and where all are 1.
-
-    Raises ValueError for ratios below 1, not finite, or of a dimension other than one.
+    As in `two_nn`; `"linear"` always sets the largest ratio aside, where F = 1. Undefined for fewer
+    than 2 ratios left, and where all are 1. Raises ValueError for ratios below 1, not finite, or of
+    a dimension other than one.
 
     >>> ratios = torch.tensor([1.0, 2.0, 4.0]).exp()
     >>> round(float(dimension_from_ratios(ratios, 0.0, method="mle")), 6)  # 2/7
@@ -160,14 +146,10 @@ def gride(
     μ = r_{n₂}/r_{n₁} has the density d (μ^d − 1)^{n₂−n₁−1} / (B(n₂−n₁, n₁) μ^{d(n₂−1)+1}); d
     maximizes the likelihood, and its standard error follows from the Fisher information. n₁ = 1 is
     the uncensored TwoNN. A plateau is a dimension; a falling curve is noise at small scales.
-
-    Duplicates are merged as in `two_nn`. Scales that need more neighbors than there are points
-    are left out of the curve; it is empty, with a reason, for fewer than 30 distinct points.
-
-    Raises ValueError for integer or non-finite points, no `n1`, or one below 1.
-
-    Source: Denti, Doimo, Laio & Mira 2022, *The Generalized Ratios Intrinsic Dimension Estimator*,
-    equations 9 and 10.
+    Duplicates are merged as in `two_nn`. Scales that need more neighbors than there are points are
+    left out of the curve; it is empty, with a reason, for fewer than 30 distinct points. Raises
+    ValueError for integer or non-finite points, no `n1`, or one below 1. Source: Denti, Doimo, Laio
+    & Mira 2022, *The Generalized Ratios Intrinsic Dimension Estimator*, equations 9 and 10.
 
     >>> cube = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0))
     >>> [round(d, 1) for d in gride(cube, (1, 2)).dimensions.tolist()]
@@ -210,13 +192,7 @@ def _fit_scale(log_ratios: Tensor, n1: int) -> tuple[float, float]:
         middle = float((positive / -torch.expm1(-d * positive)).sum()) + n_tied / d
         return (n_points - 1) / d + (n1 - 1) * middle - (2 * n1 - 1) * total
 
-    high = 1.0
-    while score(high) > 0:
-        high *= 2
-    low = high
-    while score(low) < 0:
-        low /= 2
-    d = brentq(score, low, high, xtol=1e-14 * high, rtol=1e-14) if low < high else high
+    d = math.exp(brentq(lambda log_d: score(math.exp(log_d)), -50.0, 50.0, xtol=1e-15))
     curvature = (positive / (2 * torch.sinh(d * positive / 2))).square().sum() + n_tied / d**2
     return d, (n_points / d**2 + (n1 - 1) * float(curvature)) ** -0.5
 

@@ -16,17 +16,6 @@ from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS, MatrixCloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.types import Estimate, Float, Int
 
-__all__ = [
-    "SpanningTree",
-    "average_geodesic_distance",
-    "betti_0",
-    "connection_radius",
-    "minimum_spanning_tree",
-    "mst_weight",
-    "neighbor_graph_components",
-    "persistence_0",
-]
-
 RADIUS_QUANTILE = 0.95
 RADIUS_SLACK = 1e-9
 """Relative: the pair whose distance is the radius itself is connected, whatever the rounding."""
@@ -46,15 +35,11 @@ class SpanningTree(NamedTuple):
 def minimum_spanning_tree(points: Points) -> SpanningTree:
     """Return the Euclidean minimum spanning tree, by Prim's algorithm.
 
-    O(N² dim) time; O(N) memory beside the points where there are more than 2048. The edges are
-    chosen without gradient, by distances from scalar products in float64; their lengths are exact
-    and differentiable in the points (0 at a duplicate, not NaN). A `Cloud` gives its own distances,
-    without gradient.
-
-    Fewer than two points have no edges; duplicates are joined by edges of length 0. Raises
-    ValueError for integer or non-finite points.
-
-    Source: Prim 1957, *Shortest Connection Networks and Some Generalizations*.
+    O(N² dim) time; O(N) memory beside more than 2048 points. Edges are chosen by distances from
+    scalar products; their lengths are exact and differentiable (0 at a duplicate, not NaN). Those
+    of a `Cloud` are its own, without gradient. Fewer than two points have no edges. Raises
+    ValueError for integer or non-finite points. Source: Prim 1957, *Shortest Connection Networks
+    and Some Generalizations*.
 
     >>> minimum_spanning_tree(torch.tensor([[0.0], [5.0], [2.0]])).lengths
     tensor([2., 3.], dtype=torch.float64)
@@ -63,9 +48,9 @@ def minimum_spanning_tree(points: Points) -> SpanningTree:
         edges = spanning_edges(points)
         return SpanningTree(edges, points.lengths(edges))
     x = as_float64(points)
-    centered = x.detach() - x.detach().mean(0) if len(x) else x.detach()
-    is_large = len(x) > MATRIX_POINTS
-    edges = spanning_edges(DenseCloud(centered) if is_large else MatrixCloud.of_points(centered))
+    rows, is_large = x.detach(), len(x) > MATRIX_POINTS
+    rows = rows - rows.mean(0) if len(x) else rows
+    edges = spanning_edges(DenseCloud(rows) if is_large else MatrixCloud.of_points(rows))
     squared = (x[edges[:, 0]] - x[edges[:, 1]]).square().sum(1)
     # the root has no gradient at 0; half of the tree of a cloud with duplicates lies there
     is_apart = squared > 0
@@ -89,9 +74,8 @@ def mst_weight(points: Points) -> Estimate:
 def persistence_0(points: Points) -> Float[Tensor, "edge"]:
     """Return the N − 1 finite death times of connected components as balls grow, ascending.
 
-    Vietoris–Rips filtration by distance (not by radius of balls, which is half of it): in
-    dimension 0 the deaths are the edges of the minimum spanning tree. One component never dies.
-    Empty for fewer than two points. Differentiable; raises as `minimum_spanning_tree`.
+    Vietoris–Rips filtration by distance, twice the radius: the deaths are the edges of the minimum
+    spanning tree. Empty for fewer than two points. Differentiable; raises as there.
 
     >>> persistence_0(torch.tensor([[0.0], [5.0], [2.0]]))
     tensor([2., 3.], dtype=torch.float64)
@@ -103,11 +87,8 @@ def betti_0(points: Points, radius: float) -> Estimate:
     """Return β₀(r) = 1 + #{edges of the minimum spanning tree longer than r}.
 
     The number of connected components of the graph that joins points at most `radius` apart. Not a
-    count of clusters: every outlier is a component, and β₀ falls to 1 as the radius grows. Report
-    it with its radius, beside `cluster`. Over all radii: `persistence_0`.
-
-    No points: undefined. Raises ValueError for a negative or NaN radius, and for integer or
-    non-finite points.
+    count of clusters: every outlier is a component. Over all radii: `persistence_0`. No points:
+    undefined. Raises ValueError for a negative or NaN radius, and for integer or non-finite points.
 
     >>> [float(betti_0(torch.tensor([[0.0], [5.0], [2.0]]), r)) for r in (0.0, 2.0, 3.0)]
     [3.0, 2.0, 1.0]
@@ -123,11 +104,9 @@ def betti_0(points: Points, radius: float) -> Estimate:
 def connection_radius(points: Points, n_neighbors: int = 10) -> float:
     """Return the 95 % quantile over points of the distance to neighbor `n_neighbors`: a scale.
 
-    Scaling the points scales it, so Betti-0 stays. A random geometric graph in which points have k
-    neighbors on average is connected once k exceeds about ln N; with k = 10 one cloud of even
-    density is one component up to some 20,000 points, while groups of more than k points that lie
-    further apart than their own neighbors do count separately.
-
+    Scaling the points scales it, so Betti-0 stays. A random geometric graph of k neighbors a point
+    is connected once k exceeds about ln N: at k = 10 one cloud of even density is one component up
+    to some 20,000 points, while groups of more than k points further apart do count separately.
     `n_neighbors` is capped at N − 1; 0 for fewer than two points. Raises ValueError for
     `n_neighbors` below 1, and for integer or non-finite points.
 
@@ -146,22 +125,14 @@ def average_geodesic_distance(
 ) -> Estimate:
     """Return the mean shortest path over pairs of points on the neighbor graph (AGD).
 
-    The graph joins i and j where one is among the `n_neighbors` nearest neighbors of the other, by
-    an edge of their distance; the mean runs over the pairs i < j that a path connects. It differs
-    from the mean distance as far as the set bends: a half circle of N points gives
-    (π/3)(N+1)/(N−1).
-
-    With several components the mean is one within components, and falls as the graph falls apart:
-    read it with `neighbor_graph_components`. `n_neighbors` = k is capped at N − 1. Undefined for
-    fewer than two points, and where no source has a path. O(N² k log N) time, memory O(N k). Not
-    differentiable.
-
-    With `sources`, indices of points, the mean runs over the paths from these to all others only:
-    of S points drawn at random an unbiased estimate, in S/N of the time.
-
-    Raises ValueError for `n_neighbors` below 1, and for integer or non-finite points.
-
-    Source: Tenenbaum, de Silva & Langford 2000 (Isomap), steps 1 and 2.
+    The graph joins i and j where one is among the `n_neighbors` (at most N − 1) nearest neighbors
+    of the other, by an edge of their distance; the mean runs over the pairs i < j that a path
+    connects. A half circle of N points gives (π/3)(N+1)/(N−1). The mean falls as the graph falls
+    apart: read it with `neighbor_graph_components`. With `sources`, indices of points, it runs over
+    the paths from these only: of S random points an unbiased estimate, in S/N of the time.
+    Undefined for fewer than two points, and where no source has a path. O(N² k log N) time, memory
+    O(N k). Not differentiable. Raises ValueError for `n_neighbors` below 1, and for integer or
+    non-finite points. Source: Tenenbaum, de Silva & Langford 2000 (Isomap), steps 1 and 2.
 
     >>> line = torch.arange(10.0)[:, None]
     >>> round(float(average_geodesic_distance(line, 2)), 4)  # 11/3

@@ -11,27 +11,17 @@ from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import check_labels_of, count_points, take_points
 from saerepgeo.types import Estimate, Int, Interval
 
-__all__ = [
-    "PermutationTest",
-    "interval_of_draws",
-    "null_test",
-    "permutation_test",
-    "subsample_interval",
-]
-
 Alternative = Literal["greater", "less", "two-sided"]
 QUANTILE_LEVELS = (0.025, 0.05, 0.5, 0.95, 0.975)
-"""Levels at which `PermutationTest.null_quantiles` reports the null distribution."""
 
 
 class PermutationTest(NamedTuple):
-    """A statistic beside its distribution under permutation of the labels."""
+    """A statistic beside its null; `p_value` is NaN exactly where `reason` says why."""
 
     statistic: float
     p_value: float
-    """(1 + #{null ≥ statistic})/(1 + n_draws); NaN exactly where `reason` says why."""
     n_draws: int
-    """Draws of the null in which the statistic was defined."""
+    """Draws of the null in which the statistic was defined; `n_dropped` counts the others."""
     n_dropped: int
     null_mean: float
     null_quantiles: tuple[float, ...]
@@ -52,17 +42,15 @@ def permutation_test(
 
     p = (1 + #{draws: s(points, permuted) ≥ s(points, labels)})/(1 + n_draws): never 0, and exact
     for exchangeable labels. Values that differ by rounding only count as equal. With `alternative`
-    "two-sided", p is twice the smaller one, at most 1. Labels of −1 stay where they are.
-
-    Any pairing can be tested: with `labels = arange(n)` and a statistic that indexes a second set
-    of points by them, the null is a random matching.
+    "two-sided", p is twice the smaller one, at most 1. Labels of −1 stay where they are. With
+    `labels = arange(n)` and a statistic that indexes a second set of points by them, the null is a
+    random matching.
 
     `statistic` takes the points and labels; NaN, or an undefined `Estimate`, where it has no value:
     on the given labels p is NaN with the reason; draws leave the null and count in `n_dropped`.
     `generator` is on the CPU, by default one seeded with 0. Raises ValueError for unequal lengths,
-    n_draws < 1, or an unknown `alternative`.
-
-    Source: Phipson & Smyth (2010), *Permutation p-values should never be zero*.
+    n_draws < 1, or an unknown `alternative`. Source: Phipson & Smyth (2010), *Permutation p-values
+    should never be zero*.
 
     >>> points = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
     >>> gap = lambda x, y: x[y == 1].mean() - x[y == 0].mean()
@@ -94,9 +82,8 @@ def null_test(
 ) -> PermutationTest:
     """Return how often draws of a null are as large as the value observed.
 
-    What `permutation_test` does with its own draws, for draws made elsewhere: any that would be
-    exchangeable with the value observed if the null held. NaN draws leave the null and are counted;
-    none left, or a value that is NaN: p is NaN with the reason.
+    `permutation_test` for draws made elsewhere, exchangeable with the value observed if the null
+    holds. NaN draws leave the null and are counted; none left, or a value that is NaN: p is NaN.
 
     >>> null_test(3.0, [1.0, 2.0, 2.5]).p_value
     0.25
@@ -133,26 +120,19 @@ def subsample_interval(
 
         [θ_N − c·q_{1−α/2}, θ_N − c·q_{α/2}],  c = τ(b)/τ(N)/√(1 − b/N),
 
-    q the quantiles of θ_b − θ̄_b over the draws, θ̄_b their mean. The root corrects for drawing from
-    a finite set. Unlike the bootstrap no point occurs twice, which would ruin nearest neighbors.
+    q the quantiles of θ_b − θ̄_b over the draws, θ̄_b their mean. The root corrects for drawing
+    from a finite set. Unlike the bootstrap no point occurs twice, which would ruin nearest
+    neighbors. The interval is one for E[θ_N], what samples of this size give on average: a drift
+    with the number of points (dimension of noisy data, lengths of trees) is shared by all
+    subsamples and leaves through their mean; how far E[θ_N] is from the limit at infinite N is not
+    in it.
 
-    The interval is one for E[θ_N], what samples of this size give on average. A drift with the
-    number of points (intrinsic dimension of noisy data, lengths of trees) is shared by all
-    subsamples and leaves through their mean, as in the delete-d jackknife; how far E[θ_N] is from
-    the limit at infinite N is not in it.
-
-    Args:
-        statistic: of (points, *aligned), which are subsampled by the same rows; NaN or an undefined
-            `Estimate` where it has no value.
-        level: nominal coverage.
-        rate: exponent of convergence; 1/2 for means and what is smooth in them.
-        generator: on the CPU; by default one seeded with 0.
-
-    Undefined subsamples are left out of `n_draws`; none left, or a statistic undefined on all
-    points: NaN bounds. Raises ValueError for fraction or level outside (0, 1), n_draws < 1, and
-    unequal lengths.
-
-    Source: Politis & Romano (1994); Shao & Wu (1989) for the correction.
+    `statistic` takes points and `aligned`, subsampled by the same rows; NaN, or an undefined
+    `Estimate`, where it has no value: such subsamples are left out of `n_draws`; none left, or no
+    value on all points: NaN bounds. `level` is the nominal coverage, `rate` 1/2 for means and what
+    is smooth in them, `generator` on the CPU, by default one seeded with 0. Raises ValueError for
+    fraction or level outside (0, 1), n_draws < 1, and unequal lengths. Source: Politis & Romano
+    (1994); Shao & Wu (1989) for the correction.
 
     >>> points = torch.arange(100.0)[:, None]
     >>> interval = subsample_interval(lambda x: x.mean(), points)
@@ -180,17 +160,11 @@ def subsample_interval(
 
 
 def interval_of_draws(
-    whole: float,
-    draws: Sequence[float],
-    fraction: float,
-    *,
-    level: float = 0.95,
-    rate: float = 0.5,
+    whole: float, draws: Sequence[float], fraction: float, *, level: float = 0.95, rate: float = 0.5
 ) -> Interval:
     """Return the interval of `subsample_interval` from values of the statistic on subsamples.
 
-    `fraction` is the share of the points that a subsample holds. NaN bounds where `whole` is NaN,
-    and for fewer than two defined draws.
+    NaN bounds where `whole` is NaN, and for fewer than two defined draws.
 
     >>> interval = interval_of_draws(10.0, [7.0, 8.0, 9.0], 0.5)
     >>> round(interval.low, 4), round(interval.high, 4)

@@ -18,28 +18,15 @@ from saerepgeo.geometry.clouds.cloud import Cloud
 from saerepgeo.geometry.clouds.conversion import as_float64, check_finite
 from saerepgeo.types import Estimate, Float, SparseLatents
 
-__all__ = [
-    "NumericalRankResult",
-    "effective_rank",
-    "multilinear_rank",
-    "numerical_rank",
-    "participation_ratio",
-    "singular_values",
-    "stable_rank",
-    "unfold",
-]
-
 Tolerance = Literal["eps", "gavish-donoho"] | float
 
 
 class NumericalRankResult(NamedTuple):
-    """A rank together with what decided it."""
+    """A rank: singular values above `threshold` count; `dtype` is the precision of the data."""
 
     rank: int
     threshold: float
-    """Singular values above it count."""
     dtype: torch.dtype
-    """Precision that the data had."""
 
     def __int__(self) -> int:
         return self.rank
@@ -49,9 +36,8 @@ def unfold(tensor: Float[Tensor, "..."], mode: int) -> Float[Tensor, "mode rest"
     """Return the mode-k unfolding X_(k): axis `mode` as rows, all others, in order, as columns.
 
     The symmetric positive semidefinite matrix of the mode is G_k = X_(k) X_(k)ᵀ. Differentiable.
-    Raises ValueError where `tensor` has no axis `mode`.
-
-    Source: Kolda & Bader 2009, *Tensor Decompositions and Applications*, section 2.4.
+    Raises ValueError where `tensor` has no axis `mode`. Source: Kolda & Bader 2009, *Tensor
+    Decompositions and Applications*, section 2.4.
 
     >>> unfold(torch.zeros(2, 3, 5), 1).shape
     torch.Size([3, 10])
@@ -67,15 +53,13 @@ def singular_values(
 ) -> Float[Tensor, "value"]:
     """Return the singular values of `matrix` in float64, largest first; differentiable.
 
-    There are min(row, column) of them; none for an empty matrix. Raises ValueError for integer or
-    non-finite input, and for tensors of other than two axes: `unfold` them.
+    None for an empty matrix. Raises ValueError for integer or non-finite input, and for tensors of
+    other than two axes: `unfold` them.
 
     >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
     tensor([4., 3.], dtype=torch.float64)
     """
     x = as_float64(matrix, "matrix")
-    if 0 in x.shape:
-        return x.new_zeros(0)
     # the thin factor of the long axis first: the square one left holds all singular values
     tall = x if x.shape[0] >= x.shape[1] else x.T
     if tall.shape[0] >= 2 * tall.shape[1]:
@@ -97,16 +81,13 @@ def numerical_rank(
 
     - `"eps"`: σ₁ · n · eps(`dtype`), where `dtype` is the precision the *data* had, not `sv`;
     - `"gavish-donoho"`: λ(β) √n · `noise` for noise of known standard deviation, with
-      λ² = 2(β+1) + 8β / (β+1+√(β²+14β+1)); where `noise` is None, λ(β)/√μ_β · median(σ), with μ_β
-      the median of the Marchenko–Pastur law. Never below the `"eps"` threshold, for on noiseless
-      data the median is itself rounding error;
+      λ² = 2(β+1) + 8β / (β+1+√(β²+14β+1)), else λ(β)/√μ_β · median(σ), with μ_β the median of the
+      Marchenko–Pastur law; never below that of `"eps"`: without noise the median is rounding;
     - a number: that number.
 
-    Values may come in any order; fewer than m of them means that the others are 0. A matrix without
-    singular values, or with zeros only, has rank 0. Raises ValueError for an unknown rule, a
-    negative or NaN number, and more values than the shape allows.
-
-    Source: Gavish & Donoho 2014, *The Optimal Hard Threshold for Singular Values is 4/√3*.
+    Values come in any order; missing ones are 0. No values, or zeros only: rank 0. Raises
+    ValueError for an unknown rule, a negative or NaN number, and more than m values. Source: Gavish
+    & Donoho 2014, *The Optimal Hard Threshold for Singular Values is 4/√3*.
 
     >>> numerical_rank(torch.tensor([3.0, 1.0, 1e-20]), (3, 8)).rank
     2
@@ -132,10 +113,9 @@ def numerical_rank(
 def effective_rank(sv: Float[Tensor, "value"]) -> Estimate:
     """Return exp H(p), p = σ/Σσ: the number of equal singular values of the same entropy.
 
-    Between 1 and the rank, as the two below; undefined where no singular value is positive, and
-    `n_used` counts the positive ones. Differentiable.
-
-    Source: Roy & Vetterli 2007; Garrido et al. 2023 (RankMe, equation 1, without its ε).
+    Between 1 and the rank, differentiable, as the two below; undefined where no singular value is
+    positive. `n_used` counts the positive ones. Source: Roy & Vetterli 2007; Garrido et al. 2023
+    (RankMe, equation 1, without its ε).
 
     >>> round(float(effective_rank(torch.ones(7))), 6)
     7.0
@@ -157,8 +137,6 @@ def stable_rank(sv: Float[Tensor, "value"]) -> Estimate:
 def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
     """Return (Σσ²)² / Σσ⁴, the participation ratio of the eigenvalues σ² of X Xᵀ.
 
-    Of the covariance where X was centered first.
-
     Source: Gao et al. 2017, *A Theory of Multineuronal Dimensionality*, equation 5.
 
     >>> participation_ratio(torch.tensor([1.0, 1.0, 0.0])).value
@@ -176,10 +154,9 @@ def multilinear_rank(
 ) -> tuple[NumericalRankResult, ...]:
     """Return the numerical rank of the unfolding of every mode (Tucker rank).
 
-    `dtype` is the precision of the data, by default that of `tensor`; `tolerance` and `noise` as in
-    `numerical_rank`. An empty tensor has rank 0 in every mode.
-
-    Source: De Lathauwer, De Moor & Vandewalle 2000, *A Multilinear SVD*, definition 2.
+    Arguments as in `numerical_rank`; `dtype` is by default that of `tensor`. An empty tensor has
+    rank 0 in every mode. Source: De Lathauwer, De Moor & Vandewalle 2000, *A Multilinear SVD*,
+    definition 2.
 
     >>> [r.rank for r in multilinear_rank(torch.ones(3, 4, 5))]
     [1, 1, 1]

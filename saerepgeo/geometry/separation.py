@@ -21,27 +21,13 @@ from saerepgeo.geometry.clouds.conversion import (
 from saerepgeo.geometry.graphs import mst_weight
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
-__all__ = [
-    "ClassMoments",
-    "average_pairwise_distance",
-    "centroids",
-    "check_labels",
-    "class_moments",
-    "fisher_ratio",
-    "pairwise_distances",
-    "relative_aedp",
-    "scale_free_mstw",
-    "within_scatter",
-]
-
 
 class ClassMoments(NamedTuple):
-    """Zeroth, first and second moments of every class."""
+    """Number of points, Σx and Σ‖x‖² of every class."""
 
     counts: Int[Tensor, "cluster"]
     sums: Float[Tensor, "cluster dim"]
     square_sums: Float[Tensor, "cluster"]
-    """Σ‖x‖² of each class."""
 
     def __add__(self, other: "ClassMoments") -> "ClassMoments":  # type: ignore[override]
         """Return the moments of both batches together."""
@@ -54,22 +40,16 @@ class ClassMoments(NamedTuple):
 
 
 def class_moments(
-    points: Points,
-    labels: Int[Tensor, "_"],
-    n_classes: int,
-    *,
-    dtype: torch.dtype = torch.float64,
+    points: Points, labels: Int[Tensor, "_"], n_classes: int, *, dtype: torch.dtype = torch.float64
 ) -> ClassMoments:
     """Return counts, sums and square sums of every class; they add up over batches.
 
-    n_k = #{i: y_i = k},  s_k = Σ_{y_i=k} x_i,  q_k = Σ_{y_i=k} ‖x_i‖².
+    n_k = #{i: y_i = k}, s_k = Σ_{y_i=k} x_i, q_k = Σ_{y_i=k} ‖x_i‖².
 
-    The within-class scatter is q_k − ‖s_k‖²/n_k: points far from the origin lose digits. Labels of
-    −1 leave points out; classes without a point get zeros. Sparse latents (each index at most once
-    a row) stay sparse. Differentiable; accumulated in `dtype`, float32 or float64.
-
-    Raises ValueError for integer or non-finite points, labels outside −1…n_classes−1, unequal
-    lengths.
+    Points far from the origin lose digits. Labels of −1 leave points out; classes without a point
+    get zeros. Sparse latents (each index at most once a row) stay sparse. Differentiable;
+    accumulated in `dtype`, float32 or float64. Raises ValueError for integer or non-finite points,
+    labels outside −1…n_classes−1, unequal lengths.
 
     >>> moments = class_moments(torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([0, 0, -1]), 2)
     >>> moments.counts.tolist(), moments.sums.tolist(), moments.square_sums.tolist()
@@ -79,21 +59,19 @@ def class_moments(
     named = (labels >= 0).nonzero()[:, 0]
     kept, labels = take_points(points, named), labels[named]
     if isinstance(kept, SparseLatents):
-        width, values = kept.d_sae, kept.values
-        cells = (labels[:, None] * width + kept.indices).flatten()
+        values = kept.values
     else:
         is_dense = isinstance(kept, Tensor) and kept.layout == torch.strided
         values = kept if is_dense else as_float64(kept)  # type: ignore[assignment]
-        width, cells = values.shape[1], labels
     check_finite(values)
     values = values.to(dtype)
-    per_class = values.new_zeros(n_classes)
     if isinstance(kept, SparseLatents):
-        flat = values.new_zeros(n_classes * width).index_add(0, cells, values.flatten())
-        sums = flat.view(n_classes, width)
+        cells = (labels[:, None] * kept.d_sae + kept.indices).flatten()
+        sums = values.new_zeros(n_classes * kept.d_sae).index_add(0, cells, values.flatten())
+        sums = sums.view(n_classes, kept.d_sae)
     else:
-        sums = values.new_zeros(n_classes, width).index_add(0, labels, values)
-    square_sums = per_class.index_add(0, labels, values.square().sum(1))
+        sums = values.new_zeros(n_classes, values.shape[1]).index_add(0, labels, values)
+    square_sums = values.new_zeros(n_classes).index_add(0, labels, values.square().sum(1))
     return ClassMoments(torch.bincount(labels, minlength=n_classes), sums, square_sums)
 
 
@@ -115,10 +93,7 @@ def check_labels(points: AnyPoints, labels: Tensor, n_classes: int) -> None:
 
 
 def centroids(moments: ClassMoments) -> Float[Tensor, "present dim"]:
-    """Return the means c_k = s_k/n_k of the classes that have points, in class order.
-
-    No class with points gives an empty [0, dim] tensor.
-    """
+    """Return the means c_k = s_k/n_k of the classes that have points, in class order."""
     present = moments.counts > 0
     return moments.sums[present] / moments.counts[present, None].to(moments.sums)
 
@@ -126,8 +101,7 @@ def centroids(moments: ClassMoments) -> Float[Tensor, "present dim"]:
 def within_scatter(moments: ClassMoments) -> Float[Tensor, ""]:
     """Return trace(S_w) = Σ_k Σ_{y_i=k} ‖x_i − c_k‖², never negative.
 
-    What remains when all points of a class coincide is rounding; less than that rounding counts as
-    0 (and has no gradient). No points give 0.
+    What is only rounding of coincident points counts as 0 (without gradient). No points give 0.
     """
     of_means = moments.sums.square().sum(1) / moments.counts.clamp(min=1).to(moments.sums)
     scatter = (moments.square_sums - of_means).sum()
@@ -137,10 +111,9 @@ def within_scatter(moments: ClassMoments) -> Float[Tensor, ""]:
 
 
 def pairwise_distances(points: Float[Tensor, "point dim"]) -> Float[Tensor, "point point"]:
-    """Return the Euclidean distances ‖x_i − x_j‖, from the differences themselves.
+    """Return the Euclidean distances ‖x_i − x_j‖ of few points, from the differences themselves.
 
-    Coincident points have distance exactly 0 and gradient 0 (a subgradient), never NaN. No points
-    give an empty [0, 0] tensor. Memory O(N²); meant for centroids.
+    Coincident points have distance exactly 0 and gradient 0 (a subgradient), never NaN.
     """
     n = len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
@@ -152,10 +125,7 @@ def average_pairwise_distance(centers: Float[Tensor, "cluster dim"]) -> Estimate
     """Return the average Euclidean distance between pairs of centroids (AEDP), differentiable.
 
     AEDP = 2/(K(K−1)) Σ_{k<l} ‖c_k − c_l‖, in the units of the points. `n_used` counts centroids.
-
-    Fewer than two centroids: undefined. All centroids equal: 0, with gradient 0.
-    Source: *Sparsification and Reconstruction from the Perspective of Representation Geometry*
-    (arXiv 2505.22506).
+    Fewer than two: undefined. All equal: 0, with gradient 0. Source: arXiv 2505.22506.
 
     >>> average_pairwise_distance(torch.tensor([[0.0], [1.0], [3.0]])).value.item()
     2.0
@@ -169,11 +139,9 @@ def average_pairwise_distance(centers: Float[Tensor, "cluster dim"]) -> Estimate
 def relative_aedp(moments: ClassMoments) -> Estimate:
     """Return AEDP in units of the root mean within-class variance: free of scale, differentiable.
 
-    AEDP / √(trace(S_w)/(N − K)), with N points in K classes; N − K makes the pooled variance
-    unbiased, so that the figure does not drift with the number of points a class has in a batch.
-
-    Fewer than two classes with points, or no scatter within any class (every class a single point,
-    say): undefined. `n_used` counts the centroids, `n_dropped` the classes without points.
+    AEDP / √(trace(S_w)/(N − K)), with N points in K classes: the pooled variance is unbiased. Fewer
+    than two classes with points, or no scatter within any class (every class a single point, say):
+    undefined. `n_used` counts the centroids, `n_dropped` the classes without points.
     """
     aedp = average_pairwise_distance(centroids(moments))
     n_free = int(moments.counts.sum()) - aedp.n_used
@@ -184,11 +152,8 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
     """Return the scatter between classes over the scatter within: free of scale, differentiable.
 
     trace(S_b)/trace(S_w), S_b = Σ_k n_k (c_k − c̄)(c_k − c̄)ᵀ, S_w = Σ_k Σ_{y_i=k} (x_i − c_k)(x_i
-    − c_k)ᵀ, c̄ the mean of all labeled points. Under it, trace(S_b)/(trace(S_b) + trace(S_w)) is
-    the share of the variance that the classes explain.
-
-    Undefined, and counted, as `relative_aedp`. Source: Fukunaga (1990), *Introduction to
-    Statistical Pattern Recognition*, ch. 10.
+    − c_k)ᵀ, c̄ the mean of all labeled points. Undefined, and counted, as `relative_aedp`. Source:
+    Fukunaga (1990), *Introduction to Statistical Pattern Recognition*, ch. 10.
     """
     weights = moments.counts[moments.counts > 0].to(moments.sums)
     mean = moments.sums.sum(0) / weights.sum()
@@ -200,10 +165,8 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     """Return the mean edge of the centroids' tree over their mean distance, differentiable.
 
     MSTW/((K−1)·AEDP), between 0 and 1: near 0 where the centroids form few tight groups, 1 where
-    all are equally far apart, 3/(K+1) where they are evenly spaced on a line.
-
-    Two centroids always give 1. Fewer than two, or all centroids equal: undefined. `n_used` counts
-    centroids.
+    all are equally far apart (always, of two), 3/(K+1) where they are evenly spaced on a line.
+    Fewer than two, or all equal: undefined. `n_used` counts centroids.
 
     >>> round(scale_free_mstw(torch.arange(5.0)[:, None]).value.item(), 12)
     0.5

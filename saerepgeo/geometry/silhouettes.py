@@ -9,8 +9,6 @@ from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Estimate, Int
 
-__all__ = ["silhouette"]
-
 BLOCK_ENTRIES = 2**22
 """Distances held at a time: 32 MB in float64."""
 
@@ -20,13 +18,11 @@ def silhouette(points: Points, labels: Int[Tensor, "_"]) -> Estimate:
 
     mean_i (b_i − a_i)/max(a_i, b_i), a_i the mean distance of point i to the others of its class,
     b_i the least mean distance to the points of another class. 0 for a point alone in its class,
-    and for one at distance 0 from both (a_i = b_i = 0).
-
-    Labels of −1 are left out and counted in `n_dropped`. Fewer than two classes, or every point a
-    class of its own: undefined. Time O(N² d), memory O(N) beside the points (when no gradient is
-    asked for). Raises ValueError for integer or non-finite points, and unequal lengths.
-
-    Source: Rousseeuw (1987); equal to `sklearn.metrics.silhouette_score`.
+    and for one at distance 0 from both (a_i = b_i = 0). Labels of −1 are left out and counted in
+    `n_dropped`. Fewer than two classes, or every point a class of its own: undefined. Time O(N² d),
+    memory O(N) beside the points (when no gradient is asked for). Raises ValueError for integer or
+    non-finite points, and unequal lengths. Source: Rousseeuw (1987); equal to
+    `sklearn.metrics.silhouette_score`.
 
     >>> points = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
     >>> round(silhouette(points, torch.tensor([0, 0, 1, 1])).value.item(), 6)

@@ -9,20 +9,17 @@ from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.types import Float
 
-__all__ = ["Sketch", "empty_sketch", "extend_sketch", "merge_sketches"]
-
 
 class Sketch(NamedTuple):
     """Few rows B that stand for many rows A: 0 ≤ ‖Ax‖² − ‖Bx‖² ≤ `shrinkage` for unit x.
 
-    So σ_i(B)² ≤ σ_i(A)² ≤ σ_i(B)² + `shrinkage`, and at `shrinkage` 0 the spectra are equal: always
-    so where A has no more than `size` columns or has rank `size` at most.
+    So σ_i(B)² ≤ σ_i(A)² ≤ σ_i(B)² + `shrinkage`, which is at most ‖A − A_k‖²_F / (`size` + 1 − k)
+    for every k ≤ `size`, and 0 where A has rank `size` at most.
     """
 
     rows: Float[Tensor, "row dim"]
     """B, fewer than 2·`size` rows, float64."""
     shrinkage: Float[Tensor, ""]
-    """At most ‖A − A_k‖²_F / (`size` + 1 − k) for every k ≤ `size`."""
     size: int
 
 
@@ -41,13 +38,10 @@ def extend_sketch(sketch: Sketch, points: Points) -> Sketch:
     """Return the sketch with `points` appended to the rows it stands for.
 
     When 2·`size` rows B have gathered, B ← √(Σ² − δI)₊ Vᵀ with B = U Σ Vᵀ and δ = σ²_{size+1}, and
-    the shrinkage grows by δ. Rows are taken up singly in order, so that any split of the stream
-    into batches gives the same sketch. Time O(size · dim) a point, memory O(size · dim).
-
-    Raises ValueError for another number of columns, and for integer or non-finite points.
-
-    Source: Ghashami, Liberty, Phillips & Woodruff 2016, *Frequent Directions: Simple and
-    Deterministic Matrix Sketching*, algorithm 2 and theorem 1.1.
+    the shrinkage grows by δ. Any split of the stream into batches gives the same sketch. Time
+    O(size · dim) a point, memory O(size · dim). Raises ValueError for another number of columns,
+    and for integer or non-finite points. Source: Ghashami, Liberty, Phillips & Woodruff 2016,
+    *Frequent Directions: Simple and Deterministic Matrix Sketching*, algorithm 2 and theorem 1.1.
 
     >>> stream = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
     >>> sketch = extend_sketch(extend_sketch(empty_sketch(8, 8), stream[:300]), stream[300:])

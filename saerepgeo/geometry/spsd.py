@@ -9,8 +9,6 @@ from torch import Tensor
 from saerepgeo.geometry.clouds.conversion import as_float64
 from saerepgeo.types import Estimate, Float
 
-__all__ = ["bures_wasserstein", "spsd_distance"]
-
 
 def spsd_distance(
     x: Float[Tensor, "dim factor_x"], y: Float[Tensor, "dim factor_y"], weight: float = 1.0
@@ -18,17 +16,12 @@ def spsd_distance(
     """Return the distance of X Xᵀ and Y Yᵀ in the stratum S₊(r, dim) of matrices of rank r.
 
     d² = Σ θ_i² + `weight` · ‖log(R_X^{−1/2} R_Y R_X^{−1/2})‖²_F, where θ are the principal angles
-    of the two ranges, and R_X = P_Xᵀ X Xᵀ P_X the r × r form on the principal vectors P_X. The
-    stratum has dimension dim·r − r(r−1)/2. Scaling G by 4 moves it by √r · ln 4 (at weight 1).
-
-    Undefined where the ranks differ (the strata lie infinitely far apart: use `bures_wasserstein`)
-    or are 0. With a principal angle of π/2 twice over, neither the principal vectors nor the
-    distance are unique. `n_used` is the rank.
-
-    Raises ValueError for integer or non-finite input, and where the numbers of rows differ.
-
-    Source: Bonnabel & Sepulchre 2009, *Riemannian Metric and Geometric Mean for Positive
-    Semidefinite Matrices of Fixed Rank*, equation 4.6 and theorem 1.
+    of the two ranges, and R_X = P_Xᵀ X Xᵀ P_X the r × r form on the principal vectors P_X, which
+    are not unique with an angle of π/2 twice over. Undefined where the ranks differ (use
+    `bures_wasserstein`) or are 0; `n_used` is the rank. Raises ValueError for integer or non-finite
+    input, and where the numbers of rows differ. Source: Bonnabel & Sepulchre 2009, *Riemannian
+    Metric and Geometric Mean for Positive Semidefinite Matrices of Fixed Rank*, equation 4.6 and
+    theorem 1.
 
     >>> x = torch.eye(5, 3)
     >>> round(float(spsd_distance(x, 2 * x)) / 3**0.5, 6)  # ln 4
@@ -59,9 +52,8 @@ def bures_wasserstein(
 
     d² = tr G_X + tr G_Y − 2 tr (G_X^{1/2} G_Y G_X^{1/2})^{1/2} = min_Q ‖X − Y Q‖²_F over orthogonal
     Q: the Wasserstein-2 distance of centered Gaussians of these covariances. 0 for empty factors.
-    Raises as `spsd_distance`.
-
-    Source: Bhatia, Jain & Lim 2019, *On the Bures–Wasserstein Distance*, theorem 1.
+    Raises as `spsd_distance`. Source: Bhatia, Jain & Lim 2019, *On the Bures–Wasserstein Distance*,
+    theorem 1.
 
     >>> bures_wasserstein(torch.eye(4, 2), 3 * torch.eye(4, 2))
     tensor(2.8284, dtype=torch.float64)
@@ -70,8 +62,6 @@ def bures_wasserstein(
     _check_rows(x, y)
     width = max(x.shape[1], y.shape[1])
     x, y = (torch.nn.functional.pad(factor, (0, width - factor.shape[1])) for factor in (x, y))
-    if 0 in x.shape:
-        return x.new_zeros(())
     left, _, right = torch.linalg.svd(y.T @ x)
     # the norm of the difference, for the three traces cancel where X and Y are near
     return torch.linalg.norm(x - y @ (left @ right))

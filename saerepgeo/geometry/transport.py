@@ -9,16 +9,14 @@ from torch import Tensor
 from saerepgeo.geometry.clouds.conversion import check_finite
 from saerepgeo.types import Float
 
-__all__ = ["Coupling", "gromov_wasserstein"]
-
 
 class Coupling(NamedTuple):
     """The best coupling found between two metric spaces, and what it costs."""
 
     value: Float[Tensor, ""]
-    """Squared Gromov–Wasserstein objective, float64; differentiable in both distance matrices."""
+    """Squared objective, float64; differentiable in both distance matrices."""
     plan: Float[Tensor, "n m"]
-    """Mass T_ij that point i of the first space shares with point j of the second; detached."""
+    """Mass that point i of the first space shares with point j of the second; detached."""
 
 
 def gromov_wasserstein(
@@ -32,30 +30,22 @@ def gromov_wasserstein(
 ) -> Coupling:
     """Return the coupling of two distance matrices that distorts distances least.
 
-    value = min_T Σ_ijkl |C1_ik − C2_jl|² T_ij T_kl  over T ≥ 0, T1 = p, Tᵀ1 = q.
+    value = min_T Σ_ijkl |C1_ik − C2_jl|² T_ij T_kl over T ≥ 0, T1 = p, Tᵀ1 = q.
 
     This is the squared objective, as POT returns it: Mémoli's distance is ½√value. The problem is
-    not convex and descent stops at local optima, so it is run (POT's conditional gradient, matrices
-    scaled to at most 1) from several starts and the best is kept:
+    not convex, so POT's conditional gradient descends from several starts and the best is kept:
 
     - the known correspondence i ↔ i, where n = m and p = q;
-    - every anchor matching: x₀ ↔ y_j, the others by their distance from the anchors;
+    - the `n_anchors` best (None: all) anchor matchings: x₀ ↔ y_j, the others by their distance from
+      these;
     - the matching of whole distance profiles (the minimizer of Mémoli's third lower bound);
-    - the product coupling p qᵀ, and `plan`.
+    - the product coupling p qᵀ, and `plan`, e.g. of the last training step.
 
-    The value is exact for the plan returned, hence an upper bound of the minimum; the gradient,
-    POT's, treats the plan as fixed, which is right at an optimum (envelope theorem).
-
-    Args:
-        c1, c2: symmetric matrices of distances, in the same units; float64 inside.
-        p, q: weights of the points, summing to 1; uniform by default.
-        plan: an earlier plan to start from, e.g. of the last training step.
-        n_anchors: descend from this many anchor matchings only, those of least cost; None: all.
-
-    Single points are spaces too: the value is then Σ C² of the other space.
-    Raises ValueError for empty, integer, non-finite, non-square or asymmetric matrices, and for
-    weights or a `plan` of the wrong shape, negative or not of mass 1.
-
+    The value is an upper bound of the minimum, exact for the plan returned; the gradient treats the
+    plan as fixed, which is right at an optimum (envelope theorem). The weights `p` and `q` of the
+    points are uniform by default; both matrices are in the same units. A single point against a
+    space gives Σ C² of the space. Raises ValueError for empty, integer, non-finite, non-square or
+    asymmetric matrices, and for weights or a `plan` of the wrong shape, negative or not of mass 1.
     Source: Mémoli (2011), *Gromov–Wasserstein distances and the metric approach to object
     matching*; solver: Vayer et al. (2019) in POT.
 

@@ -11,8 +11,6 @@ from saerepgeo.geometry.clouds.conversion import SPARSE_SHARE, as_float64
 from saerepgeo.geometry.rank import numerical_rank
 from saerepgeo.types import Float, Int
 
-__all__ = ["MODES", "ModeSpectra", "Rule", "mode_spectra", "rank_by_rule"]
-
 MODES = ("prompt", "position", "feature")
 """Axis that the rows of an unfolding belong to."""
 
@@ -21,10 +19,9 @@ Rule = str | float
 
 
 class ModeSpectra(NamedTuple):
-    """Singular values of the three unfoldings, and the sizes that thresholds depend on."""
+    """Singular values of the unfoldings by mode, largest first, and what thresholds depend on."""
 
     values: dict[str, Float[Tensor, "value"]]
-    """By mode, float64, largest first."""
     shapes: dict[str, tuple[int, int]]
     """Of the unfoldings, features that are 0 throughout left out."""
     n_active: int
@@ -38,16 +35,11 @@ def mode_spectra(
 ) -> ModeSpectra:
     """Return the singular values of the unfoldings of X[prompts, positions] = points, else 0.
 
-    A position that is masked is a zero of the tensor: it adds nothing to any inner product, so the
-    symmetric positive semidefinite matrix of a mode, G_k = X_(k) X_(k)ᵀ, is a sum over the points
-    there are, and the feature mode is the matrix of these points alone. Likewise features that are
-    0 throughout are left out: the singular values stay, and they carry neither noise nor rounding.
-
-    All three matrices are read off the Gram matrix of the points, in float64. Squaring costs
-    digits: singular values below about 1e-7·σ₁ are rounding, far under what float32 data resolve.
-
-    Pairs (prompt, position) are distinct. No points give empty spectra. Raises ValueError for
-    integer or non-finite points.
+    Masked positions are zeros of the tensor and add nothing to G_k = X_(k) X_(k)ᵀ, so all three are
+    read off the Gram matrix of the points there are, in float64. Singular values below about
+    1e-7·σ₁ are rounding, far under what float32 data resolve. Features that are 0 throughout are
+    left out. Pairs (prompt, position) are distinct. No points give empty spectra. Raises ValueError
+    for integer or non-finite points.
     """
     x = as_float64(points)
     active = (x != 0).any(0)
@@ -67,7 +59,10 @@ def mode_spectra(
         "position": (n_positions, n_prompts * n_active),
         "feature": (n_active, n_points),
     }
-    values = {name: _roots(matrix)[: min(shapes[name])] for name, matrix in matrices.items()}
+    values = {
+        name: torch.linalg.eigvalsh(matrix).clamp(min=0).sqrt().flip(0)[: min(shapes[name])]
+        for name, matrix in matrices.items()
+    }
     return ModeSpectra(values, shapes, n_active, n_points)
 
 
@@ -84,8 +79,7 @@ def rank_by_rule(spectra: ModeSpectra, mode: str, rule: Rule) -> int:
 
 
 def _gram(x: Tensor) -> Tensor:
-    is_sparse = x.device.type == "cpu" and int((x != 0).sum()) <= SPARSE_SHARE * x.numel()
-    if not is_sparse:
+    if x.device.type != "cpu" or int((x != 0).sum()) > SPARSE_SHARE * x.numel():
         return x @ x.T
     rows = sparse.csr_matrix(x.numpy())
     return torch.from_numpy((rows @ rows.T).toarray())
@@ -99,9 +93,3 @@ def _contract(gram: Tensor, rows: Tensor, shared: Tensor, size: int) -> Tensor:
         at = rows[members]
         matrix[at[:, None], at] += gram[members[:, None], members]
     return matrix
-
-
-def _roots(gram: Tensor) -> Tensor:
-    if not len(gram):
-        return gram.new_zeros(0)
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0)

@@ -11,16 +11,6 @@ from torch import Tensor
 
 from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["Cloud", "Neighbors", "Nomination", "Points", "RowCloud"]
-
-
-class Nomination(NamedTuple):
-    """Points that may be the nearest ones, and what is known of all others."""
-
-    indices: Int[Tensor, "row candidate"]
-    bounds: Float[Tensor, "row"]
-    """No point left out is nearer than this squared distance."""
-
 
 class Neighbors(NamedTuple):
     """The nearest other points of each point, nearest first; distances in float64."""
@@ -70,9 +60,9 @@ class RowCloud(Cloud):
     n_terms: int
     """Products that a scalar product of two points adds up, at most."""
     rows_at_once: int
-    """Whose products with all points are held at once."""
+    """Whose products with all points are held."""
     entries_at_once: int
-    """Entries of the differences that are formed at once."""
+    """Of the differences of points."""
 
     def __init__(self, x: Any, top: float, device: torch.device) -> None:
         # entries up to 1, by a factor that rounds nothing: their squares neither under nor overflow
@@ -91,8 +81,10 @@ class RowCloud(Cloud):
     def _squares(self, rows: Tensor, others: Tensor) -> Tensor:
         """Return `squared_distances` of few rows."""
 
-    def nominate(self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype) -> Nomination:
-        """Return about `count` candidates for each of `rows`, never the point itself."""
+    def nominate(
+        self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype
+    ) -> tuple[Int[Tensor, "row candidate"], Float[Tensor, "row"]]:
+        """Return about `count` points near each row, and squared distances below all the others."""
         rows, gram_rows = rows.to(self.norms.device), self._gram_rows(precision)
         # what outlives a block is there before it: large blocks between small ones that stay would
         # pile up in the heap
@@ -109,7 +101,7 @@ class RowCloud(Cloud):
         reach = self.norms[rows].sqrt() + self.norms.max().sqrt()
         error = (self.n_terms + 8) * torch.finfo(precision).eps * reach.square()
         bounds = farthest + self.norms[rows] - error
-        return Nomination(indices.to(self.device), bounds.to(self.device))
+        return indices.to(self.device), bounds.to(self.device)
 
     def squared_distances(
         self, rows: Int[Tensor, "row"], others: Int[Tensor, "row candidate"]
@@ -128,11 +120,9 @@ class RowCloud(Cloud):
         return self.dense(everything if index is None else index) * self.scale
 
     def lengths(self, edges: Int[Tensor, "edge 2"]) -> Float[Tensor, "edge"]:
-        """Return the distances between the two points of each edge, exact to float64."""
         return self.squared_distances(edges[:, 0], edges[:, 1:])[:, 0].sqrt() * self.scale
 
     def size(self) -> float:
-        """Return the root mean square distance of the points from their centroid."""
         if not self.n_points:
             return 0.0
         blocks = torch.arange(self.n_points, device=self.device).split(1024)

@@ -9,8 +9,6 @@ from saerepgeo.geometry.clouds.dense import DenseCloud
 from saerepgeo.geometry.clouds.sparse import SparseCloud
 from saerepgeo.types import Float, Int, SparseLatents
 
-__all__ = ["as_cloud", "as_float64", "check_finite", "count_points", "take_points"]
-
 SPARSE_SHARE = 0.05
 """A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
 
@@ -87,15 +85,20 @@ def as_cloud(points: AnyPoints) -> Cloud:
         return points
     if isinstance(points, SparseLatents):
         check_finite(points.values)
-        shape, k = (len(points.values), points.d_sae), points.values.shape[1]
-        rows = torch.arange(shape[0]).repeat_interleave(k)
-        return _sparse_cloud(points.values.flatten(), rows, points.indices.flatten(), shape)
+        rows = torch.arange(len(points.values), device=points.indices.device)
+        places = torch.stack([rows[:, None].expand_as(points.indices), points.indices]).flatten(1)
+        shape, values = (len(rows), points.d_sae), points.values.double().flatten()
+        # adds up what stands at one place, as `to_dense` has it
+        points = torch.sparse_coo_tensor(places, values, shape, check_invariants=True).coalesce()
     check_matrix(points)
-    if points.layout != torch.strided or _has_few_entries(points):
-        coo = points.detach().to_sparse_coo().coalesce()
-        return _sparse_cloud(coo.values(), *coo.indices(), tuple(points.shape))
-    x = points.detach().double()
-    return DenseCloud(x - x.mean(0) if len(x) else x)
+    if points.layout == torch.strided and not _has_few_entries(points):
+        x = points.detach().double()
+        return DenseCloud(x - x.mean(0) if len(x) else x)
+    coo = points.detach().to_sparse_coo().coalesce()
+    entries = coo.values().double().cpu().numpy(), coo.indices().cpu().numpy()
+    csr = sparse.csr_matrix(entries, shape=tuple(coo.shape))
+    csr.eliminate_zeros()
+    return SparseCloud(csr, coo.device)
 
 
 def _has_few_entries(points: Tensor) -> bool:
@@ -103,13 +106,3 @@ def _has_few_entries(points: Tensor) -> bool:
     if points.device.type != "cpu" or points.shape[1] <= 100:
         return False
     return 0 < int(points.count_nonzero()) <= SPARSE_SHARE * points.numel()
-
-
-def _sparse_cloud(
-    values: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, ...]
-) -> SparseCloud:
-    """Return points by their entries; those at one place add up, as `to_dense` has it."""
-    places = rows.cpu().numpy(), columns.cpu().numpy()
-    x = sparse.csr_matrix((values.detach().double().cpu().numpy(), places), shape=shape)
-    x.eliminate_zeros()
-    return SparseCloud(x, values.device)

@@ -9,8 +9,6 @@ from torch import Tensor
 from saerepgeo.geometry.clouds.cloud import RowCloud
 from saerepgeo.types import Float, Int
 
-__all__ = ["DenseCloud"]
-
 
 class DenseCloud(RowCloud):
     """Points as rows of a float64 matrix; centered by whoever makes it."""

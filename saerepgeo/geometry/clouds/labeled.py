@@ -16,21 +16,18 @@ from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
 from saerepgeo.types import Float, Int, SparseLatents, to_dense
 
-__all__ = ["LabeledCloud"]
-
 KEPT = ("cloud", "clusters", "centers")
 """What other items of the same points do not change."""
-
 Found = TypeVar("Found")
 
 
 class LabeledCloud:
     """Points, which item and prompt each belongs to, and what has been found of them.
 
-    Neighbors, clusters, centroids and whatever else is asked for through `found` are computed once,
-    however many figures read them. Up to `MATRIX_POINTS` points the coordinates are turned into as
-    many dimensions as there are points, and all distances are held at once: a subsample reads off
-    its own. More points stay as they came, sparse if they came so, and are measured block by block.
+    What is asked for through `found` is computed once, however many figures read it. Up to
+    `MATRIX_POINTS` points the coordinates are turned into as many dimensions as there are points,
+    and all distances are held at once: a subsample reads off its own. More points stay as they
+    came, dense or sparse, and are measured block by block.
 
     Args:
         points: coordinates, dense or latents by their active entries.
@@ -131,8 +128,10 @@ class LabeledCloud:
     ) -> "LabeledCloud":
         """Return the same points with other items; neighbors and clusters are shared."""
         other = copy(self)
-        other.labels = self.labels if labels is None else labels
-        other.named = self.named if named is None else named
+        if labels is not None:
+            other.labels = labels
+        if named is not None:
+            other.named = named
         other._found = {key: value for key, value in self._found.items() if key[0] in KEPT}
         other._make_cloud = lambda: self.cloud
         return other

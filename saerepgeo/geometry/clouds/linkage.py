@@ -1,8 +1,4 @@
-"""Trees that join the points of a cloud at the least cost, and what falls apart without long edges.
-
-In plain distances the edges are those of the minimum spanning tree; with core distances, those of
-the tree that HDBSCAN reads its clusters off.
-"""
+"""Trees that join the points of a cloud at the least cost, and what falls apart without edges."""
 
 from typing import NamedTuple
 
@@ -17,19 +13,15 @@ from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.geometry.clouds.neighbors import components, nearest_neighbors
 from saerepgeo.types import Float, Int
 
-__all__ = ["Linkage", "components_within", "single_linkage", "spanning_edges"]
-
 SLACK = 1e-12
 """Relative: a pair whose distance is the radius itself is joined, whatever the rounding."""
 
 
 class Linkage(NamedTuple):
-    """A tree whose N − 1 edges join the points in ascending order."""
+    """A tree by its N − 1 edges [edge, 2], lowest first; each joins groups of two of its points."""
 
     edges: np.ndarray
-    """Two points of the groups that each edge joins, [edge, 2]."""
     heights: np.ndarray
-    """float64."""
 
 
 def spanning_edges(
@@ -37,9 +29,8 @@ def spanning_edges(
 ) -> Int[Tensor, "edge 2"]:
     """Return the edges of the minimum spanning tree of max(‖x_i − x_j‖, floor_i, floor_j).
 
-    Tree end and new end of each edge, in the order in which Prim's algorithm joins them: O(N²)
-    time, O(N) memory beside the cloud. Edges that differ by less than the rounding of scalar
-    products may stand for each other. Fewer than two points have none.
+    Tree end and new end of each, in the order of Prim's algorithm: O(N²) time, O(N) memory beside
+    the cloud. Edges that differ by less than the rounding of scalar products may change places.
     """
     n_points = cloud.n_points
     floors = None if floor is None else floor.double().cpu().numpy()
@@ -64,9 +55,8 @@ def spanning_edges(
 def single_linkage(cloud: Cloud, core: Float[Tensor, "point"] | None = None) -> Linkage:
     """Return the single linkage tree of d(i, j) = max(‖x_i − x_j‖, core_i, core_j).
 
-    Heights are those of the minimum spanning tree of d; without `core`, of the distances
-    themselves. SciPy's where the cloud has all distances, else by `spanning_edges`. Fewer than two
-    points have no edges.
+    SciPy's where the cloud has all distances, else by `spanning_edges`; without `core`, that of the
+    distances themselves. HDBSCAN reads its clusters off it. Fewer than two points have no edges.
     """
     if cloud.n_points < 2:
         return Linkage(np.empty((0, 2), dtype=np.int64), np.empty(0))
@@ -83,9 +73,9 @@ def single_linkage(cloud: Cloud, core: Float[Tensor, "point"] | None = None) -> 
 def components_within(cloud: Cloud, radius: float) -> int:
     """Return the number of connected components of the graph of distances ≤ `radius`.
 
-    Of a `MatrixCloud` from its tree. Else the edges to the neighbors that the cloud has found
-    come first; only points outside the largest component so far are measured against all others:
-    any other edge that could join two components has such an end. No points give 0.
+    The edges to the neighbors that a `RowCloud` has found come first; then only points outside the
+    largest component are measured against all others: any other edge that could join two
+    components has such an end. No points give 0.
     """
     radius *= 1 + SLACK
     if not isinstance(cloud, RowCloud) or cloud.n_points < 2:
@@ -93,12 +83,12 @@ def components_within(cloud: Cloud, radius: float) -> int:
     found = nearest_neighbors(cloud, 1) if cloud.found is None else cloud.found
     is_edge = (found.distances <= radius).cpu().numpy()
     ends = [np.stack([is_edge.nonzero()[0], found.indices.cpu().numpy()[is_edge]])]
-    labels = components(*ends[0], cloud.n_points)[1]
+    labels = components(ends[0], cloud.n_points)[1]
     for i in np.flatnonzero(labels != np.bincount(labels).argmax()).tolist():
         near = np.flatnonzero(cloud.distances_from(i) <= radius * (1 + 1e-6))
         pairs = torch.from_numpy(np.stack([np.full(len(near), i), near], 1)).to(cloud.device)
         ends.append(pairs[cloud.lengths(pairs) <= radius].cpu().numpy().T)
-    return int(components(*np.concatenate(ends, axis=1), cloud.n_points)[0])
+    return int(components(np.concatenate(ends, axis=1), cloud.n_points)[0])
 
 
 def _of_matrix(matrix: np.ndarray, floor: np.ndarray) -> Linkage:

@@ -8,8 +8,6 @@ from saerepgeo.geometry.clouds.cloud import Cloud, Neighbors
 from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Float, Int
 
-__all__ = ["MATRIX_POINTS", "MatrixCloud"]
-
 MATRIX_POINTS = 2048
 """Points from which on no matrix of all distances is held: 32 MiB in float64."""
 

@@ -1,8 +1,7 @@
 """Exact nearest neighbors, fast for sparse latents and safe far from the origin.
 
-A cloud nominates candidates fast and inexactly and measures them exactly. A row is accepted only
-where an error bound proves that no point left out can be nearer; the others are searched again in
-higher precision, and at last one by one.
+A cloud nominates candidates inexactly and measures them exactly. Rows for which no error bound
+proves the points left out farther are searched again in higher precision, at last exhaustively.
 """
 
 import numpy as np
@@ -18,8 +17,6 @@ from saerepgeo.geometry.clouds.dense import DenseCloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.types import Int
 
-__all__ = ["Neighbors", "distinct_points", "nearest_neighbors"]
-
 SPARE = 6
 """Candidates beyond the k wanted: enough that the error bound holds at once for most rows."""
 TREE_DIM = 10
@@ -31,9 +28,8 @@ def nearest_neighbors(points: Points, n_neighbors: int) -> Neighbors:
 
     A duplicate of a point is a neighbor at distance 0. Among equally near points any may come
     first. A `Cloud` keeps what was found: asking it for as many again, or for fewer, is free. Not
-    differentiable.
-
-    Raises ValueError for `n_neighbors` outside 1…N−1, and for integer or non-finite input.
+    differentiable. Raises ValueError for `n_neighbors` outside 1…N−1, and for integer or non-finite
+    input.
 
     >>> nearest_neighbors(torch.tensor([[0.0], [1.0], [3.0]]), 1).distances.flatten()
     tensor([1., 1., 2.], dtype=torch.float64)
@@ -54,9 +50,8 @@ def distinct_points(
 ) -> tuple[Int[Tensor, "kept"], Neighbors | None]:
     """Merge duplicates; return the points kept and the `k` nearest neighbors among them.
 
-    Points nearer than `tolerance` · √(mean square norm of the cloud) count as one, and chains of
-    such points too; of each group the first point stays. No neighbors where k or fewer points
-    are left.
+    Points nearer than `tolerance` · `cloud.size()`, and chains of them, count as one: the first.
+    No neighbors where k or fewer points are left.
     """
     limit = tolerance * cloud.size()
     kept = torch.arange(cloud.n_points, device=cloud.device)
@@ -65,17 +60,17 @@ def distinct_points(
         is_near = found.distances <= limit
         if not bool(is_near[:, 0].any()):
             return kept, found
-        rows, columns = is_near.nonzero()[:, 0], found.indices[is_near]
-        groups = components(rows.cpu().numpy(), columns.cpu().numpy(), len(kept))[1]
+        pairs = torch.stack([is_near.nonzero()[:, 0], found.indices[is_near]])
+        groups = components(pairs.cpu().numpy(), len(kept))[1]
         first = np.sort(np.unique(groups, return_index=True)[1])
         index = torch.from_numpy(first).to(cloud.device)
         kept, cloud = kept[index], cloud.take(index)
     return kept, None
 
 
-def components(rows: np.ndarray, columns: np.ndarray, n_points: int) -> tuple[int, np.ndarray]:
-    """Return how many connected components a graph has, and which one each point is in."""
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(n_points, n_points))
+def components(ends: np.ndarray, n_points: int) -> tuple[int, np.ndarray]:
+    """Return how many components edges [2, edge] leave, and which one each point is in."""
+    graph = coo_matrix((np.ones(ends.shape[1]), tuple(ends)), shape=(n_points, n_points))
     return connected_components(graph, directed=False)
 
 

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from saerepgeo.types import Float
 
-__all__ = ["gram_distances", "rotated"]
-
 
 def gram_distances(
     x: Float[Tensor, "point dim"], y: Float[Tensor, "other dim"] | None = None

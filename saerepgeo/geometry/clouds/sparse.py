@@ -11,8 +11,6 @@ from torch import Tensor
 from saerepgeo.geometry.clouds.cloud import RowCloud
 from saerepgeo.types import Float, Int
 
-__all__ = ["SparseCloud"]
-
 
 class SparseCloud(RowCloud):
     """Points as rows of a CSR matrix on the CPU; not centered, which would fill it."""
