@@ -23,33 +23,38 @@ def check_agreement(
     no weights: call it before any are read.
 
     Args:
-        sae_config: the SAE's configuration, SAELens' names: d_in, metadata (model_name, hook_name,
-            model_from_pretrained_kwargs, context_size, prepend_bos, …).
+        sae_config: SAELens' names: d_in, metadata (model_name, hook_name, context_size, …).
         data: settings of the data module: lm, hook_name, center_residuals, and context_size where
             contexts of background text are read.
         model: what the model's own configuration says.
 
-    Raises:
-        ValueError: they disagree; one line that names every point and what to set.
+    Raises ValueError where they disagree, with every point and what to set in one line.
 
     >>> check_agreement({"d_in": 8, "metadata": {"hook_name": "blocks.1.hook_resid_post"}},
     ...                 {"lm": "gpt2", "hook_name": "blocks.2.hook_resid_pre"})
     []
     """
     metadata = sae_config.get("metadata") or {}
-    found = [
-        *_place_differs(metadata, data),
-        *_sizes_differ(sae_config["d_in"] if model else None, metadata, data, model),
-        *_weights_differ(metadata, data, model),
-    ]
+    found = [*_place_differs(metadata, data), *_weights_differ(metadata, data, model)]
+    if model is not None and (d_in := sae_config["d_in"]) != model.d_model:
+        found.append(
+            f"the SAE reads residuals of width {d_in} (d_in), those of `{data['lm']}` have "
+            f"{model.d_model}; set the `data.lm` that it was trained on"
+        )
+    trained, size = metadata.get("context_size"), data.get("context_size")
+    if trained and size and size > trained:
+        found.append(
+            f"the SAE was trained on contexts of {trained} tokens, `data.context_size` is {size}; "
+            f"set {trained} or less"
+        )
     if found:
         raise ValueError("SAE and data module disagree: " + "; ".join(found))
-    if metadata.get("prepend_bos") is False:
-        return [
-            "the SAE was trained on contexts without BOS; here every prompt begins with it (the "
-            "position itself never reaches the SAE)"
-        ]
-    return []
+    if metadata.get("prepend_bos") is not False:
+        return []
+    return [
+        "the SAE was trained on contexts without BOS; here every prompt begins with it (the "
+        "position itself never reaches the SAE)"
+    ]
 
 
 def _place_differs(metadata: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
@@ -67,22 +72,6 @@ def _place_differs(metadata: Mapping[str, Any], data: Mapping[str, Any]) -> Iter
         yield (
             f"the SAE reads heads of `{expected}` (hook_head_index {head}, reshape {reshape}), "
             "which is not supported; choose an SAE of the residual stream or of a layer's output"
-        )
-
-
-def _sizes_differ(
-    d_in: int | None, metadata: Mapping[str, Any], data: Mapping[str, Any], model: ModelFacts | None
-) -> Iterator[str]:
-    if model is not None and d_in != model.d_model:
-        yield (
-            f"the SAE reads residuals of width {d_in} (d_in), those of `{data['lm']}` have "
-            f"{model.d_model}; set the `data.lm` that it was trained on"
-        )
-    trained, size = metadata.get("context_size"), data.get("context_size")
-    if trained and size and size > trained:
-        yield (
-            f"the SAE was trained on contexts of {trained} tokens, `data.context_size` is {size}; "
-            f"set {trained} or less"
         )
 
 
@@ -112,9 +101,8 @@ def _place(hook: str) -> str | int:
     """Return what stands for the same place under each of its names."""
     if match := _RESIDUAL.fullmatch(hook):
         return int(match[1]) + (match[2] == "post")
-    if match := _BLOCK_OUTPUT.fullmatch(hook):
-        return int(match[1]) + 1
-    return hook
+    match = _BLOCK_OUTPUT.fullmatch(hook)
+    return int(match[1]) + 1 if match else hook
 
 
 def _is_local(name: str) -> bool:

@@ -1,8 +1,7 @@
 """SAEs that are analysed and not trained: SAELens' own modules behind the interface of `SAEModel`.
 
-A temporal SAE takes off a point what its context predicts of it, and a skip transcoder adds a map
-of its input to what it decodes. Both travel beside the latents as input normalization does, so
-that latents can still be shifted and decoded in any order.
+What a temporal SAE takes off a point (its context's prediction), and the map of its input that a
+skip transcoder adds, travel beside the latents as input normalization does.
 """
 
 from typing import Any
@@ -11,14 +10,14 @@ from torch import Tensor
 
 from saerepgeo.sae.model import Encoded, SAEModel
 from saerepgeo.sae.normalization import CONSTANT, InputNormalization
-from saerepgeo.types import Bool, Float, SparseLatents, to_dense
+from saerepgeo.sae.sparse.active_pairs import Latents, Points
+from saerepgeo.types import Bool, Float, to_dense
 
 
 class InferenceOnlySAE(SAEModel):
-    """What the SAEs have in common that have no training form here; see the subclasses.
+    """A SAELens `SAE` of inference form, in evaluation mode alone.
 
-    `sae` is a SAELens `SAE` of inference form; only evaluation mode computes anything. `decode`
-    needs `normalization`: it holds the part of the reconstruction that is not in the latents.
+    `decode` needs `normalization`: it holds the part of the reconstruction that is not in latents.
     """
 
     is_trainable = False
@@ -38,12 +37,11 @@ class TemporalSAE(InferenceOnlySAE):
     reads_context = True
 
     def __init__(self, sae: Any, input_scale: float = 1.0) -> None:
-        cfg = sae.cfg
-        if cfg.normalize_activations == "constant_scalar_rescale":
-            input_scale = cfg.activation_normalization_factor
+        if sae.cfg.normalize_activations == "constant_scalar_rescale":
+            input_scale = sae.cfg.activation_normalization_factor
         super().__init__(sae, input_scale)
 
-    def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
+    def encode(self, residuals: Points) -> Encoded:
         """Refuse points without context: raises ValueError always."""
         raise ValueError(
             "a temporal SAE encodes a point within its context, got points alone; pass whole "
@@ -63,16 +61,14 @@ class TemporalSAE(InferenceOnlySAE):
             residuals, chosen = residuals[:, 1:], chosen[:, 1:]
         points, normalization = self._normalize(residuals.flatten(0, 1))
         novel, predicted = self.sae.encode_with_predictions(points.view(residuals.shape))
-        rows = chosen.flatten()
-        scale = normalization.scale[rows]
-        shift = normalization.shift[rows] + (predicted[chosen] @ self.sae.W_dec) * scale
+        shift, scale = (taken[chosen.flatten()] for taken in normalization)
+        shift = shift + (predicted[chosen] @ self.sae.W_dec) * scale
         return Encoded(novel[chosen], InputNormalization(shift, scale))
 
-    def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
-        sae = self.sae
-        has_bias = not sae.cfg.tied_weights or sae.cfg.apply_b_dec_to_input
-        recons = to_dense(latents) @ sae.W_dec  # SAELens' decode warns at every call
-        return recons + sae.b_dec if has_bias else recons
+    def _decode(self, latents: Latents) -> Tensor:
+        recons = to_dense(latents) @ self.sae.W_dec  # SAELens' decode warns at every call
+        has_bias = not self.sae.cfg.tied_weights or self.sae.cfg.apply_b_dec_to_input
+        return recons + self.sae.b_dec if has_bias else recons
 
 
 class Transcoder(InferenceOnlySAE):
@@ -92,7 +88,7 @@ class Transcoder(InferenceOnlySAE):
             )
         return str(name)
 
-    def encode(self, residuals: Float[Tensor, "point d_model"]) -> Encoded:
+    def encode(self, residuals: Points) -> Encoded:
         """Return the latents of activations at the hook that is read, and what `decode` adds."""
         sae_in, _ = self._normalize(residuals)
         shift = zeros = sae_in.new_zeros(len(sae_in), 1)
@@ -103,11 +99,9 @@ class Transcoder(InferenceOnlySAE):
         return Encoded(self.sae.encode(sae_in), InputNormalization(shift, scale))
 
 
+_TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 INFERENCE_ONLY: dict[str, type[InferenceOnlySAE]] = {
     "temporal": TemporalSAE,
-    "transcoder": Transcoder,
-    "skip_transcoder": Transcoder,
-    "jumprelu_transcoder": Transcoder,
-    "jumprelu_skip_transcoder": Transcoder,
+    **dict.fromkeys(_TRANSCODERS, Transcoder),
 }
 """By SAELens' name of the architecture."""

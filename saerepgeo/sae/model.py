@@ -156,15 +156,14 @@ class SAEModel(DecoderNorms):
             with torch.no_grad():
                 self.sae.threshold.clamp_(min=0.0)
         sae_in, normalization = self._normalize(residuals)
-        encoded = self._encode(sae_in)
-        recons = self.decode(encoded[0], normalization)
-        output = ForwardOutput(
-            residuals, sae_in, recons, *encoded, normalization, dead_mask, step, coefficient_scale
-        )
+        latents, hidden_pre = self._encode(sae_in)
+        recons = self.decode(latents, normalization)
+        found = sae_in, recons, latents, hidden_pre, normalization
+        output = ForwardOutput(residuals, *found, dead_mask, step, coefficient_scale)
         losses = self._own_terms(output)
         if hasattr(self.sae, "topk_threshold"):
-            self._update_batchtopk_threshold(encoded[0])
-        return SAEOutput(recons, encoded[0], losses)
+            self._update_batchtopk_threshold(latents)
+        return SAEOutput(recons, latents, losses)
 
     @torch.no_grad()
     def initialize_bias_(self, mean: Float[Tensor, "d_model"]) -> None:

@@ -13,11 +13,8 @@ class SAESource:
 
     Attributes:
         path: folder in the SAELens, dictionary_learning or sparsify format.
-        release: a release of SAELens' registry.
-        sae_id: the SAE's id within the release.
-        architecture: make a new SAE of this architecture.
-        d_in: width of the residuals, for a new SAE.
-        d_sae: number of latents, for a new SAE.
+        release: a release of SAELens' registry, with its `sae_id`.
+        architecture: make a new SAE of this architecture, from `d_in` to `d_sae`.
         options: settings of a new SAE (e.g. k), or the training settings of a loaded one.
         input_scale: constant input factor, where the SAE's files need but do not hold it.
     """
@@ -98,9 +95,6 @@ class SAESource:
         self.check()
         if self.architecture is None:
             where = self.release, self.sae_id, self.path
-            training = self.options or None
-            return load_sae(*where, training=training, input_scale=self.input_scale)
-        assert self.d_in is not None
-        assert self.d_sae is not None
+            return load_sae(*where, training=self.options or None, input_scale=self.input_scale)
         sizes: dict[str, Any] = {"d_in": self.d_in, "d_sae": self.d_sae}
         return new_sae(self.architecture, **sizes, seed=seed, **self.options)

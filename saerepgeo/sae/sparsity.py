@@ -135,8 +135,9 @@ def _dead_latents_term(sae: Any, output: ForwardOutput) -> Tensor:
         kept = strength.topk(output.k_aux, dim=1, sorted=False).indices
         return torch.zeros_like(hidden).scatter(1, kept, hidden.gather(1, kept))
 
-    weights = {"parameter": partial(getattr, sae), "keep": keep}
-    predict = partial(decode_dead, sae.cfg, output.sae_in, **weights)
+    def predict(dead: Tensor) -> Tensor:
+        return decode_dead(sae.cfg, output.sae_in, dead, partial(getattr, sae), keep)
+
     return dead_latents_term(sae.cfg, output, predict)
 
 
@@ -193,7 +194,7 @@ def _jumprelu_terms(
         is_active = Step.apply(*row)[0]
         l0 = is_active.sum() / n_points
     if cfg.jumprelu_sparsity_loss_mode == "quadratic":
-        counts = padded(ActiveLatents(is_active, is_active, pairs)).values.sum(dim=1)
+        counts = padded(is_active, is_active, pairs).values.sum(dim=1)
         l0 = (2 / cfg.target_l0 * (counts - cfg.target_l0) ** 2).mean()
     terms = {"l0_loss": l0_coefficient * l0}
     if cfg.pre_act_loss_coefficient is not None:
@@ -209,5 +210,5 @@ def _jumprelu_terms(
 def _standard_terms(sae: Any, active: ActiveLatents, l1_coefficient: float) -> Terms:
     """Return mean_p ‖z_j·‖W_dec,j‖‖_p with the norm of the config (1 is the usual L1)."""
     weighted = active.values * gather_scalars(sae.W_dec.norm(dim=1), active.pairs)
-    rows = padded(ActiveLatents(weighted, weighted, active.pairs)).values
+    rows = padded(weighted, weighted, active.pairs).values
     return {"l1_loss": (l1_coefficient * rows.norm(p=sae.cfg.lp_norm, dim=-1)).mean()}

@@ -1,9 +1,8 @@
 """One value over all processes, and points that travel between processes, with their gradients.
 
-Every process has its own loss, and the gradient meant is that of their mean: what
-DistributedDataParallel forms of the gradients that the processes find. The backward pass of each
-function here is its exact adjoint for the sum of the losses; the mean is taken at the parameters,
-by DistributedDataParallel or by `mean_gradient`.
+Every process has its own loss; the gradient meant is that of their mean. The backward pass of each
+function is its adjoint for the sum of the losses; the mean is taken at the parameters, by
+DistributedDataParallel or by `mean_gradient`.
 """
 
 from collections.abc import Callable
@@ -17,12 +16,6 @@ from saerepgeo.types import Float
 Group = Any
 """A `torch.distributed.ProcessGroup`; None means all processes."""
 Collective = Callable[[Tensor, Group], Tensor]
-
-
-def is_distributed() -> bool:
-    """Return whether several processes train together."""
-    is_ready = distributed.is_available() and distributed.is_initialized()
-    return is_ready and distributed.get_world_size() > 1
 
 
 class _Collective(torch.autograd.Function):
@@ -41,19 +34,15 @@ class _Collective(torch.autograd.Function):
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Return Σ over processes of `tensor`, differentiable; the tensor itself on one process.
-
-    A loss made of the sum is computed on every process, so the backward pass sums as many equal
-    gradients; the mean over processes takes the factor out again.
-    """
-    return _Collective.apply(tensor, None, _summed, _summed) if is_distributed() else tensor
+    """Return Σ over processes of `tensor`, differentiable; the tensor itself on one process."""
+    is_ready = distributed.is_available() and distributed.is_initialized()
+    if not is_ready or distributed.get_world_size() == 1:
+        return tensor
+    return _Collective.apply(tensor, None, _summed, _summed)
 
 
 def gather_points(own: Float[Tensor, "own ..."], group: Group = None) -> Float[Tensor, "all ..."]:
-    """Return the rows of all processes of `group`, by rank; differentiable.
-
-    Every process must have equally many.
-    """
+    """Return the rows of all processes, equally many of each, by rank; differentiable."""
     return _Collective.apply(own, group, _gathered, _scattered)
 
 
@@ -63,27 +52,17 @@ def scatter_sums(partial: Float[Tensor, "all ..."], group: Group = None) -> Tens
 
 
 def exchange(blocks: Tensor, group: Group = None) -> Tensor:
-    """Return `out` with out[r] = what process r holds in `blocks[own rank]`; differentiable.
-
-    `blocks` is `[process, …]`. The exchange is its own adjoint.
-    """
+    """Return `out` with out[r] = `blocks[own rank]` of process r; differentiable, self-adjoint."""
     return _Collective.apply(blocks, group, _exchanged, _exchanged)
 
 
 def mean_gradient(tensor: Tensor, group: Group = None, is_shared: bool = False) -> Tensor:
     """Return `tensor`; its gradient becomes that of the mean of the processes' losses.
 
-    Of a tensor that each process holds a part of, the gradient is divided by the number of
-    processes. A tensor that all hold (`is_shared`) has its gradients averaged over them.
+    The gradient of a process's part is divided by their number; that of a tensor that all hold
+    (`is_shared`) is averaged over them.
     """
     return _Collective.apply(tensor, group, _same, _mean if is_shared else _divided)
-
-
-def largest(number: int, device: torch.device, group: Group = None) -> int:
-    """Return the largest of the processes' numbers."""
-    value = torch.tensor(number, device=device)
-    distributed.all_reduce(value, distributed.ReduceOp.MAX, group)
-    return int(value)
 
 
 def _same(tensor: Tensor, group: Group) -> Tensor:
@@ -105,8 +84,7 @@ def _mean(tensor: Tensor, group: Group) -> Tensor:
 
 
 def _gathered(rows: Tensor, group: Group) -> Tensor:
-    n_rows = rows.shape[0] * distributed.get_world_size(group)
-    out = rows.new_empty((n_rows, *rows.shape[1:]))
+    out = rows.new_empty(len(rows) * distributed.get_world_size(group), *rows.shape[1:])
     # torch 2.13 renames the collectives that older versions know by their old names only
     gather = getattr(distributed, "all_gather_single", distributed.all_gather_into_tensor)
     gather(out, rows.contiguous(), group=group)
@@ -114,8 +92,7 @@ def _gathered(rows: Tensor, group: Group) -> Tensor:
 
 
 def _scattered(partial: Tensor, group: Group) -> Tensor:
-    n_rows = partial.shape[0] // distributed.get_world_size(group)
-    out = partial.new_empty((n_rows, *partial.shape[1:]))
+    out = partial.new_empty(len(partial) // distributed.get_world_size(group), *partial.shape[1:])
     scatter = getattr(distributed, "reduce_scatter_single", distributed.reduce_scatter_tensor)
     scatter(out, partial.contiguous(), group=group)
     return out

@@ -1,39 +1,30 @@
 """A TopK SAE whose latents are divided among devices: too large for one of them.
 
-Every process keeps d_sae/R latents (encoder columns, biases, decoder rows and what Adam knows of
-them) and has its own points, as under data parallelism. Points travel and weights stay: a step
-moves O(point·(d_model + k)) numbers, whatever d_sae is. Sharding the weights and gathering them
-for use (FSDP) would move O(d_model·d_sae) a step.
+Every process keeps d_sae/R latents and has its own points. Points travel and weights stay: a step
+moves O(point·(d_model + k)) numbers; to gather the weights (FSDP) would move O(d_model·d_sae).
 
 1. The residuals of all processes are gathered; each process finds the k best of its latents.
-2. These candidates go to the process that has the point, which answers which are among the k
-   best of all.
+2. These candidates go to the process that has the point, which answers which are the k best of all.
 3. Each process sums the decoder rows of those it holds; the partial sums are added up where the
    point is. Gradients take the same ways back.
 
-Parameters are DTensors on the "tensor_parallel" dimension of the mesh that Lightning's
-`ModelParallelStrategy` makes, so that Lightning's checkpoints hold them whole.
+Parameters are DTensors on the "tensor_parallel" dimension of the mesh of Lightning's
+`ModelParallelStrategy`, so that Lightning's checkpoints hold them whole.
 """
 
 import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from saerepgeo.sae.model import SAEModel
-from saerepgeo.sae.parallel.collectives import (
-    exchange,
-    gather_points,
-    largest,
-    mean_gradient,
-    scatter_sums,
-)
-from saerepgeo.sae.sparse.active_pairs import ActiveLatents, Pairs
+from saerepgeo.sae.parallel.collectives import exchange, gather_points, mean_gradient, scatter_sums
+from saerepgeo.sae.sparse.active_pairs import ActiveLatents, Pairs, PerLatent
 from saerepgeo.sae.sparse.pair_products import preactivations
 from saerepgeo.sae.sparse.selection import dense_topk
 from saerepgeo.sae.sparsity import ForwardOutput, dead_latents_term, decode_dead
-from saerepgeo.types import Float, SparseLatents
+from saerepgeo.types import SparseLatents
 
 LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
 """Which dimension of a parameter counts latents; b_dec has none and is held by all."""
@@ -48,8 +39,7 @@ def shard(model: SAEModel, mesh: Any) -> "TensorParallelSAE":
 def unshard(model: SAEModel) -> SAEModel | None:
     """Return a sharded SAE as one model on the CPU of the first process, None on the others.
 
-    Collective; a device holds one whole parameter at a time. A model that is not sharded comes back
-    as it is, on every process.
+    Collective; a device holds one whole parameter at a time. Another model comes back as it is.
     """
     if not isinstance(model, TensorParallelSAE):
         return model
@@ -88,11 +78,8 @@ class TensorParallelSAE(SAEModel):
 
     All methods that encode or decode are collective: every process calls them equally often, with
     points of its own, of any number. Gradients are those of the mean of the processes' losses.
-    `decoder_norms` is of all latents; the parameters' `to_local()` are this process's.
-
-    Args:
-        sae: SAELens' `TopKTrainingSAE`, whole and alike on every process.
-        mesh: the device mesh; its "tensor_parallel" dimension divides the latents.
+    `sae` is SAELens' `TopKTrainingSAE`, whole and alike on every process; the "tensor_parallel"
+    dimension of the device `mesh` divides its latents.
 
     Raises ValueError on another architecture, a number of latents that the processes do not
     divide, and a mesh that also has data-parallel replicas.
@@ -108,13 +95,12 @@ class TensorParallelSAE(SAEModel):
         self.first = self.rank * self.n_own
         # Lightning takes the optimizer's order (weights, then biases) for the module's: in this
         # order a checkpoint of one process is resumed sharded, and the other way round
-        is_bias = {name: name.startswith("b_") for name, _ in self.sae.named_parameters()}
-        for name in sorted(is_bias, key=is_bias.__getitem__):
-            parameter = getattr(self.sae, name)
+        parameters = dict(self.sae.named_parameters())
+        for name in sorted(parameters, key=lambda name: name.startswith("b_")):
             delattr(self.sae, name)
-            setattr(self.sae, name, nn.Parameter(_shard(parameter, name, self.mesh)))
+            setattr(self.sae, name, nn.Parameter(_shard(parameters[name], name, self.mesh)))
 
-    def decoder_norms(self) -> Float[Tensor, "d_sae"]:
+    def decoder_norms(self) -> PerLatent:
         """Return ‖W_dec,i‖ of all latents; differentiable."""
         return gather_points(self._own("W_dec").norm(dim=-1), self.group)
 
@@ -125,7 +111,7 @@ class TensorParallelSAE(SAEModel):
 
     def _encode(self, sae_in: Tensor) -> tuple[SparseLatents, None]:
         n, points = len(sae_in), self._all_points(sae_in)
-        sae, decoder = self.sae, self._own("W_dec")
+        sae = self.sae
         offer: dict[str, Tensor] = {}
 
         def select(centered: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Pairs]:
@@ -138,14 +124,10 @@ class TensorParallelSAE(SAEModel):
             offer.update(is_kept=is_kept, chosen=chosen, names=names)
             return scores[is_kept], _pairs(indices, is_kept, self.n_own)
 
-        found = preactivations(
-            points,
-            self._own("W_enc"),
-            self._own("b_enc"),
-            self._own("b_dec") if sae.cfg.apply_b_dec_to_input else None,
-            decoder.norm(dim=-1) if self.rescales_by_norm else None,
-            select,
-        )
+        input_bias = self._own("b_dec") if sae.cfg.apply_b_dec_to_input else None
+        gain = self._own("W_dec").norm(dim=-1) if self.rescales_by_norm else None
+        encoder = self._own("W_enc"), self._own("b_enc")
+        found = preactivations(points, *encoder, input_bias, gain, select)
         assert found is not None  # TopK's selection never gives up
         pre, pairs = found
         kept = ActiveLatents(pre.relu(), pre, pairs)
@@ -201,8 +183,9 @@ class TensorParallelSAE(SAEModel):
 
     def _all_points(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, each process's filled up to the longest with zeros."""
-        missing = largest(len(rows), rows.device, self.group) - len(rows)
-        if missing:
+        longest = torch.tensor(len(rows), device=rows.device)
+        distributed.all_reduce(longest, distributed.ReduceOp.MAX, self.group)
+        if missing := int(longest) - len(rows):
             rows = torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
         return gather_points(rows, self.group)
 
@@ -218,7 +201,6 @@ class TensorParallelSAE(SAEModel):
 
 
 def _pairs(indices: Tensor, is_kept: Tensor, n_latents: int) -> Pairs:
-    """Return the kept entries of `indices [point, m]` as pairs."""
     offsets = nn.functional.pad(is_kept.sum(1).cumsum(0), (1, 0))
     return Pairs(indices[is_kept], offsets, n_latents)
 

@@ -85,12 +85,12 @@ class PairedLatents(SparseLatents):
     active: ActiveLatents
 
 
-def padded(active: ActiveLatents) -> PairedLatents:
+def padded(values: PerPair, pre: PerPair, pairs: Pairs) -> PairedLatents:
     """Return the latents with a common number per point, filled up with zeros at latent 0.
 
     Differentiable in the values. Where every point has k pairs the result is a view of them.
     """
-    values, _, pairs = active
+    active = ActiveLatents(values, pre, pairs)
     columns, width = pairs.columns, pairs.per_point
     if width is None:
         width = max(int(pairs.offsets.diff().max()), 1) if pairs.n_points else 1

@@ -10,15 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.sparse.active_pairs import (
-    ActiveLatents,
-    Encoder,
-    PairedLatents,
-    Pairs,
-    PerLatent,
-    Points,
-    padded,
-)
+from saerepgeo.sae.sparse.active_pairs import Encoder, PairedLatents, Pairs, PerLatent, padded
 from saerepgeo.sae.sparse.pair_products import gather_scalars, preactivations
 from saerepgeo.sae.sparse.selection import dense_topk, select_above, select_batch_topk
 from saerepgeo.types import Float
@@ -80,11 +72,11 @@ def encode_sparse(
         values = JumpReLU.apply(*row)[0]
     elif low is not None:
         values = pre * (pre > low)  # a selection in lower precision may have let others pass
-    return padded(ActiveLatents(values, pre, pairs))
+    return padded(values, pre, pairs)
 
 
 def encode_topk(
-    inputs: Points,
+    inputs: Float[Tensor, "point d_model"],
     weight: Encoder,
     bias: PerLatent,
     k: int,
@@ -113,4 +105,4 @@ def encode_topk(
     found = preactivations(inputs, weight, bias, input_bias, gain, select)
     assert found is not None  # TopK's selection never gives up
     pre, pairs = found
-    return padded(ActiveLatents(pre.relu(), pre, pairs))
+    return padded(pre.relu(), pre, pairs)

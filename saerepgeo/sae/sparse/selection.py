@@ -14,6 +14,8 @@ from torch.nn import functional
 from saerepgeo.sae.sparse.active_pairs import Encoder, Pairs, PerLatent, PerPair, Points
 from saerepgeo.types import Float, Int
 
+Bound = Float[Tensor, "*d_sae"]
+Flat = tuple[Tensor, Tensor]
 TopK = tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]
 
 _ROWS = 512  # points whose scores are held at once on the CPU, where they stay in cache
@@ -94,18 +96,14 @@ def dense_topk(inputs: Points, weight: Encoder, bias: PerLatent, k: int) -> TopK
 
 
 def select_above(
-    centered: Points,
-    weight: Encoder,
-    bias: PerLatent,
-    low: Float[Tensor, "*d_sae"],
-    max_share: float,
+    centered: Points, weight: Encoder, bias: PerLatent, low: Bound, max_share: float
 ) -> tuple[PerPair, Pairs] | None:
     """Return the scores above `low` (one for all latents or one for each), and their pairs.
 
     None as soon as more than `max_share` of the scores seen are above. Where the scores are of
     lower precision than `low`, some at the bound may be returned that are not above it.
     """
-    found = _flat_above(centered, weight, bias, low, max_share)
+    found = _flat_above(score_chunks(centered, weight, bias), low, max_share)
     return None if found is None else _as_pairs(*found, len(centered), weight.shape[1])
 
 
@@ -127,18 +125,16 @@ def select_batch_topk(
         n_above = math.ceil(guess * n_kept * len(sample) / max(n_points, 1)) + _SLACK
         reaches = n_above < len(probe)
         low = probe.topk(n_above, sorted=False).values.min() if reaches else bias.new_zeros(())
-        found = _flat_above(centered, weight, bias, low, 4 * max_share)
+        found = _flat_above(score_chunks(centered, weight, bias), low, 4 * max_share)
         if found is not None and (len(found[0]) >= n_kept or not low > 0):
             return _as_pairs(*_largest(*found, n_kept), n_points, d_sae)
     return None
 
 
-def _flat_above(
-    centered: Tensor, weight: Tensor, bias: Tensor, low: Tensor, max_share: float
-) -> tuple[Tensor, Tensor] | None:
+def _flat_above(chunks: Iterator[Tensor], low: Tensor, max_share: float) -> Flat | None:
     """Return the scores above `low` and their positions in the flattened scores, ascending."""
     values, positions, n_found, n_seen = [], [], 0, 0
-    for scores in score_chunks(centered, weight, bias):
+    for scores in chunks:
         bound, eps = low, torch.finfo(scores.dtype).eps
         if eps > torch.finfo(low.dtype).eps:
             bound = low - low.abs() * eps  # rounded down
@@ -175,7 +171,7 @@ def _ordered_bits(values: Tensor, low: Tensor) -> np.ndarray:
     return bits ^ ((bits >> 15) & np.int16(0x7FFF)) if bool((low < 0).any()) else bits
 
 
-def _largest(scores: Tensor, flat: Tensor, n_kept: int) -> tuple[Tensor, Tensor]:
+def _largest(scores: Tensor, flat: Tensor, n_kept: int) -> Flat:
     if len(scores) <= n_kept or n_kept == 0:
         return scores[:n_kept], flat[:n_kept]
     least = scores.topk(n_kept, sorted=False).values.min()
