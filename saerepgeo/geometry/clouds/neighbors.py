@@ -46,17 +46,17 @@ def nearest_neighbors(points: Points, n_neighbors: int) -> Neighbors:
 
 
 def distinct_points(
-    cloud: Cloud, k: int, tolerance: float
+    cloud: Cloud, n_neighbors: int, tolerance: float
 ) -> tuple[Int[Tensor, "kept"], Neighbors | None]:
-    """Merge duplicates; return the points kept and the `k` nearest neighbors among them.
+    """Merge duplicates; return the points kept and the nearest neighbors among them.
 
     Points nearer than `tolerance` · `cloud.size()`, and chains of them, count as one: the first.
-    No neighbors where k or fewer points are left.
+    No neighbors where `n_neighbors` or fewer points are left.
     """
     limit = tolerance * cloud.size()
     kept = torch.arange(cloud.n_points, device=cloud.device)
-    while len(kept) > k:
-        found = nearest_neighbors(cloud, k)
+    while len(kept) > n_neighbors:
+        found = nearest_neighbors(cloud, n_neighbors)
         is_near = found.distances <= limit
         if not bool(is_near[:, 0].any()):
             return kept, found
