@@ -1,6 +1,6 @@
 """What `--help` says: a screenful a command, of Lightning's many options those that matter."""
 
-from argparse import Action
+from argparse import Action, RawDescriptionHelpFormatter
 from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
@@ -73,7 +73,7 @@ _HEADINGS = {
 }
 
 
-class ShortHelp(DefaultHelpFormatter):
+class ShortHelp(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Shows the options that `_TEXTS` explains and leaves the others, which work, to their docs."""
 
     def add_argument(self, action: Action) -> None:
@@ -90,9 +90,6 @@ class ShortHelp(DefaultHelpFormatter):
     def _get_help_string(self, action: Action) -> str:
         own = self._texts().get(action.dest)
         return super()._get_help_string(action) if own is None else own
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "".join(f"{indent}{line}\n" for line in text.splitlines())
 
 
 _PARSER: dict[str, Any] = {"formatter_class": ShortHelp, "allow_abbrev": False}

@@ -33,12 +33,8 @@ class CellResult(Callback):
 
     One row for held-out text (reconstruction, l0, dead latents, cross entropy and divergence
     recovered) and one for each concept on training points, held-out prompts and held-out items.
-    The file appears under its name only when it is whole; a run that stopped early writes nothing.
-
-    Args:
-        path: the file.
-        about: what the cell is; repeated in every row.
-        n_contexts: contexts of held-out text for the language model's losses; 0 leaves them out.
+    Every row repeats `about`, what the cell is. The language model's losses are of `n_contexts`
+    held-out contexts; 0 leaves them out. A run that stopped early writes nothing.
     """
 
     def __init__(self, path: str, about: dict[str, Any], n_contexts: int = 16) -> None:

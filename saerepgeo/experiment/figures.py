@@ -3,15 +3,14 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saerepgeo.experiment.cells import POOLED, TEXT, Cell, cell_figures, figure_pairs
-from saerepgeo.report.palette import COLORS, MARKERS, new_figure
+from saerepgeo.experiment.cells import POOLED, TEXT, Cell, Row, cell_figures, figure_pairs
+from saerepgeo.report.palette import look, new_figure
 
-Row = Mapping[str, Any]
-Change = tuple[float, float]
-"""Δ log of two figures of a run against the control of its seed."""
+Pair = tuple[float, float]
+"""Two figures of a run, or Δ log of them against the control of its seed."""
 
 
 def dose_response_figure(
@@ -22,39 +21,29 @@ def dose_response_figure(
     Every point is a run against the control of its seed: filled with true labels, hollow with
     shuffled ones; color is the dose. The cross is the control.
     """
-    pairs = figure_pairs(rows, separability, error)
-    runs = {cell: of_cell[POOLED] for cell, of_cell in pairs.items() if POOLED in of_cell}
+    runs = _pooled(rows, separability, error)
+    arms = _changes(runs)
     regularizers = sorted({cell.regularizer for cell in runs if cell.dose != 0})
     doses = sorted({cell.dose for cell in runs if cell.dose != 0})
-    arms = defaultdict(list)
-    for cell, change in _changes(runs):
-        arms[cell._replace(seed=0)].append(change)
     n_panels = max(len(regularizers), 1)
     figure = new_figure(4.2 * n_panels, 3.8)
     axes = figure.subplots(1, n_panels, squeeze=False, sharey=True)[0]
     for axis, regularizer in zip(axes, regularizers, strict=False):
-        for number, dose in enumerate(doses):
-            for labels, suffix in (("given", ""), ("shuffled", ", shuffled labels")):
-                found = arms.get(Cell(regularizer, dose, 0, labels))
-                if not found:
-                    continue
-                color = COLORS[number % len(COLORS)]
-                axis.plot(
-                    *zip(*found, strict=True),
-                    linestyle="none",
-                    marker=MARKERS[number % len(MARKERS)],
-                    color=color,
-                    markerfacecolor="none" if suffix else color,
-                    label=f"λ = {dose:+g}{suffix}",
-                )
-        _mark_control(axis)
+        for arm in [arm for arm in arms if arm.regularizer == regularizer]:
+            is_given, style = arm.labels == "given", look(doses.index(arm.dose))
+            axis.plot(
+                *zip(*arms[arm], strict=True),
+                linestyle="none",
+                markerfacecolor=style["color"] if is_given else "none",
+                label=f"λ = {arm.dose:+g}{'' if is_given else ', shuffled labels'}",
+                **style,
+            )
+        axis.plot(0, 0, "k+", markersize=10, label="λ = 0")
         axis.axhline(0, color="0.8", zorder=0)
         axis.axvline(0, color="0.8", zorder=0)
         n_seeds = len({cell.seed for cell in runs if cell.regularizer == regularizer})
-        axis.set(
-            title=f"{regularizer}, n = {n_seeds} seeds",
-            xlabel=f"Δ log {separability}, held-out items",
-        )
+        axis.set_title(f"{regularizer}, n = {n_seeds} seeds")
+        axis.set_xlabel(f"Δ log {separability}, held-out items")
         axis.locator_params(axis="x", nbins=5)
         axis.legend(fontsize="x-small")
     axes[0].set_ylabel(f"Δ log {error}, held-out items")
@@ -67,62 +56,56 @@ def pareto_figure(rows: Sequence[Row], separability: str = "relative_aedp") -> A
     Points are means over seeds of log ratios to the control of the same seed, whiskers ± one
     standard error.
     """
-    pairs = figure_pairs(rows, separability, "mse")
     fvu = cell_figures(rows, "fvu", TEXT)
-    runs = {
-        cell: (of_cell[POOLED][0], fvu[cell][TEXT])
-        for cell, of_cell in pairs.items()
-        if POOLED in of_cell and cell in fvu
-    }
-    arms: dict[tuple[str, str], dict[float, list[Change]]] = defaultdict(lambda: defaultdict(list))
-    for cell, change in _changes(runs):
-        arms[cell.regularizer, cell.labels][cell.dose].append(change)
+    pooled = _pooled(rows, separability, "mse")
+    runs = {cell: (x, fvu[cell][TEXT]) for cell, (x, _) in pooled.items() if cell in fvu}
+    arms = _changes(runs)
     figure = new_figure(4.8, 3.8)
     axis = figure.subplots()
-    _mark_control(axis)
-    for number, ((regularizer, labels), by_dose) in enumerate(sorted(arms.items())):
+    axis.plot(0, 0, "k+", markersize=10, label="λ = 0")
+    lines = sorted({(arm.regularizer, arm.labels) for arm in arms})
+    for number, (regularizer, labels) in enumerate(lines):
         is_given = labels == "given"
-        doses = sorted(by_dose)
-        x, y = zip(
-            *(map(_mean_and_error, zip(*by_dose[d], strict=True)) for d in doses), strict=True
-        )
+        own = [arm for arm in arms if (arm.regularizer, arm.labels) == (regularizer, labels)]
+        x, y = ([_percent([change[i] for change in arms[arm]]) for arm in own] for i in (0, 1))
         axis.errorbar(
             [mean for mean, _ in x],
             [mean for mean, _ in y],
             xerr=[error for _, error in x],
             yerr=[error for _, error in y],
-            fmt=("-" if is_given else ":") + MARKERS[number % len(MARKERS)],
-            color=COLORS[number % len(COLORS)],
+            linestyle="-" if is_given else ":",
             markersize=4,
             label=regularizer if is_given else f"{regularizer}, shuffled labels",
+            **look(number),
         )
-        for dose, (at_x, _), (at_y, _) in zip(doses, x, y, strict=True):
-            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": "xx-small"}
-            axis.annotate(f"{dose:+g}", (at_x, at_y), **place)
-    axis.set(
-        xlabel=f"Δ {separability}, held-out items [%]",
-        ylabel="Δ FVU, held-out text [%]",
-        title=f"n = {len({cell.seed for cell in runs if cell.dose == 0})} seeds",
-    )
+        place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": "xx-small"}
+        for arm, (at_x, _), (at_y, _) in zip(own, x, y, strict=True):
+            axis.annotate(f"{arm.dose:+g}", (at_x, at_y), **place)
+    axis.set_xlabel(f"Δ {separability}, held-out items [%]")
+    axis.set_ylabel("Δ FVU, held-out text [%]")
+    axis.set_title(f"n = {len({cell.seed for cell in runs if cell.dose == 0})} seeds")
     axis.legend(fontsize="x-small")
     return figure
 
 
-def _changes(runs: Mapping[Cell, tuple[float, float]]) -> Iterator[tuple[Cell, Change]]:
-    """Give Δ log of both figures against the control, of every run whose seed has one."""
+def _pooled(rows: Sequence[Row], separability: str, error: str) -> dict[Cell, Pair]:
+    pairs = figure_pairs(rows, separability, error)
+    return {cell: of_cell[POOLED] for cell, of_cell in pairs.items() if POOLED in of_cell}
+
+
+def _changes(runs: Mapping[Cell, Pair]) -> dict[Cell, list[Pair]]:
+    """Return Δ log of both figures against the control of a run's seed, by arm, in order."""
     controls = {cell.seed: pair for cell, pair in runs.items() if cell.dose == 0}
+    arms = defaultdict(list)
     for cell, pair in runs.items():
         if cell.dose != 0 and cell.seed in controls:
             x, y = (math.log(a / b) for a, b in zip(pair, controls[cell.seed], strict=True))
-            yield cell, (x, y)
+            arms[cell.arm].append((x, y))
+    return dict(sorted(arms.items()))
 
 
-def _mean_and_error(changes: Sequence[float]) -> tuple[float, float]:
+def _percent(changes: Sequence[float]) -> tuple[float, float]:
     """Return mean and standard error in percent; of one run the error is 0."""
     n = len(changes)
     error = statistics.stdev(changes) / math.sqrt(n) if n > 1 else 0.0
     return 100 * statistics.fmean(changes), 100 * error
-
-
-def _mark_control(axis: Any) -> None:
-    axis.plot(0, 0, "k+", markersize=10, label="λ = 0")

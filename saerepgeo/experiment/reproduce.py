@@ -44,9 +44,7 @@ def main(args: Sequence[str]) -> int:
     """Run the cases; return 0 if all went well, 1 where a model or a case could not be had.
 
     A signal ends the run after the table of what was done, with status 128 + its number.
-
-    Raises:
-        ValueError: the configs are not found, or an unknown model is named.
+    ValueError: the configs are not found, or an unknown model is named.
     """
     parser = argparse.ArgumentParser(
         prog="python -m saerepgeo reproduce",

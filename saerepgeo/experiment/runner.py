@@ -35,8 +35,7 @@ class Interrupted(Exception):  # noqa: N818  (control flow, not an error)
 def main(args: Sequence[str] | None = None) -> int:
     """Run the experiment of `--config FILE`, write its tables, verdict and figures.
 
-    Raises:
-        ValueError: bad settings, or cells that failed (after all others have been run).
+    ValueError: bad settings, or cells that failed (after all others have been run).
     """
     arguments = list(sys.argv[1:] if args is None else args)
     parser = ArgumentParser(prog="python -m saerepgeo experiment", allow_abbrev=False)
@@ -70,9 +69,7 @@ def run_cells(experiment: Experiment, first: int = 0) -> None:
     """Run every cell that is not finished and not claimed, beginning at seed number `first`.
 
     Passes over the cells again while others work on some, so that what they leave is run too.
-
-    Raises:
-        Interrupted: a signal stopped a cell; its checkpoint is written.
+    Raises `Interrupted` where a signal stopped a cell; its checkpoint is written.
     """
     cells, n_seeds = experiment.cells, len(experiment.seeds)
     start = len(cells) * (first % n_seeds) // n_seeds

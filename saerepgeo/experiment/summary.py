@@ -60,16 +60,15 @@ def shuffled_lines(contrasts: list[dict[str, Any]], error: str) -> list[str]:
     A regularizer that moves the error as far with meaningless labels moves it by something else
     than the separability of the items, by longer latents for instance.
     """
-    changes: dict[tuple[str, float], dict[str, list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    changes: dict[tuple[str, float, str], list[float]] = defaultdict(list)
     for row in contrasts:
         if (row["split"], row["figure"], row["against"]) == (ITEMS, error, "dose 0"):
-            changes[row["regularizer"], row["dose"]][row["labels"]].append(row["difference"])
+            changes[row["regularizer"], row["dose"], row["labels"]].append(row["difference"])
+    means = {arm: statistics.mean(differences) for arm, differences in changes.items()}
     lines = []
-    for (regularizer, dose), arms in changes.items():
-        if {"given", "shuffled"} <= arms.keys():
-            given, shuffled = (statistics.mean(arms[name]) for name in ("given", "shuffled"))
+    for (regularizer, dose, labels), given in means.items():
+        shuffled = means.get((regularizer, dose, "shuffled"))
+        if labels == "given" and shuffled is not None:
             lines.append(
                 f"Control: {regularizer} at λ = {dose:+g} changes log {error} on {ITEMS} by "
                 f"{given:+.3f} with true labels, by {shuffled:+.3f} with shuffled ones"

@@ -81,14 +81,14 @@ def dose_response(runs: Iterable[Run], level: float = 0.95) -> DoseResponse:
     """
     by_seed = _changes(runs)
     kept = [c for c in by_seed.values() if (c[0] > 0).any() and (c[0] < 0).any()]
-    counts = {"n_seeds": len(kept), "n_dropped": len(by_seed) - len(kept)}
-    if len(kept) < MIN_SEEDS:
-        reason = f"needs {MIN_SEEDS} seeds with a control and doses both ways, got {len(kept)}"
-        return _undefined(reason, level, counts)
+    n, n_dropped = len(kept), len(by_seed) - len(kept)
+    if n < MIN_SEEDS:
+        reason = f"needs {MIN_SEEDS} seeds with a control and doses both ways, got {n}"
+        return _undefined(reason, n, n_dropped, level)
     coefficients = torch.stack([_polynomial(*changes) for changes in kept])
     a, c = coefficients[:, 0].T
     if not bool(a.mean().abs() > 1e-9):
-        return _undefined("the doses left separability where it was", level, counts)
+        return _undefined("the doses left separability where it was", n, n_dropped, level)
     moved = torch.stack([x[dose.argmax()] - x[dose.argmin()] for dose, x, _ in kept])
     slope = float(c.mean() / a.mean())
     spread = student_interval((c - slope * a) / a.mean().abs(), level)
@@ -103,7 +103,8 @@ def dose_response(runs: Iterable[Run], level: float = 0.95) -> DoseResponse:
         moved_interval=student_interval(moved, level),
         pearson=pearson,
         spearman=spearman,
-        **counts,
+        n_seeds=n,
+        n_dropped=n_dropped,
     )
 
 
@@ -198,6 +199,6 @@ def paired_difference(
     }
 
 
-def _undefined(reason: str, level: float, counts: Mapping[str, int]) -> DoseResponse:
+def _undefined(reason: str, n_seeds: int, n_dropped: int, level: float) -> DoseResponse:
     empty = Interval(NAN, NAN, level, 0)
-    return DoseResponse(NAN, empty, NAN, NAN, NAN, empty, NAN, NAN, **counts, reason=reason)
+    return DoseResponse(NAN, empty, NAN, NAN, NAN, empty, NAN, NAN, n_seeds, n_dropped, reason)

@@ -70,16 +70,13 @@ def judge(
     An effect is one whose Holm-adjusted p-value is at most `alpha` and whose interval (of level
     1 − alpha) leaves out 0, at doses that did move separability. The pooled verdicts of all
     regularizers are one family of tests, the verdicts of single concepts another. "No evidence"
-    is said with the interval, for it is the interval that says what effects remain possible.
+    is said with the interval, which says what effects remain possible.
 
-    Args:
-        rows: as in `finetune_results.csv`. Rows of shuffled labels are controls of another kind
-            (`control_contrasts`) and left out; so are concepts without a finite positive figure.
-        separability: a column, of the split `heldout_items`; scale-free ones compare over doses.
-        error: a column.
-        error_split: `heldout_items`, `heldout_prompts`, or `text` (one error for all concepts).
-
-    Raises ValueError for no rows of the splits named, and for one cell twice.
+    `rows` are those of `finetune_results.csv`, `separability` and `error` columns of them: the one
+    of the split `heldout_items` (scale-free ones compare over doses), the other of `error_split`:
+    `heldout_items`, `heldout_prompts`, or `text` (one error for all concepts). Rows of shuffled
+    labels (see `control_contrasts`) and concepts without a finite positive figure are left out.
+    ValueError: no rows of the splits named; one cell twice.
     """
     runs = _collect_runs(rows, separability, error, error_split)
     if not runs:
@@ -160,7 +157,7 @@ def control_contrasts(
                     of_arm = controls[concept] if cell.dose == 0 else arms[concept, cell.arm]
                     of_arm[cell.seed] = value
         for (concept, arm), values in arms.items():
-            about = {"split": split, "concept": concept, "figure": figure}
+            about: dict[str, Any] = {"split": split, "concept": concept, "figure": figure}
             about |= {"regularizer": arm.regularizer, "labels": arm.labels, "dose": arm.dose}
             others = {"dose 0": controls[concept]}
             shuffled = arms.get((concept, arm._replace(labels="shuffled")))
