@@ -68,10 +68,9 @@ def recovery_figures(
     SAE and zeros stand at the positions that the SAE is for: real text, no attention sinks; BOS
     and sinks keep their residuals in both. Predictions are counted from such positions alone.
 
-    Args:
-        lm: gives the model; called only where losses are not in the disk cache.
-        n_calls: parts in which contexts go through the model; by default of `CONTEXTS_PER_CALL`.
-        fingerprint: of the SAE's contents; without it its losses are not kept.
+    `lm` is called only where losses are not in the disk cache. Contexts go through the model in
+    `n_calls` parts, by default of `CONTEXTS_PER_CALL`. Without the `fingerprint` of the SAE's
+    contents its losses are not kept.
     """
     cross_entropy, divergence = CrossEntropyRecovered().to(device), KLRecovered().to(device)
     was_training = sae.training

@@ -101,6 +101,8 @@ def hub_files(kind: str, name: str, repository: str | None = None) -> Iterator[N
 
     try:
         yield
+    except ImportError:
+        raise
     except Exception as error:
         problem = problem_of(error)
         if problem not in ("gated", "missing", "offline", "disk") and discard_damaged(repository):

@@ -5,6 +5,7 @@ The word lists are facts of the paper's protocol (arXiv 2505.22506).
 
 import re
 from collections.abc import Callable
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -42,11 +43,8 @@ MaskFunction = Callable[[Int[Tensor, "*prompt position"]], Bool[Tensor, "*prompt
 def token_filter(concept: str, tokenizer: Any, protocol: str = "sound") -> MaskFunction:
     """Return the function from token ids to a mask that is True where a token passes the filter.
 
-    `tokenizer` is that of `transformers`.
-
-    `paper`: every listed string is looked up as a single token, bare, as it stands. Strings that
-    are not a single token have no effect, nor have the lists on other tokens such as " the" with a
-    leading space. Works on ids alone, in any order.
+    `paper`: every listed string is looked up as a single token, bare, as it stands. Strings of
+    several tokens have no effect, and " the" with a leading space passes. Works in any order.
 
     `sound`: every token that is part of a listed word fails, whatever its case and leading space;
     a word of several tokens fails as a whole, and a token that only begins a longer word ("in" of
@@ -70,14 +68,14 @@ def token_filter(concept: str, tokenizer: Any, protocol: str = "sound") -> MaskF
 
 
 class _WordFilter:
-    """Masks by the words that the tokens spell; holds what single tokens decode to."""
+    """Masks by the words that the tokens spell."""
 
     def __init__(self, strings: tuple[str, ...], tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.words = {string.casefold() for string in strings if re.fullmatch(r"\w+", string)}
         self.marks = {string for string in strings if not string.isalnum()}
         self.special_ids = set(tokenizer.all_special_ids)
-        self.pieces: dict[int, str] = {}
+        self.piece = cache(self._spelled)
 
     def __call__(self, tokens: Int[Tensor, "*prompt position"]) -> Bool[Tensor, "*prompt position"]:
         rows = tokens.reshape(-1, tokens.shape[-1]).tolist()
@@ -85,7 +83,7 @@ class _WordFilter:
         return torch.tensor(passed, dtype=torch.bool, device=tokens.device).reshape(tokens.shape)
 
     def _passes(self, row: list[int]) -> list[bool]:
-        pieces = [self._piece(token) for token in row]
+        pieces = [self.piece(token) for token in row]
         spans = list(pairwise(accumulate(map(len, pieces), initial=0)))
         is_filler = [
             token in self.special_ids or piece.strip() in self.marks
@@ -97,14 +95,11 @@ class _WordFilter:
                     is_filler[index] |= start < match.end() and end > match.start()
         return [not filler for filler in is_filler]
 
-    def _piece(self, token: int) -> str:
+    def _spelled(self, token: int) -> str:
         """Return the text of one token with its leading space, which `decode` may strip."""
         if token in self.special_ids:
             return " "  # a word never reaches over a special token
-        if token not in self.pieces:
-            raw = self.tokenizer.convert_ids_to_tokens(token)
-            if "▁" in raw:
-                self.pieces[token] = raw.replace("▁", " ")
-            else:
-                self.pieces[token] = self.tokenizer.convert_tokens_to_string([raw])
-        return self.pieces[token]
+        raw: str = self.tokenizer.convert_ids_to_tokens(token)
+        if "▁" in raw:
+            return raw.replace("▁", " ")
+        return self.tokenizer.convert_tokens_to_string([raw])
