@@ -148,7 +148,12 @@ def _start_workers(experiment: Experiment, arguments: Sequence[str]) -> int:
 
 def _wait_for(workers: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
     """Return the workers' exit statuses; pass SIGTERM on to them, and leave none behind."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: [w.terminate() for w in workers])
+
+    def stop(*_: object) -> None:
+        for worker in workers:
+            worker.terminate()
+
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         return [worker.wait() for worker in workers]
     except KeyboardInterrupt:  # the terminal has sent it to the workers as well
