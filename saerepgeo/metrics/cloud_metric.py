@@ -46,6 +46,8 @@ class CloudFigure(EstimateMetric):
     """Attributes that are sizes of neighborhoods, and shrink with the sample."""
     n_neighbors: int = 0
     """Neighbors of each point that the figure reads, about."""
+    given_names: tuple[str, ...] = ()
+    """Names of the figures that it last gave, which may be any."""
 
     def of(self, cloud: LabeledCloud) -> Estimate:
         """Return the figure of a cloud."""
@@ -261,10 +263,10 @@ def evaluate(metrics: Collection[CloudFigure], *clouds: LabeledCloud) -> dict[st
     clouds[0].search(max((metric.n_neighbors for metric in metrics), default=0))
     found: dict[str, Estimate] = {}
     for metric in metrics:
-        if isinstance(metric, PairMetric):
-            found |= metric.pair_figures(*clouds)
-        else:
-            found |= metric.figures(clouds[0])
+        is_of_pair = isinstance(metric, PairMetric)
+        own = metric.pair_figures(*clouds) if is_of_pair else metric.figures(clouds[0])
+        metric.given_names = tuple(own)
+        found |= own
     return found
 
 

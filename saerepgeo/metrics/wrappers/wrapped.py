@@ -111,7 +111,9 @@ class CloudWrapper(CloudMetric):
 
     def metric_of(self, name: str) -> CloudFigure:
         """Return the metric that a figure is of."""
-        return self.metrics[name.split("/")[0]]
+        known = self.metrics.get(name.split("/")[0])
+        owners = (metric for metric in self.metrics.values() if name in metric.given_names)
+        return known or next(owners)
 
     def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
         """Return the figures of a cloud, or of a pair, with what surrounds them."""

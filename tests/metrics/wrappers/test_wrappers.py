@@ -18,6 +18,7 @@ from saerepgeo.metrics import (
     PermutedItems,
     RandomDictionaries,
     SubsampleInterval,
+    TensorRanks,
     TwoNN,
 )
 from saerepgeo.types import Estimate, generator_for
@@ -38,6 +39,20 @@ class Spread(CloudMetric):
         return Estimate((x - x.mean(0)).norm(dim=1).mean(), cloud.n_points, 0)
 
 
+def radii_of(x: Tensor) -> Tensor:
+    return (x - x.mean(0)).norm(dim=1)
+
+
+class Extent(CloudMetric):
+    """Several figures under names of their own."""
+
+    alternative = "greater"
+
+    def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
+        radii, n = radii_of(cloud.coordinates()), cloud.n_points
+        return {"least": Estimate(radii.min(), n, 0), "largest": Estimate(radii.max(), n, 0)}
+
+
 def normal(n: int, dim: int, seed: int = 0) -> Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
 
@@ -52,6 +67,17 @@ def test_metrics_of_ones_own_and_copies(make) -> None:
     for copy in (metric.clone(), pickle.loads(pickle.dumps(metric))):
         copy._computed = None
         assert_same(copy.compute(), found)
+
+
+@pytest.mark.parametrize("make", WRAPPERS.values(), ids=WRAPPERS)
+def test_figures_may_have_any_names(make) -> None:
+    points, prompts = normal(60, 3), torch.arange(60) // 3
+    metric = make([Extent(), TensorRanks(("eps",)), TwoNN()])
+    metric.update(points, prompts=prompts, positions=torch.arange(60) % 3)
+    found = metric.compute()
+    assert float(found["largest"]) == pytest.approx(float(radii_of(points).max()), rel=1e-5)
+    assert {"least", "n_active", "rank/feature/eps", "two_nn"} <= found.keys()
+    assert metric.metric_of("least").alternative == "greater"
 
 
 @pytest.mark.parametrize("make", WRAPPERS.values(), ids=WRAPPERS)
