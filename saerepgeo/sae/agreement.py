@@ -20,13 +20,9 @@ def check_agreement(
 
     Compared, as far as the SAE's metadata say: the model (unless it is a local folder, whose name
     tells nothing), the hook, d_in, the processing of the model's weights, the context size. Needs
-    no weights: call it before any are read.
-
-    Args:
-        sae_config: SAELens' names: d_in, metadata (model_name, hook_name, context_size, …).
-        data: settings of the data module: lm, hook_name, center_residuals, and context_size where
-            contexts of background text are read.
-        model: what the model's own configuration says.
+    no weights: call it before any are read. `sae_config` has SAELens' names (d_in, metadata).
+    `data` are settings of the data module: lm, hook_name, center_residuals, and context_size where
+    contexts of background text are read.
 
     Raises ValueError where they disagree, with every point and what to set in one line.
 

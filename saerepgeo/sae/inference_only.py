@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from saerepgeo.sae.model import Encoded, SAEModel
+from saerepgeo.sae.model import Encoded, PromptResiduals, SAEModel
 from saerepgeo.sae.normalization import CONSTANT, InputNormalization
 from saerepgeo.sae.sparse.active_pairs import Latents, Points
-from saerepgeo.types import Bool, Float, to_dense
+from saerepgeo.types import Bool, to_dense
 
 
 class InferenceOnlySAE(SAEModel):
@@ -49,9 +49,7 @@ class TemporalSAE(InferenceOnlySAE):
         )
 
     def encode_prompts(
-        self,
-        residuals: Float[Tensor, "prompt position d_model"],
-        chosen: Bool[Tensor, "prompt position"],
+        self, residuals: PromptResiduals, chosen: Bool[Tensor, "prompt position"]
     ) -> Encoded:
         """Return the latents of the chosen positions, each encoded after all that precede it.
 

@@ -13,6 +13,8 @@ from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
 from saerepgeo.sae.sparsity import ForwardOutput, sparsity_terms
 from saerepgeo.types import Bool, Float, SAEOutput, SparseLatents
 
+PromptResiduals = Float[Tensor, "prompt position d_model"]
+
 
 class Encoded(NamedTuple):
     """Latents, and what the input normalization took off the points they came from."""
@@ -97,9 +99,7 @@ class SAEModel(DecoderNorms):
         return Encoded(self._encode(sae_in)[0], normalization)
 
     def encode_prompts(
-        self,
-        residuals: Float[Tensor, "prompt position d_model"],
-        chosen: Bool[Tensor, "prompt position"],
+        self, residuals: PromptResiduals, chosen: Bool[Tensor, "prompt position"]
     ) -> Encoded:
         """Return the latents of the chosen positions, prompt by prompt; the others give context."""
         return self.encode(residuals[chosen])
@@ -184,10 +184,8 @@ class SAEModel(DecoderNorms):
         return normalize(residuals.to(self.sae.W_dec.dtype), self.normalization, self.input_scale)
 
     def _encode(self, sae_in: Tensor) -> tuple[Tensor | SparseLatents, Tensor | None]:
-        sae = self.sae
-        gain = self.decoder_norms() if self.rescales_by_norm else None
-        sparse = encode_sparse(sae, sae_in, gain, self.training)
-        if sparse is not None:
+        sae, gain = self.sae, self.decoder_norms() if self.rescales_by_norm else None
+        if (sparse := encode_sparse(sae, sae_in, gain, self.training)) is not None:
             return sparse, None
         latents, hidden_pre = sae.encode_with_hidden_pre(sae_in)
         if not self.training and hasattr(sae, "topk_threshold") and sae.topk_threshold > 0:
@@ -195,11 +193,10 @@ class SAEModel(DecoderNorms):
         return latents, hidden_pre
 
     def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
-        sae = self.sae
         if not isinstance(latents, SparseLatents):
-            return sae.decode(latents).to(sae.W_dec.dtype)
+            return self.sae.decode(latents).to(self.sae.W_dec.dtype)
         values, _, pairs = as_active(latents)
-        return self._decode_pairs(values, pairs, sae.W_dec) + sae.b_dec
+        return self._decode_pairs(values, pairs, self.sae.W_dec) + self.sae.b_dec
 
     def _decode_pairs(self, values: Tensor, pairs: Pairs, weight: Tensor) -> Tensor:
         if self.rescales_by_norm:

@@ -87,8 +87,7 @@ def assemble(
     `input_scale` is needed and not given.
     """
     config = sae_lens_config(cfg | {"dtype": "float32", "device": "meta"}, training)
-    factor = _required_scale(cfg, input_scale)
-    sae = _quiet_sae(config)
+    factor, sae = _required_scale(cfg, input_scale), _quiet_sae(config)
     kind = INFERENCE_ONLY.get(config.architecture(), SAEModel)
     weights = {n: t if n == "topk_threshold" else t.float() for n, t in weights.items()}
     sae.process_state_dict_for_loading(weights)

@@ -145,8 +145,7 @@ class TensorParallelSAE(SAEModel):
                 "be gathered whole on every device; export the SAE and decode on one device"
             )
         values, _, pairs = self._kept(latents)
-        partial = self._decode_pairs(values, pairs, self._own("W_dec"))
-        recons = scatter_sums(partial, self.group)
+        recons = scatter_sums(self._decode_pairs(values, pairs, self._own("W_dec")), self.group)
         return recons[: len(latents.values)] + self._own("b_dec")
 
     def _kept(self, latents: SparseLatents) -> ActiveLatents:

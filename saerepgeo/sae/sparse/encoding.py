@@ -36,8 +36,7 @@ def encode_sparse(
     """Return the active latents of normalized points, or None where the dense route is faster.
 
     `gain` multiplies the pre-activations of the TopK family. TopK always has active latents;
-    BatchTopK, JumpReLU and ReLU where at most `max_share` are active. Other architectures have no
-    sparse route.
+    BatchTopK, JumpReLU and ReLU where at most `max_share` are active; no other architecture has.
     """
     architecture, cfg = sae.cfg.architecture(), sae.cfg
     input_bias = sae.b_dec if cfg.apply_b_dec_to_input else None

@@ -3,9 +3,8 @@
 A bag is what CSR calls a row: bag b holds the entries offsets[b] .. offsets[b + 1]. One program
 owns one bag (and a block of dimensions) and adds its entries in order in float32 (float64 for
 float64). Nothing is added atomically: the same input gives the same bits. The decoder's forward and
-both weight gradients are `bag_sum`; the gradient of the values is `bag_dots`.
-
-Tested in Triton's interpreter; the speed on a GPU has not been measured.
+both weight gradients are `bag_sum`; the gradient of the values is `bag_dots`. Tested in Triton's
+interpreter; the speed on a GPU has not been measured.
 """
 
 import inspect

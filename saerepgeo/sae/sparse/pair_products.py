@@ -46,8 +46,7 @@ def _kernels() -> ModuleType | None:
 def sum_rows(values: PerPair, pairs: Pairs, rows: Decoder) -> Points:
     """Return Σ_{(p, j)} values · rows[j] for every point p; zero for a point without pairs."""
     columns, offsets = pairs.columns, pairs.offsets
-    kernels = triton_kernels(rows)
-    if kernels is not None:
+    if (kernels := triton_kernels(rows)) is not None:
         return kernels.bag_sum(values, columns, offsets, rows)
     return functional.embedding_bag(
         columns, rows, offsets, per_sample_weights=values, mode="sum", include_last_offset=True
@@ -62,8 +61,7 @@ def scatter_outer(values: PerPair, pairs: Pairs, dense: Points) -> Decoder:
 
 def dot_rows(dense: Points, pairs: Pairs, rows: Decoder) -> PerPair:
     """Return ⟨dense[p], rows[j]⟩ for every pair (p, j)."""
-    kernels = triton_kernels(dense)
-    if kernels is not None:
+    if (kernels := triton_kernels(dense)) is not None:
         return kernels.bag_dots(dense, pairs.columns, pairs.offsets, rows)
     mode = 0  # a sum; the public `embedding_bag` gives this half in its backward pass alone
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
@@ -73,9 +71,8 @@ def dot_rows(dense: Points, pairs: Pairs, rows: Decoder) -> PerPair:
 
 def sum_by_latent(values: PerPair, pairs: Pairs) -> PerLatent:
     """Return Σ_{(p, j)} values for every latent j."""
-    if not values.is_cuda:
+    if not values.is_cuda:  # bincount adds atomically on CUDA
         return torch.bincount(pairs.columns, values, minlength=pairs.d_sae).to(values)
-    # bincount adds atomically on CUDA
     order, _, offsets = pairs.by_latent
     return torch.segment_reduce(values.index_select(0, order), "sum", offsets=offsets.long())
 

@@ -16,6 +16,7 @@ from saerepgeo.types import Float, Int
 
 Bound = Float[Tensor, "*d_sae"]
 Flat = tuple[Tensor, Tensor]
+Scores = Float[Tensor, "row d_sae"]
 TopK = tuple[Float[Tensor, "point k"], Int[Tensor, "point k"]]
 
 _ROWS = 512  # points whose scores are held at once on the CPU, where they stay in cache
@@ -25,9 +26,7 @@ _SLACK = 8  # and how many more of the sample
 _GROUP = 8  # columns per group of the selection by row; a power of two
 
 
-def score_chunks(
-    centered: Points, weight: Encoder, bias: PerLatent
-) -> Iterator[Float[Tensor, "row d_sae"]]:
+def score_chunks(centered: Points, weight: Encoder, bias: PerLatent) -> Iterator[Scores]:
     """Yield centered @ weight + bias of a few points at a time, all at once on CUDA.
 
     In the autocast dtype where there is one. Whatever reads a chunk finds it still in cache.
