@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from saerepgeo import files
 from saerepgeo.report.files import (
     merge_rows,
     read_rows,
@@ -82,7 +81,7 @@ def test_a_crash_while_writing_leaves_the_former_file_and_no_litter(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "replace", crash)
+    monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         merge_rows(path, [{"concept": "days", "model": "b"}], KEY)
     assert path.read_bytes() == before
