@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "saerepgeo"
 
 LAYERS = [
-    ("types", "lazy", "files"),
+    ("bounds", "types", "lazy", "files"),
     ("geometry",),
     ("lm",),
     ("sae", "data"),

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from saerepgeo.bounds import PositiveInt, check_settings
 from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint, tokens_key
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
@@ -31,9 +32,8 @@ class LMLoss(Callback):
     this very SAE are in the disk cache.
     """
 
-    def __init__(self, n_contexts: int = 16) -> None:
-        if n_contexts < 1:
-            raise ValueError(f"`n_contexts` must be at least 1, got {n_contexts}")
+    def __init__(self, n_contexts: PositiveInt = 16) -> None:
+        check_settings(LMLoss, locals())
         self.n_contexts = n_contexts
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,12 +1,13 @@
 """At the end of training: the SAE in SAELens format, next to the checkpoints."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from saerepgeo.bounds import Text, check_settings
 from saerepgeo.files import write_json
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.parallel.tensor_parallel import unshard
@@ -22,8 +23,12 @@ class SAEExport(Callback):
     """
 
     def __init__(
-        self, dirpath: str, dtype: str = "float32", with_training_form: bool = True
+        self,
+        dirpath: Text,
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        with_training_form: bool = True,
     ) -> None:
+        check_settings(SAEExport, locals())
         self.dirpath, self.dtype = Path(dirpath), dtype
         self.with_training_form = with_training_form
 

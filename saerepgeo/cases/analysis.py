@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from saerepgeo.bounds import Count, check_settings
 from saerepgeo.cases.spaces import RESIDUALS, Space, random_model, sae_name
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.metrics.wrappers import Figure
@@ -39,15 +40,14 @@ class AnalysisModule(LightningModule):
         self,
         sae: SAESource | list[SAESource],
         name: str | None = None,
-        n_random: int = 1,
-        seed: int = 0,
+        n_random: Count = 1,
+        seed: Count = 0,
     ) -> None:
+        check_settings(AnalysisModule, locals())
         super().__init__()
         self.sources = [sae] if isinstance(sae, SAESource) else list(sae)
         if not self.sources:
             raise ValueError("`sae` must name an SAE or a list of them, got none")
-        if n_random < 0:
-            raise ValueError(f"`n_random` must be ≥ 0, got {n_random}")
         for source in self.sources:
             source.check()
         self.sae_names = [sae_name(source, self.sources) for source in self.sources]

@@ -8,6 +8,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from saerepgeo.bounds import (
+    AtMostHalf,
+    ContextSize,
+    Count,
+    PositiveInt,
+    Share,
+    ShareBelowOne,
+    Text,
+    check_settings,
+)
 from saerepgeo.data.cache import keeps_stream
 from saerepgeo.data.concepts import (
     ConceptPoints,
@@ -80,34 +90,33 @@ class ActivationDataModule(LMDataModule):
 
     def __init__(
         self,
-        lm: str = "smollm2-135m",
-        hook_name: str = "blocks.10.hook_resid_post",
+        lm: Text = "smollm2-135m",
+        hook_name: Text = "blocks.10.hook_resid_post",
         lm_dtype: Dtype = "auto",
         center_residuals: bool = False,
         prompts: str | None = None,
         concepts: list[str] | None = None,
         text: str | list[str] = "sample",
         heldout_text: str | list[str] | None = None,
-        heldout_text_fraction: float = 0.05,
-        heldout_items: float = 0.2,
-        heldout_prompts: float = 0.25,
-        batch_size: int = 4096,
-        concept_fraction: float = 0.0625,
-        context_size: int = 128,
-        window_steps: int = 8,
-        lm_batch_size: int = 32,
-        n_lanes: int = 8,
-        validation_contexts: int = 64,
-        n_workers: int = 0,
+        heldout_text_fraction: AtMostHalf = 0.05,
+        heldout_items: ShareBelowOne = 0.2,
+        heldout_prompts: ShareBelowOne = 0.25,
+        batch_size: PositiveInt = 4096,
+        concept_fraction: Share = 0.0625,
+        context_size: ContextSize = 128,
+        window_steps: PositiveInt = 8,
+        lm_batch_size: PositiveInt = 32,
+        n_lanes: PositiveInt = 8,
+        validation_contexts: PositiveInt = 64,
+        n_workers: Count = 0,
         cache_stream: bool | Literal["auto"] = "auto",
         test_with_padding: bool = True,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
+        check_settings(ActivationDataModule, locals())
         super().__init__()
         # of two processes and one concept, one has nothing to test
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        if not 0 <= concept_fraction <= 1:
-            raise ValueError(f"`concept_fraction` must be in [0, 1], got {concept_fraction}")
         self.save_hyperparameters()
         self.step = 0
         self._stream: ActivationStream | None = None

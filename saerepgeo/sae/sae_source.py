@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saerepgeo.bounds import Positive, PositiveInt, check_settings
 from saerepgeo.sae.model import SAEModel
 
 
@@ -23,13 +24,14 @@ class SAESource:
     release: str | None = None
     sae_id: str | None = None
     architecture: str | None = None
-    d_in: int | None = None
-    d_sae: int | None = None
+    d_in: PositiveInt | None = None
+    d_sae: PositiveInt | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    input_scale: float | None = None
+    input_scale: Positive | None = None
 
     def check(self) -> None:
         """Raise ValueError where the source is not one, or its folder is missing."""
+        check_settings(SAESource, vars(self), prefix="sae.")
         given = [n for n in ("path", "release", "architecture") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(

@@ -7,6 +7,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from saerepgeo.bounds import (
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    ShareBelowOne,
+    check_settings,
+)
 from saerepgeo.cases.analysis import model_name
 from saerepgeo.cases.intervention.interventions import intervene
 from saerepgeo.cases.separability.losses import (
@@ -72,21 +80,18 @@ class SeparabilityModule(LightningModule):
         sae: SAESource,
         regularizer: Regularizer = "aedp",
         direction: Direction = "increase",
-        weight: float = 0.1,
-        target_scale: float = 1.2,
-        lr: float = 3e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        warmup_steps: int = 10,
-        decay_fraction: float = 0.2,
-        dead_after: int = 1_000_000,
+        weight: NotNegative = 0.1,
+        target_scale: Positive = 1.2,
+        lr: Positive = 3e-4,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999),
+        warmup_steps: Count = 10,
+        decay_fraction: Share = 0.2,
+        dead_after: Count = 1_000_000,
         shuffle_labels: bool = False,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
+        check_settings(SeparabilityModule, locals())
         super().__init__()
-        if not target_scale > 0:
-            raise ValueError(f"`target_scale` must be positive, got {target_scale}")
-        if not 0 <= decay_fraction <= 1:
-            raise ValueError(f"`decay_fraction` must be in [0, 1], got {decay_fraction}")
         sae.check()
         self.save_hyperparameters()
         self.source = sae
@@ -178,6 +183,14 @@ class SeparabilityModule(LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         schedule = warmup_plateau_decay(optimizer, n_steps, h["warmup_steps"], h["decay_fraction"])
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the transport plans, where the next searches start: without them others are found."""
+        checkpoint["transport_plans"] = self._plans
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the plans of a checkpoint."""
+        self._plans.update(checkpoint.get("transport_plans", {}))
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Take out of the decoder's gradient what the rescaling of its rows would undo."""

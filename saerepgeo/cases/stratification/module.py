@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import Metric
 
+from saerepgeo.bounds import Count, NotNegative, PositiveInt, check_settings
 from saerepgeo.cases.analysis import AnalysisModule, ConceptPoints
 from saerepgeo.cases.spaces import RESIDUALS, Space, all_spaces
 from saerepgeo.metrics import TensorRanks
@@ -57,20 +58,18 @@ class StratificationModule(AnalysisModule):
     def __init__(
         self,
         sae: SAESource | list[SAESource],
-        noise_levels: Sequence[float] = NOISE_LEVELS,
+        noise_levels: Sequence[NotNegative] = NOISE_LEVELS,
         noise_scales: Sequence[NoiseScale] = ("absolute", "relative"),
-        n_draws: int = 3,
+        n_draws: PositiveInt = 3,
         metrics: list[Metric] | None = None,
-        n_random: int = 1,
+        n_random: Count = 1,
         name: str | None = None,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
+        check_settings(StratificationModule, locals())
         super().__init__(sae, name, n_random, seed)
-        if n_draws < 1 or not noise_levels or min(noise_levels) < 0:
-            raise ValueError(
-                "`noise_levels` must be at least one level ≥ 0 and `n_draws` ≥ 1, got "
-                f"{list(noise_levels)} and {n_draws}"
-            )
+        if not noise_levels or not noise_scales:
+            raise ValueError("`noise_levels` and `noise_scales` must name at least one each")
         self.noise_levels = tuple(noise_levels)
         self.metrics = list(named_metrics([TensorRanks()] if metrics is None else metrics).values())
         self.spaces = all_spaces(len(self.sources), n_random)

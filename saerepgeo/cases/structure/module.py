@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
+from saerepgeo.bounds import Count, check_settings
 from saerepgeo.cases.analysis import AnalysisModule, ConceptPoints
 from saerepgeo.cases.spaces import RESIDUALS, Space, all_spaces
 from saerepgeo.cases.structure.paper_embedding import paper_embedding
@@ -52,13 +53,14 @@ class StructureModule(AnalysisModule):
         protocols: Sequence[Protocol] = ("paper", "sound"),
         metrics: list[Metric] | None = None,
         paper_metrics: list[Metric] | None = None,
-        n_permutations: int = 499,
-        n_nulls: int = 199,
-        n_subsamples: int = 100,
-        n_random: int = 1,
+        n_permutations: Count = 499,
+        n_nulls: Count = 199,
+        n_subsamples: Count = 100,
+        n_random: Count = 1,
         name: str | None = None,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
+        check_settings(StructureModule, locals())
         super().__init__(sae, name, n_random, seed)
         if not protocols:
             raise ValueError("`protocols` must name paper, sound or both, got none")

@@ -93,7 +93,7 @@ def test_case_1_leaves_tables_tensors_and_figures(tmp_path: Path) -> None:
 
 def test_bad_levels_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     save_isometric_sae(tmp_path)
-    with pytest.raises(ValueError, match="at least one level ≥ 0"):
+    with pytest.raises(ValueError, match="`noise_levels`"):
         StratificationModule(SAESource(path=str(tmp_path)), noise_levels=(-1.0,))
 
 
