@@ -71,10 +71,31 @@ class SparseLatents(NamedTuple):
         indices = active.byte().topk(min(k, latents.shape[1]), dim=1, sorted=False).indices
         return cls(latents.gather(1, indices), indices, latents.shape[1])
 
+    def check_places(self) -> None:
+        """Raise ValueError unless every value has an index in 0…d_sae − 1."""
+        values, indices, d_sae = self
+        if values.ndim != 2 or values.shape != indices.shape:
+            shapes = f"{tuple(values.shape)} and {tuple(indices.shape)}"
+            raise ValueError(f"`values` and `indices` must be [point, k] alike, got {shapes}")
+        if indices.is_floating_point() or indices.dtype == torch.bool:
+            raise ValueError(f"`indices` must be integers, got {indices.dtype}")
+        low, high = map(int, indices.aminmax()) if indices.numel() else (0, -1)
+        if not 0 <= low <= high + 1 <= d_sae:
+            places = f"0…{d_sae - 1} (d_sae={d_sae})"
+            raise ValueError(f"`indices` of latents must lie in {places}, got {low}…{high}")
+
+    def merged(self) -> "SparseLatents":
+        """Return the same latents, each index once a row: repeated ones add up as in `to_dense`."""
+        self.check_places()
+        places = self.indices.masked_fill(self.values == 0, -1).sort(1).values
+        is_repeated = (places[:, 1:] == places[:, :-1]) & (places[:, 1:] >= 0)
+        return SparseLatents.from_dense(self.to_dense()) if bool(is_repeated.any()) else self
+
     def to_dense(self) -> Float[Tensor, "point d_sae"]:
-        """Return the latents as a dense tensor; differentiable in `values`."""
+        """Return the latents as a dense tensor; differentiable in `values`, checked."""
+        self.check_places()
         dense = self.values.new_zeros(len(self.values), self.d_sae)
-        return dense.scatter_add(1, self.indices, self.values)
+        return dense.scatter_add(1, self.indices.long(), self.values)
 
 
 def to_dense(
@@ -133,6 +154,8 @@ class ModelFacts(NamedTuple):
     d_model: int
     has_layer_norm: bool
     """LayerNorm takes the mean of a residual off, RMSNorm does not."""
+    n_positions: int | None = None
+    """The longest prompt that the model takes, where it has a bound."""
 
 
 def generator_for(seed: int, purpose: str, *indices: int) -> torch.Generator:

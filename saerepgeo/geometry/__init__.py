@@ -14,10 +14,10 @@ from saerepgeo.geometry.clouds.cloud import Neighbors as Neighbors
 from saerepgeo.geometry.clouds.cloud import Points as Points
 from saerepgeo.geometry.clouds.conversion import as_cloud as as_cloud
 from saerepgeo.geometry.clouds.conversion import as_float64 as as_float64
-from saerepgeo.geometry.clouds.conversion import check_finite as check_finite
 from saerepgeo.geometry.clouds.conversion import count_points as count_points
 from saerepgeo.geometry.clouds.conversion import take_points as take_points
 from saerepgeo.geometry.clouds.dense import DenseCloud as DenseCloud
+from saerepgeo.geometry.clouds.entries import check_finite as check_finite
 from saerepgeo.geometry.clouds.labeled import LabeledCloud as LabeledCloud
 from saerepgeo.geometry.clouds.linkage import single_linkage as single_linkage
 from saerepgeo.geometry.clouds.matrix import MatrixCloud as MatrixCloud

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud
 from saerepgeo.geometry.clouds.conversion import AnyPoints, as_float64
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.types import Estimate, Float, SparseLatents
 
 
@@ -95,6 +96,7 @@ def _unit_pair(x: AnyPoints, y: AnyPoints, least: int) -> tuple[Tensor, Tensor] 
         return Estimate.undefined(f"needs {least} or more points, got {n}", n)
     units = []
     for points in pair:
+        points = points / unit_of(points)
         centered = points - points.mean(0)
         # what is only rounding of equal points is 0
         rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)

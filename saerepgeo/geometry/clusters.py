@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import as_cloud, as_float64
+from saerepgeo.geometry.clouds.entries import centered, unit_of
 from saerepgeo.geometry.clouds.linkage import single_linkage
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
@@ -60,7 +61,7 @@ def cluster(
         is_wide = x.shape[1] > TREE_DIM
         if not is_wide or len(x) <= MATRIX_POINTS:
             # scikit-learn does it all: where equal heights join points, its own order decides
-            x = x - x.mean(0)
+            x, _ = centered(x)
             given = (gram_distances(x) if is_wide else x).cpu().numpy()
             metric = "precomputed" if is_wide else "euclidean"
             return _hdbscan(given, min_cluster_size, min_samples, metric).to(x.device)
@@ -71,7 +72,8 @@ def cluster(
     n_others = (min_samples or min_cluster_size) - 1
     core = nearest_neighbors(cloud, n_others).distances[:, -1] if n_others else None
     tree = single_linkage(cloud, core)
-    heights = np.maximum(tree.heights, 1e-300)  # a sparse matrix cannot hold a height of 0
+    heights = tree.heights / unit_of(torch.from_numpy(tree.heights))
+    heights = np.maximum(heights, 1e-300)  # a sparse matrix cannot hold a height of 0
     graph = csr_matrix((heights, tree.edges.T), shape=2 * (cloud.n_points,))
     # at 1 the core distance of a point is its shortest edge, which changes no edge
     return _hdbscan(graph + graph.T, min_cluster_size, 1, "precomputed").to(cloud.device)

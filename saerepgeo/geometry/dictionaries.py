@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.clouds.entries import check_matrix
 from saerepgeo.types import Float
 
 
@@ -35,6 +36,8 @@ def random_dictionary(
 
     Raises ValueError for an architecture without k and residuals that are missing or give no l0.
     """
+    if residuals is not None:
+        check_matrix(residuals, "residuals")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     cfg = copy.deepcopy(sae.cfg)
     # Made afresh: a copied SAE with input normalization writes into the original.

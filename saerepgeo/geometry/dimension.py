@@ -13,7 +13,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
-from saerepgeo.geometry.clouds.conversion import as_cloud, check_finite
+from saerepgeo.geometry.clouds.conversion import as_cloud, check_labels_of
+from saerepgeo.geometry.clouds.entries import check_finite
 from saerepgeo.geometry.clouds.neighbors import distinct_points, nearest_neighbors
 from saerepgeo.types import Estimate, Float, Int
 
@@ -85,7 +86,9 @@ def two_nn_within(points: Points, labels: Int[Tensor, "point"], discard: float =
     >>> round(float(two_nn_within(square, torch.arange(2000) % 4)))
     2
     """
-    cloud = as_cloud(points)
+    _check_fractions(discard=discard)
+    check_labels_of(points, labels)
+    cloud, labels = as_cloud(points), labels.long()
     ratios = []
     for label in labels[labels >= 0].unique():
         members = (labels == label).nonzero()[:, 0]

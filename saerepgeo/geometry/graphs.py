@@ -11,6 +11,7 @@ from torch import Tensor
 from saerepgeo.geometry.clouds.cloud import Cloud, Points
 from saerepgeo.geometry.clouds.conversion import AnyPoints, as_cloud, as_float64, count_points
 from saerepgeo.geometry.clouds.dense import DenseCloud
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.geometry.clouds.linkage import components_within, spanning_edges
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS, MatrixCloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
@@ -48,13 +49,15 @@ def minimum_spanning_tree(points: Points) -> SpanningTree:
         edges = spanning_edges(points)
         return SpanningTree(edges, points.lengths(edges))
     x = as_float64(points)
+    unit = unit_of(x)
+    x = x / unit
     rows, is_large = x.detach(), len(x) > MATRIX_POINTS
     rows = rows - rows.mean(0) if len(x) else rows
     edges = spanning_edges(DenseCloud(rows) if is_large else MatrixCloud.of_points(rows))
     squared = (x[edges[:, 0]] - x[edges[:, 1]]).square().sum(1)
     # the root has no gradient at 0; half of the tree of a cloud with duplicates lies there
     is_apart = squared > 0
-    return SpanningTree(edges, torch.where(is_apart, squared, 1.0).sqrt() * is_apart)
+    return SpanningTree(edges, torch.where(is_apart, squared, 1.0).sqrt() * is_apart * unit)
 
 
 def mst_weight(points: Points) -> Estimate:
@@ -142,6 +145,8 @@ def average_geodesic_distance(
     if cloud.n_points < 2:
         return Estimate.undefined(f"{cloud.n_points} points have no pairs", cloud.n_points)
     starts = torch.arange(cloud.n_points) if sources is None else sources.cpu()
+    if not bool(torch.isin(starts, torch.arange(cloud.n_points)).all()):
+        raise ValueError(f"`sources` must be indices of {cloud.n_points} points, got {starts}")
     total, n_paths = 0.0, -len(starts)  # a point's path to itself is none
     for block in starts.split(SOURCES_PER_BLOCK):
         paths = shortest_path(graph, method="D", directed=False, indices=block.numpy())

@@ -90,7 +90,7 @@ def null_test(
     """
     kept, nan, reason = _defined(draws), math.nan, "the statistic is undefined"
     none = PermutationTest(observed, nan, 0, 0, nan, (nan,) * len(QUANTILE_LEVELS), reason)
-    if observed != observed:
+    if not math.isfinite(observed):
         return none
     if not len(kept):
         return none._replace(n_dropped=len(draws), reason=f"{reason} in every draw of the null")
@@ -170,8 +170,10 @@ def interval_of_draws(
     >>> round(interval.low, 4), round(interval.high, 4)
     (9.05, 10.95)
     """
+    if not (0 <= fraction < 1 and 0 < level < 1):
+        raise ValueError(f"`fraction` and `level` must lie below 1, got {fraction} and {level}.")
     kept = _defined(draws)
-    if len(kept) < 2 or whole != whole:
+    if len(kept) < 2 or not math.isfinite(whole):
         return Interval(math.nan, math.nan, level, 0)
     scale = fraction**rate / (1 - fraction) ** 0.5
     tail = (1 - level) / 2
@@ -183,12 +185,15 @@ def _value(result: Estimate | Tensor | float) -> tuple[float, str | None]:
     if isinstance(result, Estimate):
         return float(result.value), result.reason
     value = float(result)
-    return value, "the statistic is NaN on the given labels" if value != value else None
+    if math.isfinite(value):
+        return value, None
+    kind = "NaN" if math.isnan(value) else "infinite"
+    return value, f"the statistic is {kind} on the given labels"
 
 
 def _defined(draws: Sequence[float]) -> Tensor:
     values = torch.tensor(draws, dtype=torch.float64)
-    return values[~values.isnan()]
+    return values[values.isfinite()]
 
 
 def _quantiles(values: Tensor, *levels: float) -> list[float]:

@@ -15,7 +15,8 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud
-from saerepgeo.geometry.clouds.conversion import as_float64, check_finite
+from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.entries import check_finite, unit_of
 from saerepgeo.types import Estimate, Float, SparseLatents
 
 Tolerance = Literal["eps", "gavish-donoho"] | float
@@ -60,11 +61,13 @@ def singular_values(
     tensor([4., 3.], dtype=torch.float64)
     """
     x = as_float64(matrix, "matrix")
+    unit = unit_of(x)
+    x = x / unit
     # the thin factor of the long axis first: the square one left holds all singular values
     tall = x if x.shape[0] >= x.shape[1] else x.T
     if tall.shape[0] >= 2 * tall.shape[1]:
         tall = torch.linalg.qr(tall, mode="reduced" if x.requires_grad else "r").R
-    return torch.linalg.svdvals(tall)
+    return torch.linalg.svdvals(tall) * unit
 
 
 def numerical_rank(
@@ -92,7 +95,7 @@ def numerical_rank(
     >>> numerical_rank(torch.tensor([3.0, 1.0, 1e-20]), (3, 8)).rank
     2
     """
-    check_finite(sv, "sv")
+    _check_spectrum(sv)
     small, large = min(shape), max(shape)
     if sv.numel() > small:
         raise ValueError(f"`sv` holds {sv.numel()} values, but `shape` {shape} allows {small}")
@@ -170,11 +173,17 @@ def multilinear_rank(
 
 def _of_spectrum(sv: Tensor, formula: Callable[[Tensor], Tensor]) -> Estimate:
     """Return a figure that scale does not change, of the positive values over the largest."""
-    check_finite(sv, "sv")
+    _check_spectrum(sv)
     positive = sv.double()[sv > 0]
     if not len(positive):
         return Estimate.undefined(f"none of {sv.numel()} singular values is positive")
     return Estimate(formula(positive / positive.max()), len(positive), 0)
+
+
+def _check_spectrum(sv: Tensor) -> None:
+    check_finite(sv, "sv")
+    if sv.ndim != 1 or bool((sv < 0).any()):
+        raise ValueError(f"`sv` must be a vector of singular values ≥ 0, got {sv}")
 
 
 def _gavish_donoho(values: Tensor, small: int, large: int, noise: float | None) -> float:

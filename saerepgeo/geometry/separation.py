@@ -14,12 +14,16 @@ from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import (
     AnyPoints,
     as_float64,
-    check_finite,
-    count_points,
+    check_labels_of,
+    check_points,
     take_points,
 )
+from saerepgeo.geometry.clouds.entries import check_matrix, check_squares, unit_of
 from saerepgeo.geometry.graphs import mst_weight
 from saerepgeo.types import Estimate, Float, Int, SparseLatents
+
+MAX_SUMS = 2**30
+"""Entries of the sums of all classes, at most: 8 GiB."""
 
 
 class ClassMoments(NamedTuple):
@@ -47,9 +51,9 @@ def class_moments(
     n_k = #{i: y_i = k}, s_k = Σ_{y_i=k} x_i, q_k = Σ_{y_i=k} ‖x_i‖².
 
     Points far from the origin lose digits. Labels of −1 leave points out; classes without a point
-    get zeros. Sparse latents (each index at most once a row) stay sparse. Differentiable;
-    accumulated in `dtype`, float32 or float64. Raises ValueError for integer or non-finite points,
-    labels outside −1…n_classes−1, unequal lengths.
+    get zeros. Sparse latents stay sparse. Differentiable; accumulated in `dtype`, float32 or
+    float64. Raises ValueError for integer or non-finite points, squares outside the range of
+    `dtype`, labels outside −1…n_classes−1, unequal lengths, and more than 2³⁰ sums.
 
     >>> moments = class_moments(torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([0, 0, -1]), 2)
     >>> moments.counts.tolist(), moments.sums.tolist(), moments.square_sums.tolist()
@@ -57,14 +61,19 @@ def class_moments(
     """
     check_labels(points, labels, n_classes)
     named = (labels >= 0).nonzero()[:, 0]
-    kept, labels = take_points(points, named), labels[named]
+    kept, labels = take_points(points, named), labels[named].long()
+    check_points(kept)
     if isinstance(kept, SparseLatents):
-        values = kept.values
+        kept = kept.merged()
+        values, width = kept.values, kept.d_sae
     else:
         is_dense = isinstance(kept, Tensor) and kept.layout == torch.strided
         values = kept if is_dense else as_float64(kept)  # type: ignore[assignment]
-    check_finite(values)
+        width = values.shape[1]
+    if n_classes * width > MAX_SUMS:
+        raise ValueError(f"{n_classes} classes of {width} columns are too many: number from 0")
     values = values.to(dtype)
+    check_squares(values)
     if isinstance(kept, SparseLatents):
         cells = (labels[:, None] * kept.d_sae + kept.indices).flatten()
         sums = values.new_zeros(n_classes * kept.d_sae).index_add(0, cells, values.flatten())
@@ -77,14 +86,7 @@ def class_moments(
 
 def check_labels(points: AnyPoints, labels: Tensor, n_classes: int) -> None:
     """Raise ValueError unless every point has a label in −1…n_classes − 1."""
-    shape = points.shape if isinstance(points, Tensor) else (count_points(points), 0)
-    if len(shape) != 2 or labels.shape != shape[:1]:
-        raise ValueError(
-            "expected `points` [point, dim] and `labels` [point], got shapes "
-            f"{tuple(shape)} and {tuple(labels.shape)}."
-        )
-    if labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"`labels` must be integers, got {labels.dtype}.")
+    check_labels_of(points, labels)
     low, high = map(int, labels.aminmax()) if len(labels) else (0, 0)
     if not -1 <= low <= high < max(n_classes, 1):
         raise ValueError(
@@ -113,11 +115,13 @@ def within_scatter(moments: ClassMoments) -> Float[Tensor, ""]:
 def pairwise_distances(points: Float[Tensor, "point dim"]) -> Float[Tensor, "point point"]:
     """Return the Euclidean distances ‖x_i − x_j‖ of few points, from the differences themselves.
 
-    Coincident points have distance exactly 0 and gradient 0 (a subgradient), never NaN.
+    Coincident points have distance exactly 0 and gradient 0 (a subgradient), never NaN. Raises
+    ValueError for integer or non-finite points.
     """
-    n = len(points)
+    check_matrix(points)
+    x, n = points if points.dtype == torch.float64 else points.float(), len(points)
     i, j = torch.triu_indices(n, n, offset=1, device=points.device)
-    upper = points.new_zeros(n, n).index_put((i, j), torch.pdist(points))
+    upper = x.new_zeros(n, n).index_put((i, j), _distances(x))
     return upper + upper.T
 
 
@@ -125,15 +129,16 @@ def average_pairwise_distance(centers: Float[Tensor, "cluster dim"]) -> Estimate
     """Return the average Euclidean distance between pairs of centroids (AEDP), differentiable.
 
     AEDP = 2/(K(K−1)) Σ_{k<l} ‖c_k − c_l‖, in the units of the points. `n_used` counts centroids.
-    Fewer than two: undefined. All equal: 0, with gradient 0. Source: arXiv 2505.22506.
+    Fewer than two: undefined. All equal: 0, with gradient 0. Raises ValueError for integer or
+    non-finite centroids. Source: arXiv 2505.22506.
 
     >>> average_pairwise_distance(torch.tensor([[0.0], [1.0], [3.0]])).value.item()
     2.0
     """
-    n = len(centers)
-    if n < 2:
+    x = as_float64(centers, "centers")
+    if (n := len(x)) < 2:
         return Estimate.undefined(f"AEDP needs two or more centroids, got {n}", n)
-    return Estimate(torch.pdist(centers.double()).mean(), n, 0)
+    return Estimate(_distances(x).mean(), n, 0)
 
 
 def relative_aedp(moments: ClassMoments) -> Estimate:
@@ -177,6 +182,11 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     if not bool(aedp.value.detach() > 0):
         return Estimate.undefined("all centroids are equal", n)
     return Estimate(mst_weight(centers).value / ((n - 1) * aedp.value), n, 0)
+
+
+def _distances(x: Tensor) -> Tensor:
+    unit = unit_of(x)
+    return torch.pdist(x / unit) * unit
 
 
 def _over_scatter(moments: ClassMoments, figure: Callable[[Tensor], Tensor]) -> Estimate:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import as_float64, check_labels_of, take_points
+from saerepgeo.geometry.clouds.entries import centered
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Estimate, Int
@@ -39,7 +40,7 @@ def silhouette(points: Points, labels: Int[Tensor, "_"]) -> Estimate:
         reason = f"needs 2 to n−1 classes, got {len(classes)} for n={n} labeled points"
         return Estimate.undefined(reason, n, n_dropped)
     members = torch.nn.functional.one_hot(own, len(classes)).to(x)
-    x = x - x.detach().mean(0)
+    x, _ = centered(x)
     total = x.new_zeros(())
     for rows in torch.arange(n, device=x.device).split(max(1, BLOCK_ENTRIES // n)):
         distances = gram_distances(x[rows], x) if matrix is None else matrix[rows]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
 from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.entries import check_squares, unit_of
 from saerepgeo.types import Float
 
 
@@ -78,8 +79,10 @@ def _shrunk(sketch: Sketch) -> Sketch:
     rows, size = sketch.rows, sketch.size
     if len(rows) < 2 * size:
         return sketch
+    unit = unit_of(rows)
+    rows = rows / unit
     if rows.shape[1] <= size:
-        return sketch._replace(rows=torch.linalg.qr(rows, mode="r").R)
+        return sketch._replace(rows=torch.linalg.qr(rows, mode="r").R * unit)
     # the square factor of the thin one first: a third of the time of a singular value
     # decomposition of the whole, and no squared condition number as in a Gram matrix
     basis, square = torch.linalg.qr(rows.T)
@@ -87,5 +90,8 @@ def _shrunk(sketch: Sketch) -> Sketch:
     kept = values[: size + 1].square()
     delta = kept[size] if len(kept) > size else kept.new_zeros(())
     scales = (kept[:size] - delta).clamp(min=0).sqrt()
-    new = scales[:, None] * (directions[:size] @ basis.T)
-    return sketch._replace(rows=new[scales > 0], shrinkage=sketch.shrinkage + delta)
+    if bool(delta > 0):
+        check_squares(sketch.rows)
+    new = scales[:, None] * (directions[:size] @ basis.T) * unit
+    shrinkage = sketch.shrinkage + delta * unit * unit
+    return sketch._replace(rows=new[scales > 0], shrinkage=shrinkage)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.types import Estimate, Float
 
 
@@ -60,11 +61,13 @@ def bures_wasserstein(
     """
     x, y = as_float64(x, "x"), as_float64(y, "y")
     _check_rows(x, y)
+    unit = unit_of(x, y)
+    x, y = x / unit, y / unit
     width = max(x.shape[1], y.shape[1])
     x, y = (torch.nn.functional.pad(factor, (0, width - factor.shape[1])) for factor in (x, y))
     left, _, right = torch.linalg.svd(y.T @ x)
     # the norm of the difference, for the three traces cancel where X and Y are near
-    return torch.linalg.norm(x - y @ (left @ right))
+    return torch.linalg.norm(x - y @ (left @ right)) * unit
 
 
 def _range(factor: Tensor, name: str) -> tuple[Tensor, Tensor]:

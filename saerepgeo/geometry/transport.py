@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.conversion import check_finite
+from saerepgeo.geometry.clouds.entries import check_finite, check_squares
 from saerepgeo.types import Float
 
 
@@ -57,6 +57,7 @@ def gromov_wasserstein(
 
     first, second = _checked_distances(c1, "c1"), _checked_distances(c2, "c2")
     p_mass, q_mass = _checked_weights(p, len(first), "p"), _checked_weights(q, len(second), "q")
+    check_squares(c1.double(), c2.double(), name="distances")
     unit = max(first.max(), second.max()) or 1.0
     problem = first / unit, second / unit, p_mass, q_mass
     starts = _starts(*problem, n_anchors)

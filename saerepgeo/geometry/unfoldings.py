@@ -7,10 +7,13 @@ from scipy import sparse
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
-from saerepgeo.geometry.clouds.conversion import SPARSE_SHARE, as_float64
+from saerepgeo.geometry.clouds.conversion import SPARSE_SHARE, as_float64, check_labels_of
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.geometry.rank import numerical_rank
 from saerepgeo.types import Float, Int
 
+MAX_ROWS = 2**15
+"""Prompts or positions, at most: their Gram matrix takes 8 GiB."""
 MODES = ("prompt", "position", "feature")
 """Axis that the rows of an unfolding belong to."""
 
@@ -39,9 +42,15 @@ def mode_spectra(
     read off the Gram matrix of the points there are, in float64. Singular values below about
     1e-7·σ₁ are rounding, far under what float32 data resolve. Features that are 0 throughout are
     left out. Pairs (prompt, position) are distinct. No points give empty spectra. Raises ValueError
-    for integer or non-finite points.
+    for integer or non-finite points, and numbers of prompts or positions that are not 0, 1, ….
     """
     x = as_float64(points)
+    for name, numbers in (("prompts", prompts), ("positions", positions)):
+        check_labels_of(points, numbers, name)
+        if len(x) and not 0 <= int(numbers.min()) <= int(numbers.max()) < MAX_ROWS:
+            raise ValueError(f"`{name}` must lie in 0…{MAX_ROWS - 1}, got {numbers}")
+    unit = unit_of(x)
+    x = x / unit
     active = (x != 0).any(0)
     n_active, n_points = int(active.sum()), len(x)
     x = x[:, active]
@@ -60,7 +69,7 @@ def mode_spectra(
         "feature": (n_active, n_points),
     }
     values = {
-        name: torch.linalg.eigvalsh(matrix).clamp(min=0).sqrt().flip(0)[: min(shapes[name])]
+        name: torch.linalg.eigvalsh(matrix).clamp(min=0).sqrt().flip(0)[: min(shapes[name])] * unit
         for name, matrix in matrices.items()
     }
     return ModeSpectra(values, shapes, n_active, n_points)

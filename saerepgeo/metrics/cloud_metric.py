@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.conversion import as_float64, check_labels_of
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
 from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, MergedStateMetric
@@ -139,9 +140,8 @@ class CloudMetric(CloudFigure, MergedStateMetric):
         y = x[:, :0] if other is None else _rows(other, self.points, "other")
         columns = torch.full((len(x), len(COLUMNS)), -1, device=x.device)
         for number, (name, column) in enumerate(zip(COLUMNS, given, strict=True)):
-            if column is not None and column.shape != x.shape[:1]:
-                shape = f"{tuple(column.shape)} for {len(x)} points"
-                raise ValueError(f"`{name}` must have one entry a point, got {shape}")
+            if column is not None:
+                check_labels_of(x, column, name)
             columns[:, number] = -1 if column is None else column
         if len(y) != len(x):
             sizes = f"{len(x)} and {len(y)} points"
@@ -271,8 +271,15 @@ def evaluate(metrics: Collection[CloudFigure], *clouds: LabeledCloud) -> dict[st
 
 
 def _rows(points: Tensor | SparseLatents, like: Tensor, name: str = "points") -> Tensor:
+    x = as_float64(points, name).detach()
+    unit, info = unit_of(x), torch.finfo(like.dtype)
+    if not info.tiny <= unit < info.max:
+        raise ValueError(
+            f"`{name}` must fit {info.dtype}, got entries of about {unit:.0e}: scale them, or give "
+            "`dtype=torch.float64`"
+        )
     # adding 0 makes −0 and 0 one point
-    return as_float64(points, name).detach().to(like) + 0.0
+    return x.to(like) + 0.0
 
 
 def _content_keys(x: Float[Tensor, "point dim"], seed: int) -> Int[Tensor, "point"]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saerepgeo.geometry import rank
 from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.geometry.rank import Tolerance, numerical_rank, singular_values
 from saerepgeo.geometry.sketch import Sketch, empty_sketch, extend_sketch, merge_sketches
 from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, FloatSum, MergedStateMetric
@@ -83,11 +84,14 @@ class SpectrumMetric(EstimateMetric, MergedStateMetric):
         """Singular values of the points this process has seen, largest first."""
         if not self.center or not len(self.rows):
             return singular_values(self.rows)
+        ones, x = self.rows[:, :1], self.rows[:, 1:]
+        unit = unit_of(x)
+        x = x / unit
         # the first row of the triangle is the column of ones and all that is parallel to it
-        values = singular_values(torch.linalg.qr(self.rows, mode="r").R[1:, 1:])
+        values = singular_values(torch.linalg.qr(torch.cat([ones, x], 1), mode="r").R[1:, 1:])
         # what is left of equal points is the rounding of their mean
         rounding = 10 * self.rows.shape[1] * torch.finfo(torch.float64).eps
-        return torch.where(values > rounding * self.rows.norm(), values, 0.0)
+        return torch.where(values > rounding * x.norm(), values, 0.0) * unit
 
     def _sketch(self, rows: Tensor, shrinkage: Tensor, dim: int) -> Sketch:
         size = self.sketch_size or (dim if dim <= EXACT_DIM + self.center else WIDE_SIZE)

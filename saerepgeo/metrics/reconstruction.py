@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.entries import check_squares
 from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, FloatSum, MergedStateMetric
 from saerepgeo.types import Estimate, Float
 
@@ -53,6 +54,7 @@ class MeanSquaredError(ReconstructionMetric):
         self.per_element = per_element
 
     def add(self, recons: Tensor, residuals: Tensor) -> None:
+        check_squares(recons, residuals, name="residuals")
         self.squared_error += (recons - residuals).square().sum()
         self.n_points += len(residuals)
         self.n_elements += residuals.numel()
@@ -86,6 +88,7 @@ class FractionVarianceUnexplained(ReconstructionMetric, MergedStateMetric):
         self.add_state("mean", torch.zeros(0, dtype=torch.float64), dist_reduce_fx=None)
 
     def add(self, recons: Tensor, residuals: Tensor) -> None:
+        check_squares(recons, residuals, name="residuals")
         mean = residuals.mean(0)
         batch = {
             "n_points": self.n_points.new_tensor(len(residuals)),
@@ -164,6 +167,7 @@ class RelativeReconstructionBias(ReconstructionMetric):
     product: FloatSum
 
     def add(self, recons: Tensor, residuals: Tensor) -> None:
+        check_squares(recons, residuals, name="residuals")
         self.squared_norm += recons.square().sum()
         self.product += (recons * residuals).sum()
         self.n_points += len(residuals)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.conversion import check_finite
+from saerepgeo.geometry.clouds.entries import check_finite
 from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, FloatSum
 from saerepgeo.types import Estimate, Float
 

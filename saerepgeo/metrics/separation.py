@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from saerepgeo.geometry import separation
+from saerepgeo.geometry.clouds.conversion import check_labels_of
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
 from saerepgeo.geometry.separation import ClassMoments, centroids, check_labels, class_moments
@@ -58,6 +59,7 @@ class ClassMomentsMetric(CloudFigure, MergedStateMetric):
             x, labels = points.points, points.labels
         if labels is None:
             raise ValueError("`labels` must be given with points, got None")
+        check_labels_of(x, labels)
         n_seen = int(labels.max()) + 1 if len(labels) else 0
         n_classes = self.n_classes or max(n_seen, len(self.counts), 1)
         with torch.no_grad():

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.conversion import check_finite
+from saerepgeo.geometry.clouds.conversion import check_points
 from saerepgeo.metrics.geometry_metric import Count, EstimateMetric
 from saerepgeo.types import Estimate, Float, SparseLatents
 
@@ -24,7 +24,7 @@ class L0(EstimateMetric):
     n_points: Count
 
     def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
-        values = _checked_latents(latents)
+        values, _ = _checked(latents)
         self.n_active += values.count_nonzero()
         self.n_points += len(values)
 
@@ -56,12 +56,12 @@ class DeadFraction(EstimateMetric):
         self.add_state("activation_counts", torch.zeros(d_sae, dtype=torch.long), "sum")
 
     def update(self, latents: Float[Tensor, "point d_sae"] | SparseLatents) -> None:
-        values = _checked_latents(latents)
+        values, indices = _checked(latents)
         width = latents.d_sae if isinstance(latents, SparseLatents) else values.shape[1]
         if width != self.d_sae:
             raise ValueError(f"`latents` must have d_sae={self.d_sae} columns, got {width}.")
-        if isinstance(latents, SparseLatents):
-            active = latents.indices[values != 0]
+        if indices is not None:
+            active = indices[values != 0]
             self.activation_counts += torch.bincount(active, minlength=self.d_sae)
         else:
             self.activation_counts += values.count_nonzero(0)
@@ -73,9 +73,10 @@ class DeadFraction(EstimateMetric):
         return self.ratio(n_dead, n_latents, self.n_points)
 
 
-def _checked_latents(latents: Tensor | SparseLatents) -> Tensor:
-    values = latents.values if isinstance(latents, SparseLatents) else latents
-    if values.ndim != 2:
-        raise ValueError(f"`latents` must be [point, d_sae], got shape {tuple(values.shape)}.")
-    check_finite(values, "latents")
-    return values.detach()
+def _checked(latents: Tensor | SparseLatents) -> tuple[Tensor, Tensor | None]:
+    """Return values and, of sparse latents, their indices, each once a point."""
+    check_points(latents, "latents")
+    if isinstance(latents, SparseLatents):
+        values, indices, _ = latents.merged()
+        return values.detach(), indices
+    return latents.detach(), None

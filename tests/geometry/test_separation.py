@@ -247,7 +247,7 @@ def test_constant_columns_change_nothing():
         (torch.ones(3, 2), torch.zeros(3), "integers"),
         (torch.ones(3, 2), torch.tensor([0, 1, 2]), "n_classes=2"),
         (torch.ones(3, 2), torch.tensor([0, 1, -2]), "n_classes=2"),
-        (torch.ones(3, 2), torch.tensor([0, 1]), "got shapes"),
+        (torch.ones(3, 2), torch.tensor([0, 1]), "got shape"),
         (torch.tensor([[float("nan")]]), torch.tensor([0]), "finite"),
         (torch.tensor([[float("inf")]]), torch.tensor([0]), "finite"),
     ],

@@ -1,6 +1,5 @@
 """What a cloud of points is: known by coordinates, dense or sparse, or by distances."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.types import Float, Int, SparseLatents
 
 
@@ -64,10 +64,10 @@ class RowCloud(Cloud):
     entries_at_once: int
     """Of the differences of points."""
 
-    def __init__(self, x: Any, top: float, device: torch.device) -> None:
-        # entries up to 1, by a factor that rounds nothing: their squares neither under nor overflow
-        self.scale = math.ldexp(1.0, max(math.frexp(top)[1], -1000)) if top > 0 else 1.0
-        self.x, self.n_points, self.device = x / self.scale, x.shape[0], device
+    def __init__(self, x: Any, entries: Tensor, scale: float, device: torch.device) -> None:
+        unit = unit_of(entries)
+        self.x, self.scale = x / unit, unit * scale
+        self.n_points, self.device = x.shape[0], device
 
     @abstractmethod
     def dense(self, index: Int[Tensor, "row"]) -> Float[Tensor, "row dim"]:

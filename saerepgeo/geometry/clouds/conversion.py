@@ -6,33 +6,24 @@ from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
 from saerepgeo.geometry.clouds.dense import DenseCloud
+from saerepgeo.geometry.clouds.entries import centered, check_matrix
 from saerepgeo.geometry.clouds.sparse import SparseCloud
 from saerepgeo.types import Float, Int, SparseLatents
 
 SPARSE_SHARE = 0.05
 """A dense matrix on the CPU with at most this share of non-zero entries is searched as sparse."""
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 AnyPoints = Tensor | SparseLatents | Cloud
 """`Points` before they are checked."""
 
 
-def check_finite(x: Tensor, name: str = "points") -> None:
-    """Raise ValueError unless `x`, of any shape and layout, is floating point and finite."""
-    if not x.is_floating_point():
-        raise ValueError(f"`{name}` must be floating point, got {x.dtype}: convert with `.float()`")
-    # a layout that stores few entries is finite exactly if they are
-    stored = x.coalesce() if x.layout == torch.sparse_coo else x
-    stored = stored if x.layout == torch.strided else stored.values()
-    if not bool(stored.isfinite().all()):
-        n_bad = int((~stored.isfinite()).sum())
-        raise ValueError(f"`{name}` must be finite, got {n_bad} NaN or infinite entries: drop them")
-
-
-def check_matrix(x: Tensor, name: str = "points") -> None:
-    """Raise ValueError unless `x`, of any layout, is a finite floating point matrix."""
-    if x.ndim != 2:
-        raise ValueError(f"`{name}` must be a matrix [point, dim], got shape {tuple(x.shape)}")
-    check_finite(x, name)
+def check_points(points: AnyPoints, name: str = "points") -> None:
+    """Raise ValueError unless points, whatever holds them, are a finite floating point matrix."""
+    if isinstance(points, SparseLatents):
+        points.check_places()
+    if not isinstance(points, Cloud):
+        check_matrix(points.values if isinstance(points, SparseLatents) else points, name)
 
 
 def as_float64(points: AnyPoints, name: str = "points") -> Float[Tensor, "point dim"]:
@@ -45,8 +36,8 @@ def as_float64(points: AnyPoints, name: str = "points") -> Float[Tensor, "point 
         if not isinstance(points, RowCloud):
             raise ValueError(f"`{name}` must have coordinates, got distances only: pass the points")
         return points.coordinates()
+    check_points(points, name)
     x = points.to_dense() if isinstance(points, SparseLatents) else points
-    check_matrix(x, name)
     return (x if x.layout == torch.strided else x.to_dense()).double()
 
 
@@ -57,12 +48,12 @@ def count_points(points: AnyPoints) -> int:
     return len(points.values if isinstance(points, SparseLatents) else points)
 
 
-def check_labels_of(points: AnyPoints, labels: Tensor) -> None:
-    """Raise ValueError unless there are as many labels as points."""
-    if len(labels) != (n_points := count_points(points)):
-        raise ValueError(
-            f"`labels` must have one entry a point, got {len(labels)} for {n_points} points."
-        )
+def check_labels_of(points: AnyPoints, labels: Tensor, name: str = "labels") -> None:
+    """Raise ValueError unless every point has an integer label."""
+    n_points, is_integer = count_points(points), labels.dtype in INTEGERS
+    if labels.shape != (n_points,) or not is_integer:
+        got = f"shape {tuple(labels.shape)} for {n_points} points" if is_integer else labels.dtype
+        raise ValueError(f"`{name}` must be integers, one entry a point, got {got}.")
 
 
 def take_points(points: AnyPoints, rows: Int[Tensor, "kept"]) -> AnyPoints:
@@ -83,17 +74,15 @@ def as_cloud(points: AnyPoints) -> Cloud:
     """
     if isinstance(points, Cloud):
         return points
+    check_points(points)
     if isinstance(points, SparseLatents):
-        check_finite(points.values)
         rows = torch.arange(len(points.values), device=points.indices.device)
         places = torch.stack([rows[:, None].expand_as(points.indices), points.indices]).flatten(1)
         shape, values = (len(rows), points.d_sae), points.values.double().flatten()
         # adds up what stands at one place, as `to_dense` has it
-        points = torch.sparse_coo_tensor(places, values, shape, check_invariants=True).coalesce()
-    check_matrix(points)
+        points = torch.sparse_coo_tensor(places, values, shape, check_invariants=False).coalesce()
     if points.layout == torch.strided and not _has_few_entries(points):
-        x = points.detach().double()
-        return DenseCloud(x - x.mean(0) if len(x) else x)
+        return DenseCloud(*centered(points.detach().double()))
     coo = points.detach().to_sparse_coo().coalesce()
     entries = coo.values().double().cpu().numpy(), coo.indices().cpu().numpy()
     csr = sparse.csr_matrix(entries, shape=tuple(coo.shape))

@@ -7,23 +7,24 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import RowCloud
+from saerepgeo.geometry.clouds.entries import check_matrix
 from saerepgeo.types import Float, Int
 
 
 class DenseCloud(RowCloud):
-    """Points as rows of a float64 matrix; centered by whoever makes it."""
+    """Points as rows of a float64 matrix, in units of `scale`; centered by whoever makes it."""
 
     entries_at_once = 1 << 19  # 4 MiB, about a cache
 
-    def __init__(self, x: Float[Tensor, "point dim"]) -> None:
-        super().__init__(x, float(x.abs().max()) if x.numel() else 0.0, x.device)
+    def __init__(self, x: Float[Tensor, "point dim"], scale: float = 1.0) -> None:
+        check_matrix(x)
+        x = x.detach().double()
+        super().__init__(x, x, scale, x.device)
         self.norms, self.n_terms = self.x.square().sum(1), x.shape[1]
         self.rows_at_once = max(1, (1 << 23) // max(1, self.n_points))  # 64 MiB
 
     def take(self, index: Int[Tensor, "kept"]) -> "DenseCloud":
-        taken = DenseCloud(self.x[index])
-        taken.scale *= self.scale
-        return taken
+        return DenseCloud(self.x[index], self.scale)
 
     def distances_from(self, index: int) -> np.ndarray:
         norms = self.norms + self.norms[index]

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
-from saerepgeo.geometry.clouds.conversion import as_cloud, count_points, take_points
+from saerepgeo.geometry.clouds.conversion import (
+    as_cloud,
+    check_labels_of,
+    check_points,
+    count_points,
+    take_points,
+)
+from saerepgeo.geometry.clouds.entries import in_float32
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS, MatrixCloud
 from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clouds.pairwise import rotated
@@ -55,6 +62,10 @@ class LabeledCloud:
         concept: str = "",
         is_turned: bool = True,
     ) -> None:
+        check_points(points)
+        for column, given in (("labels", labels), ("named", named), ("prompts", prompts)):
+            if given is not None:
+                check_labels_of(points, given, column)
         self._given: Any = points
         self._rows: Tensor | None = None
         self.n_points = count_points(points)
@@ -208,4 +219,4 @@ class LabeledCloud:
     def _part(self, rows: Tensor) -> Cloud:
         if isinstance(self.cloud, MatrixCloud):
             return self.cloud.take(rows)
-        return MatrixCloud.of_points(self.coordinates(rows).float())
+        return MatrixCloud.of_points(in_float32(self.coordinates(rows)))

@@ -1,10 +1,13 @@
 """A cloud small enough that all its distances are held at once: figures share the one matrix."""
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud, Neighbors
+from saerepgeo.geometry.clouds.entries import centered, check_matrix, unit_of
 from saerepgeo.geometry.clouds.pairwise import gram_distances
 from saerepgeo.types import Float, Int
 
@@ -20,7 +23,10 @@ class MatrixCloud(Cloud):
     """
 
     def __init__(self, distances: Float[Tensor, "point point"]) -> None:
-        self.distances = distances
+        check_matrix(distances, "distances")
+        if distances.shape[0] != distances.shape[1] or bool((distances < 0).any()):
+            raise ValueError(f"`distances` must be square and ≥ 0, got {tuple(distances.shape)}")
+        self.distances = distances.detach()
         self.n_points, self.device = len(distances), distances.device
 
     @classmethod
@@ -30,13 +36,19 @@ class MatrixCloud(Cloud):
         >>> MatrixCloud.of_points(torch.tensor([[0.0], [3.0], [7.0]])).distances[0]
         tensor([0., 3., 7.])
         """
-        return cls(gram_distances(points - points.mean(0) if len(points) else points))
+        check_matrix(points)
+        x, unit = centered(points.detach())
+        return cls(gram_distances(x).mul_(unit))
 
     def take(self, index: Int[Tensor, "kept"]) -> "MatrixCloud":
-        return MatrixCloud(self.distances[index][:, index])
+        taken = copy(self)
+        taken.distances, taken.n_points = self.distances[index][:, index], len(index)
+        taken.found = None
+        return taken
 
     def size(self) -> float:
-        norm = float(torch.linalg.vector_norm(self.distances))
+        unit = unit_of(self.distances)
+        norm = float(torch.linalg.vector_norm(self.distances / unit)) * unit
         return norm / max(self.n_points, 1) / 2**0.5
 
     def nearest(self, k: int) -> Neighbors:

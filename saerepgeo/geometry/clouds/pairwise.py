@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.clouds.entries import centered
 from saerepgeo.types import Float
 
 
@@ -37,10 +38,9 @@ def rotated(points: Float[Tensor, "point dim"]) -> Float[Tensor, "point kept"]:
     >>> rotated(torch.tensor([[0.0, 3.0, 0.0], [4.0, 0.0, 0.0]])).norm(dim=1)
     tensor([2.5000, 2.5000], dtype=torch.float64)
     """
-    x = points.detach().cpu().double()
-    x = x - x.mean(0)
-    if x.shape[1] <= x.shape[0]:
-        return x
+    x, unit = centered(points.detach().cpu().double())
+    if x.shape[1] <= x.shape[0] or not len(x):
+        return x * unit
     values, vectors = torch.linalg.eigh(x @ x.T)
     kept = values > 1e-13 * values[-1]
-    return vectors[:, kept] * values[kept].sqrt()
+    return vectors[:, kept] * values[kept].sqrt() * unit

@@ -13,20 +13,18 @@ from saerepgeo.types import Float, Int
 
 
 class SparseCloud(RowCloud):
-    """Points as rows of a CSR matrix on the CPU; not centered, which would fill it."""
+    """Points as rows of a CSR matrix on the CPU, times `scale`; centering would fill it."""
 
     rows_at_once = 256
     entries_at_once = 1 << 21  # 32 bytes each while they are subtracted
 
-    def __init__(self, x: sparse.csr_matrix, device: torch.device) -> None:
-        super().__init__(x, float(abs(x.data).max()) if x.nnz else 0.0, device)
+    def __init__(self, x: sparse.csr_matrix, device: torch.device, scale: float = 1.0) -> None:
+        super().__init__(x, torch.from_numpy(x.data), scale, device)
         self.norms = torch.from_numpy(np.asarray(self.x.multiply(self.x).sum(1)).ravel())
         self.n_terms = int(np.diff(self.x.indptr).max(initial=0))
 
     def take(self, index: Int[Tensor, "kept"]) -> "SparseCloud":
-        taken = SparseCloud(self.x[index.cpu().numpy()], self.device)
-        taken.scale *= self.scale
-        return taken
+        return SparseCloud(self.x[index.cpu().numpy()], self.device, self.scale)
 
     def distances_from(self, index: int) -> np.ndarray:
         row, span = np.zeros(self.x.shape[1]), slice(*self.x.indptr[index : index + 2])

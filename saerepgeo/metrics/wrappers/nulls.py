@@ -6,6 +6,7 @@ from typing import cast
 import torch
 
 from saerepgeo.geometry.clouds.conversion import as_cloud
+from saerepgeo.geometry.clouds.entries import centered, in_float32
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.metrics.cloud_metric import CloudFigure, PairMetric, evaluate
@@ -44,7 +45,7 @@ class GaussianNull(Null):
 
     def drawing(self, cloud: LabeledCloud, seed: int) -> Drawing:
         x = cloud.coordinates()
-        x = x - x.mean(0)
+        x, unit = centered(x)
         gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
         spread = (torch.linalg.eigvalsh(gram).clamp(min=0) / max(len(x) - 1, 1)).sqrt().float()
         # any of the points are as good as random ones
@@ -52,7 +53,8 @@ class GaussianNull(Null):
 
         def draw(number: int) -> LabeledCloud:
             generator = generator_for(seed, f"null/{cloud.name}", number)
-            noise = torch.randn(len(x), len(spread), generator=generator) * spread
+            drawn = torch.randn(len(x), len(spread), generator=generator) * spread
+            noise = in_float32(drawn.double() * unit)
             made = as_cloud(noise) if cloud.is_large else MatrixCloud.of_points(noise)
             return LabeledCloud.of_cloud(made, noise, sources)
 

@@ -1,5 +1,6 @@
 """What all wrappers share: metrics of any kind by name, evaluated on clouds, draw by draw."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from inspect import signature
@@ -35,8 +36,14 @@ class Figure(NamedTuple):
             numbers |= {"low": self.interval.low, "high": self.interval.high}
         if self.test is not None:
             numbers |= {"null": self.test.null_mean, "p": self.test.p_value}
-        beside = {f"{name}/{part}": self.estimate.with_value(x) for part, x in numbers.items()}
+        beside = {f"{name}/{part}": self._beside(x) for part, x in numbers.items()}
         return {name: self.estimate} | beside
+
+    def _beside(self, value: float) -> Estimate:
+        if math.isfinite(value) or self.estimate.reason is not None:
+            return self.estimate.with_value(value)
+        why = self.test.reason if self.test is not None else None
+        return Estimate.undefined(why or "too few draws", self.estimate.n_used)
 
 
 class PlainMetric(CloudFigure):
@@ -153,6 +160,6 @@ def _as_estimate(value: Any, n_points: int) -> Estimate:
     scalar = torch.as_tensor(value).detach().double().cpu()
     if scalar.numel() != 1:
         raise ValueError(f"a figure must be one number, got shape {tuple(scalar.shape)}")
-    if bool(scalar.isnan()):
-        return Estimate.undefined("the metric gave NaN", n_points)
+    if not bool(scalar.isfinite()):
+        return Estimate.undefined(f"the metric gave {float(scalar)}", n_points)
     return Estimate(scalar.reshape(()), n_points, 0)
