@@ -16,13 +16,11 @@ from saerepgeo.callbacks.lm_loss import recovery_figures
 from saerepgeo.cases.separability.losses import relative_gromov_wasserstein
 from saerepgeo.cases.separability.validation import ReconstructionFigures
 from saerepgeo.data.prompts import ConceptPrompts
-from saerepgeo.experiment.cells import NAN, TEXT
+from saerepgeo.experiment.cells import NAN, RECONSTRUCTION, TEXT
 from saerepgeo.files import write_json
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import ActivationBatch
-
-RECONSTRUCTION = ("mse", "fvu", "relative_reconstruction_bias", "l0")
 
 _shared_lm = lru_cache(maxsize=1)(FrozenLM.load)
 """Loads the model once for all cells of a process."""

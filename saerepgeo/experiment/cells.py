@@ -1,9 +1,11 @@
 """The cells of an experiment, and their figures as the rows of `finetune_results.csv` hold them."""
 
+import json
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 POOLED = "pooled"
@@ -12,6 +14,10 @@ TEXT = "text"
 """Split, and concept, of the rows on held-out background text."""
 ITEMS = "heldout_items"
 """Split of the rows on items that training never saw."""
+RECONSTRUCTION = ("mse", "fvu", "relative_reconstruction_bias", "l0")
+"""Columns of every row: how well points are reconstructed, and from how many latents."""
+SEPARABILITY = ("aedp", "aedp_raw", "relative_aedp", "fisher_ratio", "gromov_wasserstein")
+"""Columns of every row of a concept: how far apart its items are."""
 
 Row = Mapping[str, Any]
 NAN = float("nan")
@@ -31,6 +37,34 @@ class Cell(NamedTuple):
     def arm(self) -> "Cell":
         """What cells that differ in their seed alone share."""
         return self._replace(seed=0)
+
+
+def read_result(path: Path, cell: Cell) -> list[dict[str, Any]]:
+    """Return the rows of the result of `cell`; ValueError, with the reason, unless it is whole.
+
+    Whole: it is of this cell, holds one row on text and others on concepts, and each row has every
+    column that a verdict may ask for, as a number.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        about, rows = content["about"], content["rows"]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError("not of the form {about: …, rows: […]}") from error
+    if about != cell._asdict():
+        raise ValueError(f"of another cell, {about}")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("its `rows` are no list of rows")
+    if [row.get("concept") for row in rows if row.get("split") == TEXT] != [TEXT]:
+        raise ValueError(f"expected one row on text among its {len(rows)} rows")
+    for row in rows:
+        names = RECONSTRUCTION if row["split"] == TEXT else RECONSTRUCTION + SEPARABILITY
+        bad = [n for n in names if type(row.get(n)) not in (int, float)]
+        bad += [n for n, value in about.items() if row.get(n) != value]
+        if bad or not isinstance(row.get("concept"), str):
+            raise ValueError(f"a row has no right `{'`, `'.join(bad) or 'concept'}`")
+    return rows
 
 
 def cell_figures(rows: Iterable[Row], column: str, split: str) -> dict[Cell, dict[str, float]]:

@@ -14,9 +14,10 @@ from typing import Any
 class Claim:
     """The exclusive right to work on something while a file exists and is kept fresh.
 
-    A thread sets the file's time every `stale_after`/6 seconds; a claim not refreshed for
-    `stale_after` seconds, or of a process of this machine that is gone, is taken over. Clocks of
-    machines that share the folder must agree to within `stale_after`.
+    A thread sets the file's time every `stale_after`/6 seconds; a claim whose time is more than
+    `stale_after` seconds away, or of a process of this machine that is gone, is taken over. Clocks
+    of machines that share the folder must agree to within `stale_after`. `took_over` says whether
+    the one before did not come to its end.
 
     Taking over renames the stale file first: of two that try one succeeds. Should the file have
     changed hands in between, it is put back. At the worst two processes do the same work twice.
@@ -27,7 +28,7 @@ class Claim:
         if not stale_after > 0:
             raise ValueError(f"`stale_after` must be positive (seconds), got {stale_after}")
         self.path, self.stale_after = path, stale_after
-        self.token = uuid.uuid4().hex
+        self.token, self.took_over = uuid.uuid4().hex, False
         self._released = threading.Event()
 
     def acquire(self) -> bool:
@@ -57,7 +58,7 @@ class Claim:
         owner = _owner(self.path)
         taken = self.path.with_name(f"{self.path.name}.{self.token}")
         try:
-            age = time.time() - self.path.stat().st_mtime
+            age = abs(time.time() - self.path.stat().st_mtime)
             is_gone = owner.get("host") == socket.gethostname() and not _is_alive(owner["pid"])
             if age <= self.stale_after and not is_gone:
                 return False
@@ -69,6 +70,7 @@ class Claim:
             with suppress(FileExistsError):
                 os.link(taken, self.path)  # the new owner goes on
         taken.unlink()
+        self.took_over = is_ours
         return is_ours
 
     def _keep_fresh(self) -> None:
@@ -78,10 +80,11 @@ class Claim:
 
 
 def _owner(path: Path) -> dict[str, Any]:
-    """Return who made a claim; nothing of a file that is gone or half written."""
-    with suppress(FileNotFoundError, json.JSONDecodeError):
-        owner: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return owner
+    """Return who made a claim; nothing of a file that is gone, half written or damaged."""
+    with suppress(FileNotFoundError, ValueError, RecursionError):
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(owner, dict) and type(owner.get("pid")) is int:
+            return owner
     return {}
 
 
@@ -89,6 +92,6 @@ def _is_alive(pid: int) -> bool:
     with suppress(PermissionError):  # alive, and another user's
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return False
-    return True
+    return pid > 0

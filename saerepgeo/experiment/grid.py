@@ -3,21 +3,44 @@
 import hashlib
 import json
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
-
-from saerepgeo.experiment.cells import Cell
+from saerepgeo.bounds import Bound, Count, PositiveInt, Text, check_settings
+from saerepgeo.experiment.cells import RECONSTRUCTION, SEPARABILITY, Cell, read_result
+from saerepgeo.lm.sums import file_sum
+from saerepgeo.yaml_files import read_yaml
 
 CONTROL = "none"
 """Regularizer of the cells with dose 0."""
-REGULARIZERS = ("aedp", "fisher", "gromov_wasserstein")
-SAE_FILES = (".safetensors", ".json", ".pt")
-"""What an SAE is made of, in the formats that can be read."""
+MODEL_FILES = (".safetensors", ".json", ".pt")
+"""What an SAE or a language model is made of, in the formats that can be read."""
+OURS = (
+    *("ckpt_path", "config", "seed_everything", "data.init_args.seed", "model.init_args.seed"),
+    *(f"model.init_args.{name}" for name in ("regularizer", "weight", "direction")),
+    *("model.init_args.shuffle_labels", "trainer.callbacks", "trainer.default_root_dir"),
+)
+"""Options of `fit` that the grid sets itself, cell by cell."""
+CONTENTS = (
+    "model.init_args.sae.path",
+    *(f"data.init_args.{name}" for name in ("lm", "prompts", "text", "heldout_text")),
+)
+"""Settings that name files: other content is another experiment."""
+
+Dose = Annotated[
+    float,
+    Bound(
+        "finite and not 0 (the control is run anyway)", lambda x: math.isfinite(x) and bool(x != 0)
+    ),
+]
+Seed = Annotated[int, Bound("an integer from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32)]
+Seconds = Annotated[float, Bound("a number of seconds from 1 on", lambda x: 1 <= x < math.inf)]
+Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
 
 
 @dataclass
@@ -45,38 +68,42 @@ class Experiment:
         max_attempts: times a cell is tried that ends in an error.
     """
 
-    base: str
-    output: str
-    regularizers: list[str]
-    doses: list[float]
-    seeds: list[int]
-    shuffled_doses: list[float] = field(default_factory=list)
+    base: Text
+    output: Text
+    regularizers: list[Regularizer]
+    doses: list[Dose]
+    seeds: list[Seed]
+    shuffled_doses: list[Dose] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
-    checkpoint_every: int = 20
-    n_contexts: int = 16
-    separability: str = "relative_aedp"
-    error: str = "mse"
-    n_processes: int = 2
-    n_threads: int | None = None
-    stale_after: float = 300.0
-    max_attempts: int = 2
+    checkpoint_every: PositiveInt = 20
+    n_contexts: Count = 16
+    separability: Literal[SEPARABILITY] = "relative_aedp"
+    error: Literal[RECONSTRUCTION] = "mse"
+    n_processes: PositiveInt = 2
+    n_threads: PositiveInt | None = None
+    stale_after: Seconds = 300.0
+    max_attempts: PositiveInt = 2
 
     def __post_init__(self) -> None:
+        check_settings(Experiment, vars(self))
+        self.settings = _flat(self.settings)
+        for name in ("regularizers", "doses", "seeds", "shuffled_doses"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values) or not (values or name == "shuffled_doses"):
+                raise ValueError(f"`{name}` must be a list without repeats, got {values}")
+        if taken := [name for name in OURS if name in self.settings]:
+            raise ValueError(
+                f"`settings` must leave `{taken[0]}` to the experiment, which sets it for each cell"
+            )
         if not Path(self.base).is_file():
             raise ValueError(f"`base` must be a configuration file of `fit`, got {self.base}")
-        self.settings = _flat(self.settings)
-        for name in ("doses", "shuffled_doses"):
-            doses = getattr(self, name)
-            if not all(math.isfinite(dose) and dose != 0 for dose in doses):
-                raise ValueError(
-                    f"`{name}` must be finite and not 0 (the control is run anyway), got {doses}"
-                )
-        for name in ("regularizers", "doses", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"`{name}` must be a list without repeats, got {values}")
-        if unknown := ", ".join(sorted(set(self.regularizers) - {*REGULARIZERS})):
-            raise ValueError(f"`regularizers` must be of {', '.join(REGULARIZERS)}, got {unknown}")
+        read_yaml(self.base)
+        output = Path(self.output)
+        there = next(path for path in (output, *output.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ValueError(
+                f"`output` must be a folder that can be written to, got {output}: check {there}"
+            )
 
     @property
     def cells(self) -> list[Cell]:
@@ -101,12 +128,23 @@ class Experiment:
         """Return the file that is there when `cell` is finished."""
         return self.folder(cell) / "result.json"
 
+    def is_finished(self, cell: Cell) -> bool:
+        """Return whether `cell` has a result that is whole."""
+        try:
+            return bool(self.rows(cell))
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def rows(self, cell: Cell) -> list[dict[str, Any]]:
+        """Return the rows of the result of `cell`; ValueError where it is damaged."""
+        return read_result(self.result_path(cell), cell)
+
     @property
     def finished(self) -> list[Cell]:
         """Cells that have a result."""
-        return [cell for cell in self.cells if self.result_path(cell).is_file()]
+        return [cell for cell in self.cells if self.is_finished(cell)]
 
-    def command(self, cell: Cell) -> list[str]:
+    def command(self, cell: Cell, resumes: bool = True) -> list[str]:
         """Return the arguments of `python -m saerepgeo` that run `cell`, resuming if it began."""
         folder = self.folder(cell)
         arguments = [
@@ -116,21 +154,16 @@ class Experiment:
             f"--trainer.callbacks={json.dumps(self._callbacks(cell))}",
             *self._arguments(cell),
         ]
-        last = folder / "checkpoints" / "last.ckpt"
-        return [*arguments, f"--ckpt_path={last}"] if last.is_file() else arguments
+        has_begun = resumes and any((folder / "checkpoints").glob("*.ckpt"))
+        return [*arguments, "--ckpt_path=last"] if has_begun else arguments
 
     @cached_property
     def _base_texts(self) -> list[str]:
-        """The base, and a hash of its SAE: another under the same name is another experiment."""
-        text = Path(self.base).read_text(encoding="utf-8")
-        sae = read_config(self.base).get("model", {}).get("init_args", {}).get("sae") or {}
-        path = self.settings.get("model.init_args.sae.path", sae.get("path"))
-        if path is None or not Path(path).is_dir():
-            return [text, ""]  # a release, whose name says what it is, or what `fit` will refuse
-        digest = hashlib.sha256()
-        for file in sorted(p for p in Path(path).iterdir() if p.suffix in SAE_FILES):
-            digest.update(file.name.encode() + file.read_bytes())
-        return [text, digest.hexdigest()]
+        """The base, and hashes of the files it names: others under the same names are not it."""
+        config = read_yaml(self.base)
+        found = [_digest(self.settings.get(n, _entry(config, n))) for n in CONTENTS]
+        # no entries for what has no files: its name says what it is
+        return [Path(self.base).read_text(encoding="utf-8"), found[0], *filter(None, found[1:])]
 
     def _arguments(self, cell: Cell) -> list[str]:
         is_control = cell.regularizer == CONTROL
@@ -169,12 +202,25 @@ class Experiment:
         return [{"class_path": name, "init_args": options} for name, options in named.items()]
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Return what a YAML configuration holds; ValueError unless it is a mapping."""
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}")
-    return content
+def _entry(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def _digest(named: Any) -> str:
+    """Return a hash of the files that a setting names, or nothing where it names none."""
+    sums = [[path.name, file_sum(path)] for path in _files(named)]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest() if sums else ""
+
+
+def _files(named: Any) -> Iterator[Path]:
+    for name in named if isinstance(named, list) else [named]:
+        path = Path(name) if isinstance(name, str) else Path()
+        if path.is_file():
+            yield path
+        elif isinstance(name, str) and path.is_dir():
+            yield from sorted(p for p in path.iterdir() if p.suffix in MODEL_FILES and p.is_file())
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from saerepgeo.cases.analysis import model_name
-from saerepgeo.experiment.grid import read_config
 from saerepgeo.report.files import read_rows
+from saerepgeo.yaml_files import read_yaml
 
 DEFAULT_OUTPUT = "outputs"
 """Where the shipped configs write."""
@@ -115,7 +115,7 @@ def _run(
 
     start, error, status = time.monotonic(), None, 0
     findings: list[str] = []
-    config = read_config(configs / f"case{case}.yaml")
+    config = read_yaml(configs / f"case{case}.yaml")
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)  # its remarks on its start would come every time
@@ -129,7 +129,7 @@ def _run(
         try:
             status = run_command(args)
             error = f"stopped with exit status {status}" if status else None
-            model = _model_of(config, read_config(overlay))
+            model = _model_of(config, read_yaml(overlay))
             findings = list(_findings(case, model, concepts, Path(output)))
         except (ValueError, OSError, RuntimeError) as failure:
             error = " ".join(str(failure).split()) or type(failure).__name__

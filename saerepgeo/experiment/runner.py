@@ -6,30 +6,30 @@ that dies loses its cell to the next one, which resumes from the cell's last che
 """
 
 import gc
-import os
-import signal
-import subprocess
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
+from saerepgeo.experiment.attempts import (
+    FAILURES,
+    begin_again,
+    last_reason,
+    n_failures,
+    record_failure,
+)
+from saerepgeo.experiment.cell_check import check_cells
 from saerepgeo.experiment.cells import Cell
 from saerepgeo.experiment.claims import Claim
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.summary import summarize
+from saerepgeo.experiment.workers import SIGNALLED, Interrupted, set_threads, wait_for_workers
 
-FAILURES = "failures.txt"
-ATTEMPT = "attempt "
-"""Begins the entry of each attempt in a cell's failures file."""
-STOPPED = 128 + signal.SIGTERM
-"""Exit status of a worker that a signal ended."""
-
-
-class Interrupted(Exception):  # noqa: N818  (control flow, not an error)
-    """A cell stopped before its end at a signal; it resumes when it is run again."""
+DIED = "its process ended by a signal, or was killed for want of memory"
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -38,6 +38,27 @@ def main(args: Sequence[str] | None = None) -> int:
     ValueError: bad settings, or cells that failed (after all others have been run).
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    experiment, worker = _parse(arguments)
+    if worker is None:
+        check_cells(experiment)
+    try:
+        if worker is not None or experiment.n_processes == 1:
+            if worker is None:
+                _start_again(experiment)
+                set_threads(experiment.n_threads)
+            run_cells(experiment, (worker or 0) * len(experiment.seeds) // experiment.n_processes)
+        else:
+            _start_again(experiment)
+            _run_workers(experiment, arguments)
+    except Interrupted as stopped:
+        if worker is None or stopped.where:
+            where = f" in {stopped.where}" if stopped.where else ""
+            print(f"interrupted{where}; run again to go on", file=sys.stderr)
+        return stopped.status
+    return 0 if worker is not None else _conclude(experiment)
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Experiment, int | None]:
     parser = ArgumentParser(prog="python -m saerepgeo experiment", allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_argument("--worker", type=int, help="number of this worker; set by the parent")
@@ -45,22 +66,50 @@ def main(args: Sequence[str] | None = None) -> int:
     settings = parser.parse_args(arguments).as_dict()
     worker = settings.pop("worker")
     settings.pop("config")
-    experiment = Experiment(**settings)
-    if worker is None and experiment.n_processes != 1:
-        status = _start_workers(experiment, arguments)
-    else:
-        status = _as_worker(experiment, worker or 0)
-    if status or worker is not None:
-        return status
+    return Experiment(**settings), worker
+
+
+def _start_again(experiment: Experiment) -> None:
+    """Say which results are damaged; let failures and dead processes of before not count."""
+    for cell in experiment.cells:
+        folder = experiment.folder(cell)
+        try:
+            experiment.rows(cell)
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            path = experiment.result_path(cell)
+            print(f"{path} is damaged and its cell runs again: {error}", file=sys.stderr)
+        else:
+            continue
+        _note_death(experiment, cell)
+        begin_again(folder)
+
+
+def _note_death(experiment: Experiment, cell: Cell) -> None:
+    """Count an attempt that ended with its process, and release its claim."""
+    claim = Claim(experiment.folder(cell) / "claim", experiment.stale_after)
+    if claim.path.exists() and claim.acquire():
+        with claim:
+            if claim.took_over:
+                record_failure(experiment.folder(cell), DIED)
+
+
+def _conclude(experiment: Experiment) -> int:
     finished = experiment.finished
-    if finished:
-        print(summarize(experiment))
     failed = [cell for cell in experiment.cells if cell not in finished]
+    try:
+        if finished:
+            print(summarize(experiment))
+    except ValueError:
+        if not failed:
+            raise
     if failed:
-        folders = ", ".join(str(experiment.folder(cell)) for cell in failed[:3])
+        folder = experiment.folder(failed[0])
+        reason = last_reason(folder)
         raise ValueError(
-            f"{len(failed)} of {len(experiment.cells)} cells have no result; see {FAILURES} in "
-            f"{folders}{' …' if len(failed) > 3 else ''}, and run again"
+            f"{len(failed)} of {len(experiment.cells)} cells have no result, the first for: "
+            f"{reason or 'no worker came to it'}; see {FAILURES} in {folder}, and run again"
         )
     return 0
 
@@ -68,31 +117,37 @@ def main(args: Sequence[str] | None = None) -> int:
 def run_cells(experiment: Experiment, first: int = 0) -> None:
     """Run every cell that is not finished and not claimed, beginning at seed number `first`.
 
-    Passes over the cells again while others work on some, so that what they leave is run too.
-    Raises `Interrupted` where a signal stopped a cell; its checkpoint is written.
+    Passes over the cells again while others work on some, so that what they leave is run too;
+    cells that failed before come last. Raises `Interrupted` where a signal stopped a cell; its
+    checkpoint is written.
     """
     cells, n_seeds = experiment.cells, len(experiment.seeds)
     start = len(cells) * (first % n_seeds) // n_seeds
     ordered = cells[start:] + cells[:start]
+    ordered.sort(key=lambda cell: n_failures(experiment.folder(cell), in_all=True))
+    is_waiting = False
     while open_cells := [cell for cell in ordered if _is_open(experiment, cell)]:
         if not sum([_try_cell(experiment, cell) for cell in open_cells]):
+            if not is_waiting:
+                print(f"waiting for {len(open_cells)} cells that other processes run", flush=True)
+            is_waiting = True
             time.sleep(min(5.0, experiment.stale_after / 6))
 
 
 def _is_open(experiment: Experiment, cell: Cell) -> bool:
-    if experiment.result_path(cell).is_file():
-        return False
-    failures = experiment.folder(cell) / FAILURES
-    lines = failures.read_text(encoding="utf-8").splitlines() if failures.is_file() else []
-    return sum(line.startswith(ATTEMPT) for line in lines) < experiment.max_attempts
+    is_left = n_failures(experiment.folder(cell)) < experiment.max_attempts
+    return is_left and not experiment.is_finished(cell)
 
 
 def _try_cell(experiment: Experiment, cell: Cell) -> bool:
     """Return whether the cell was ours to run."""
-    claim = Claim(experiment.folder(cell) / "claim", experiment.stale_after)
+    folder = experiment.folder(cell)
+    claim = Claim(folder / "claim", experiment.stale_after)
     if not claim.acquire():
         return False
     with claim:
+        if claim.took_over:
+            record_failure(folder, DIED)
         if _is_open(experiment, cell):  # it may have been finished just before the claim was free
             _run(experiment, cell)
     return True
@@ -102,63 +157,63 @@ def _run(experiment: Experiment, cell: Cell) -> None:
     from saerepgeo.cli import main as run_command
 
     folder, started = experiment.folder(cell), time.perf_counter()
+    checkpoints = folder / "checkpoints"
+    newest = _newest(checkpoints)
     try:
-        run_command(experiment.command(cell))
+        status = run_command(experiment.command(cell))
     except (Exception, SystemExit) as error:
-        text = "".join(traceback.format_exception(error))
-        with open(folder / FAILURES, "a", encoding="utf-8") as file:
-            file.write(f"{ATTEMPT}{time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n")
-        print(f"{folder.name}: failed, {error}", file=sys.stderr, flush=True)
-        return
+        if (status := _status(error)) <= SIGNALLED:
+            record_failure(folder, "".join(traceback.format_exception(error)))
+            print(f"{folder.name}: failed, {error}", file=sys.stderr, flush=True)
+            if newest is not None and newest == _newest(checkpoints):
+                _set_aside(checkpoints, error)
+            return
     finally:
         gc.collect()  # a trainer and its language model sit in cycles, few objects but 0.5 GB
-    if not experiment.result_path(cell).is_file():
-        raise Interrupted(folder.name)
+    if status > SIGNALLED:
+        raise Interrupted(status, folder.name)
+    if not experiment.is_finished(cell):
+        record_failure(folder, f"`fit` ended with status {status} and without a result")
+        return
     seconds = time.perf_counter() - started
     n_done, n_cells = len(experiment.finished), len(experiment.cells)
     print(f"{folder.name}: {seconds:.0f} s, {n_done}/{n_cells}", flush=True)
 
 
-def _as_worker(experiment: Experiment, number: int) -> int:
-    try:
-        run_cells(experiment, number * len(experiment.seeds) // max(experiment.n_processes, 1))
-    except Interrupted as stopped:
-        print(f"interrupted in {stopped}; run again to go on", file=sys.stderr)
-        return STOPPED
-    return 0
+def _status(error: BaseException) -> int:
+    """Return the exit status that an error stands for; Lightning exits with 1 at Ctrl-C."""
+    if isinstance(error.__context__, KeyboardInterrupt):
+        return SIGNALLED + 2
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
 
 
-def _start_workers(experiment: Experiment, arguments: Sequence[str]) -> int:
-    """Run worker processes to their end, starting those that crash once more; return a status."""
-    command = [sys.executable, "-m", "saerepgeo", "experiment", *arguments]
-    n_threads = experiment.n_threads or max(1, (os.cpu_count() or 1) // experiment.n_processes)
-    environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
-    for _ in range(2):
-        workers = [
-            subprocess.Popen([*command, f"--worker={number}"], env=environment)
-            for number in range(experiment.n_processes)
-        ]
-        statuses = _wait_for(workers)
-        if STOPPED in statuses:
-            return STOPPED
+def _newest(checkpoints: Path) -> tuple[int, Path] | None:
+    return max(((p.stat().st_mtime_ns, p) for p in checkpoints.glob("*.ckpt")), default=None)
+
+
+def _set_aside(checkpoints: Path, error: BaseException) -> None:
+    """Let the next attempt begin anew, where one that went on from a checkpoint came no further."""
+    if isinstance(error, OSError):  # of the disk, not of the checkpoint
+        return
+    aside = checkpoints.with_name("checkpoints_failed")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoints.rename(aside)
+    print(f"{aside.parent.name}: begins anew; its checkpoints are in {aside}", file=sys.stderr)
+
+
+def _run_workers(experiment: Experiment, arguments: Sequence[str]) -> None:
+    """Run worker processes to their end, anew while some die and others, or they, get further."""
+    before = None
+    while (now := _progress(experiment)) != before:
+        before = now
+        statuses = wait_for_workers(arguments, experiment.n_processes, experiment.n_threads)
+        for cell in experiment.cells:
+            if not experiment.is_finished(cell):
+                _note_death(experiment, cell)
         if not any(statuses):
-            break
-    return 0
+            return
 
 
-def _wait_for(workers: Sequence["subprocess.Popen[bytes]"]) -> list[int]:
-    """Return the workers' exit statuses; pass SIGTERM on to them, and leave none behind."""
-
-    def stop(*_: object) -> None:
-        for worker in workers:
-            worker.terminate()
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        return [worker.wait() for worker in workers]
-    except KeyboardInterrupt:  # the terminal has sent it to the workers as well
-        for worker in workers:
-            worker.wait()
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _progress(experiment: Experiment) -> list[tuple[bool, int]]:
+    folders = {cell: experiment.folder(cell) for cell in experiment.cells}
+    return [(experiment.is_finished(cell), n_failures(f)) for cell, f in folders.items()]

@@ -1,13 +1,12 @@
 """The results of an experiment: one table of all cells, verdicts, contrasts and figures."""
 
-import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from saerepgeo.cases.intervention.paper_statistic import paper_statistic
-from saerepgeo.experiment.cells import ITEMS, TEXT
+from saerepgeo.experiment.cells import ITEMS, TEXT, Cell
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.verdict import control_contrasts, judge
 from saerepgeo.files import write_json
@@ -25,8 +24,7 @@ def summarize(experiment: Experiment) -> str:
     """
     folder, finished = Path(experiment.output), experiment.finished
     separability, error = experiment.separability, experiment.error
-    texts = [experiment.result_path(cell).read_text(encoding="utf-8") for cell in finished]
-    rows = [row for text in texts for row in json.loads(text)["rows"]]
+    rows = _all_rows(experiment, finished)
     write_rows(folder / "finetune_results.csv", rows)
     verdicts, lines = [], []
     for split, rank in ENDPOINTS.items():
@@ -52,6 +50,21 @@ def summarize(experiment: Experiment) -> str:
     lines += shuffled_lines(contrasts, error)
     lines += [f"The paper's statistic: {entry['sentence']}" for entry in paper]
     return "\n".join([*lines, f"Tables and figures are in {experiment.output}"])
+
+
+def _all_rows(experiment: Experiment, cells: list[Cell]) -> list[dict[str, Any]]:
+    """Return the rows of `cells`; ValueError where one lacks some that others of its seed have."""
+    by_cell = {cell: experiment.rows(cell) for cell in cells}
+    of_seed: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    for cell, rows in by_cell.items():
+        of_seed[cell.seed] |= {(row["split"], row["concept"]) for row in rows}
+    for cell, rows in by_cell.items():
+        if lacking := of_seed[cell.seed] - {(row["split"], row["concept"]) for row in rows}:
+            raise ValueError(
+                f"{experiment.result_path(cell)} lacks what other cells of its seed hold, "
+                f"{' of '.join(min(lacking)[::-1])}: delete it and run again"
+            )
+    return [row for rows in by_cell.values() for row in rows]
 
 
 def shuffled_lines(contrasts: list[dict[str, Any]], error: str) -> list[str]:

@@ -1,0 +1,50 @@
+"""What became of a cell's attempts: a text file in its folder, for people and for the next try."""
+
+import time
+from pathlib import Path
+
+FAILURES = "failures.txt"
+ATTEMPT = "attempt "
+"""Begins the entry of each attempt that failed."""
+AGAIN = "run again "
+"""Begins the line where the experiment was started again: attempts count from there."""
+
+
+def record_failure(folder: Path, text: str) -> None:
+    """Add a failed attempt; `text` says why, in its last line."""
+    _add(folder, f"{ATTEMPT}{_now()}\n{text.strip()}\n\n")
+
+
+def begin_again(folder: Path) -> None:
+    """Let all attempts of before not count, if there were any."""
+    if (folder / FAILURES).exists():
+        _add(folder, f"{AGAIN}{_now()}\n\n")
+
+
+def n_failures(folder: Path, in_all: bool = False) -> int:
+    """Return how many attempts failed since the experiment was last started, or in all."""
+    lines = _lines(folder)
+    again = [number for number, line in enumerate(lines) if line.startswith(AGAIN)]
+    counted = lines if in_all or not again else lines[again[-1] :]
+    return sum(line.startswith(ATTEMPT) for line in counted)
+
+
+def last_reason(folder: Path) -> str | None:
+    """Return the last line of the last failed attempt, or None without any."""
+    lines = [line for line in _lines(folder) if line.strip() and not line.startswith(AGAIN)]
+    return lines[-1][:300] if lines else None
+
+
+def _lines(folder: Path) -> list[str]:
+    path = folder / FAILURES
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return text.splitlines()
+
+
+def _add(folder: Path, text: str) -> None:
+    with open(folder / FAILURES, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")

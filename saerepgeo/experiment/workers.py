@@ -1,0 +1,69 @@
+"""Worker processes of an experiment: started, waited for, and stopped together."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+SIGNALLED = 128
+"""An exit status above it is this and the number of a signal."""
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818  (control flow, not an error)
+    """Stopped at a signal before the end; what was begun goes on when it is run again.
+
+    `status` is 128 and the signal, `where` the cell, or empty.
+    """
+
+    def __init__(self, status: int, where: str = "") -> None:
+        super().__init__(status, where)
+        self.status, self.where = status, where
+
+
+def set_threads(n_threads: int | None) -> None:
+    """Let this process compute on `n_threads` threads; None: as it is set."""
+    if n_threads is not None:
+        import torch
+
+        torch.set_num_threads(n_threads)
+
+
+def wait_for_workers(
+    arguments: Sequence[str], n_processes: int, n_threads: int | None = None
+) -> list[int]:
+    """Run `n_processes` workers with the arguments of `experiment`; return their exit statuses.
+
+    SIGTERM is passed on to them, and none is left behind. Raises Interrupted where a signal was
+    meant to stop this process or one of them.
+    """
+    command = [sys.executable, "-m", "saerepgeo", "experiment", *arguments]
+    n_threads = n_threads or max(1, (os.cpu_count() or 1) // n_processes)
+    environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
+    workers = [
+        subprocess.Popen([*command, f"--worker={number}"], env=environment)
+        for number in range(n_processes)
+    ]
+    received: list[int] = []
+
+    def stop(number: int, *_: object) -> None:
+        received.append(number)
+        for worker in workers:
+            worker.terminate()
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        statuses = [worker.wait() for worker in workers]
+    except KeyboardInterrupt:  # the terminal has sent it to the workers as well
+        for worker in workers:
+            worker.wait()
+        raise Interrupted(SIGNALLED + signal.SIGINT) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    ends = [SIGNALLED - status if status < 0 else status for status in statuses]
+    stopped = [SIGNALLED + number for number in received]
+    stopped += [status for status in ends if status - SIGNALLED in STOPPING]
+    if stopped:
+        raise Interrupted(stopped[0])
+    return ends
