@@ -22,9 +22,9 @@ from typing import Any
 LEFT_AFTER = 3600.0
 """Seconds for which an unfinished file must have lain untouched before it may be removed."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-_NO_PLACE += (errno.ENAMETOOLONG, errno.EIO)
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG}
+_NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 _OWNER = r"(\.(?P<host>[\w-]+)\+(?P<process>\d+))?"
 _UNFINISHED = re.compile(rf"\..+?{_OWNER}\.[0-9a-f]{{8}}\.(partial|old)")
 
@@ -136,6 +136,11 @@ def sweep(folder: Path) -> None:
                     Path(entry.path).unlink(missing_ok=True)
 
 
+def is_unfinished(name: str) -> bool:
+    """Return whether a file or folder of this name is one that `replacing` makes and removes."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
 def is_left(path: Path) -> bool:
     """Return whether the process that was making `path` is gone.
 
@@ -197,7 +202,7 @@ def _code_of(error: BaseException, path: Path) -> int | None:
         code = int(hidden[1]) if hidden else getattr(cause, "errno", None)
         named = str(getattr(cause, "filename", None) or path)
         is_own = path.name in named or path.is_relative_to(named)  # else it was to be read
-        if is_own and code in _NO_ROOM + _NO_PLACE:
+        if is_own and code in _NO_ROOM | _NO_PLACE | _NO_FOLDER:
             return code
         cause = cause.__cause__ or cause.__context__
     return None

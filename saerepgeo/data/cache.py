@@ -1,12 +1,15 @@
-"""Activations kept on disk by what they were computed from: one safetensors file a key.
+"""Activations and tokens kept on disk by what they were computed from: a safetensors file a key.
 
-The folder is bounded: what was not used for longest goes first (`cache_limit`).
+A file says its key and the sums of its tensors; what does not fit is computed anew. The folder is
+bounded: what was not used for longest goes first (`cache_limit`).
 """
 
 import argparse
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import warnings
 from collections import Counter
@@ -15,9 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
-from saerepgeo.files import replacing
+from saerepgeo.files import DiskError, is_unfinished, replacing, sweep
 from saerepgeo.lm.sources import cache_root, load_config, resolve_model
 
 Tensors = dict[str, Tensor]
@@ -25,7 +29,13 @@ Tensors = dict[str, Tensor]
 STREAM_LIMIT = 2**30
 """Bytes of a run's stream up to which `cache_stream: auto` keeps it on disk."""
 CLEARED = ("activations", "tokens")
-"""What can be computed anew at any time; converted models and records of downloads stay."""
+"""What can be computed anew at any time, `tokens` being a former version's; converted models and
+records of downloads stay."""
+FORMAT = 2
+"""Part of the files' names: to be changed with what is written into them."""
+_OWN = re.compile(r"[0-9a-f]{32}\.(safetensors|uint32)")
+_UNKEPT = set[Path]()
+"""Folders of which this process has said that nothing can be kept there."""
 
 
 class LMSettings(NamedTuple):
@@ -44,20 +54,20 @@ def tokens_key(kind: str, fingerprint: str, settings: LMSettings, tokens: Tensor
 
 
 def activations_folder() -> Path:
-    """Return the folder of cached activations."""
+    """Return the folder of cached activations and tokens."""
     return cache_root() / "activations"
 
 
 def cache_limit() -> int:
-    """Return the bytes that cached activations may take: `$SAEREPGEO_CACHE_GIB`, by default 8 GiB.
+    """Return the bytes that the cache may take: `$SAEREPGEO_CACHE_GIB`, by default 8 GiB.
 
-    Raises ValueError where the variable holds no number.
+    Raises ValueError where the variable holds no number of at least 0; at 0 nothing is kept.
     """
-    value = os.environ.get("SAEREPGEO_CACHE_GIB", 8.0)
-    try:
-        return int(float(value) * 2**30)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"`SAEREPGEO_CACHE_GIB` must be a number of GiB, got `{value}`") from error
+    value = os.environ.get("SAEREPGEO_CACHE_GIB") or "8"
+    with suppress(ValueError):
+        if 0 <= float(value) < math.inf:
+            return int(float(value) * 2**30)
+    raise ValueError(f"`SAEREPGEO_CACHE_GIB` must be a number of GiB, at least 0, got `{value}`")
 
 
 def keeps_stream(wanted: bool | Literal["auto"], n_bytes: int | None) -> bool:
@@ -80,43 +90,95 @@ def cached_tensors(key: Mapping[str, Any], compute: Callable[[], Tensors]) -> Te
     """Return the tensors stored under `key`, or compute and store them.
 
     The key is JSON and holds all that they depend on; its `kind` names them for the user. A damaged
-    file counts as absent. Where nothing can be stored (a full disk), a warning says so.
+    file counts as absent, and where nothing can be stored (a full disk) the run goes on: a warning
+    says so.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
-
-    text = json.dumps(key, sort_keys=True)
-    path = activations_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
-    with suppress(FileNotFoundError, SafetensorError):
-        stored = load_file(path)
-        os.utime(path)  # what is used stays
+    limit, text = cache_limit(), json.dumps(key, sort_keys=True)
+    name = hashlib.sha256(f"{FORMAT} {text}".encode()).hexdigest()[:32]
+    path = activations_folder() / f"{name}.safetensors"
+    stored = _stored(path, text)
+    if stored is not None:
         return stored
     tensors = {name: tensor.contiguous() for name, tensor in compute().items()}
-    try:
-        with replacing(path) as scratch:
-            save_file(tensors, scratch, metadata={"key": text})
-    except (OSError, SafetensorError) as error:  # the writer makes either of a full disk
-        warnings.warn(f"activations are not kept in {path.parent}: {error}", stacklevel=2)
-    else:
-        _evict(path)
+    if limit:
+        _keep(path, text, tensors)
     return tensors
+
+
+def _stored(path: Path, key: str) -> Tensors | None:
+    """Return the tensors of a file, None where it is absent or not what was written for `key`."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts.get("key") != key:
+            reason = "it is of another key"
+        elif facts.get("sums") != _sums(tensors):
+            reason = "its content is not what was written"
+        else:
+            with suppress(OSError):
+                os.utime(path)  # what is used stays
+            return tensors
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+    warnings.warn(f"the cached file {path} is damaged ({reason}); computed anew", stacklevel=3)
+    return None
+
+
+def _sums(tensors: Tensors) -> str:
+    """Return kind, shape and checksum of each tensor, as JSON."""
+    from xxhash import xxh3_128_hexdigest  # 5 times as fast as crc32, 20 as blake2b
+
+    def facts(x: Tensor) -> list[Any]:
+        content = x.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
+        return [str(x.dtype), *x.shape, xxh3_128_hexdigest(content)]
+
+    return json.dumps({name: facts(tensor) for name, tensor in sorted(tensors.items())})
+
+
+def _keep(path: Path, key: str, tensors: Tensors) -> None:
+    from safetensors.torch import save_file
+
+    try:
+        with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as scratch:
+            save_file(tensors, scratch, metadata={"key": key, "sums": _sums(tensors)})
+    except DiskError as error:
+        if path.parent not in _UNKEPT:
+            _UNKEPT.add(path.parent)
+            reason = os.strerror(error.errno or 0)
+            warnings.warn(
+                f"activations are not kept in {path.parent}: {reason}; the run goes on, and later "
+                "ones compute them again",
+                stacklevel=3,
+            )
+    _evict(path)
 
 
 def _evict(newest: Path) -> None:
     """Delete what was used longest ago until the rest is within the limit; never `newest`."""
-    stats = {path: path.stat() for path in _files(newest.parent)}
+    stats = _files()
     excess = sum(stat.st_size for stat in stats.values()) - cache_limit()
     for path in sorted(stats, key=lambda path: stats[path].st_mtime_ns):
         if excess <= 0:
             return
-        if path != newest:
-            path.unlink(missing_ok=True)
-            excess -= stats[path].st_size
+        if path != newest and _OWN.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
+                excess -= stats[path].st_size
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return the files of activations; without those that another process is just deleting."""
-    return [path for path in folder.glob("*.safetensors") if path.is_file()]
+def _files() -> dict[Path, os.stat_result]:
+    """Return all files of the cache; without those that another process is just deleting."""
+    found = {}
+    for path in (path for name in CLEARED for path in (cache_root() / name).rglob("*")):
+        with suppress(OSError):
+            if path.is_file():
+                found[path] = path.stat()
+    return found
 
 
 def model_fingerprint(name: str) -> str:
@@ -135,8 +197,7 @@ def model_fingerprint(name: str) -> str:
 
 def cache_size() -> int:
     """Return the bytes that cached activations and tokens take on disk."""
-    files = (p for name in CLEARED for p in (cache_root() / name).rglob("*") if p.is_file())
-    return sum(p.stat().st_size for p in files)
+    return sum(stat.st_size for stat in _files().values())
 
 
 def clear_cache() -> int:
@@ -144,19 +205,30 @@ def clear_cache() -> int:
     size = cache_size()
     for name in CLEARED:
         shutil.rmtree(cache_root() / name, ignore_errors=True)
-    return size
+    return size - cache_size()
+
+
+def kind_of(path: Path) -> str:
+    """Return what a file of the cache holds: its key's `kind`, `unfinished`, or `other`."""
+    from safetensors import SafetensorError, safe_open
+
+    if any(is_unfinished(part) for part in path.parts):
+        return "unfinished"
+    with suppress(OSError, ValueError, SafetensorError), safe_open(path, "pt") as file:
+        key = json.loads((file.metadata() or {}).get("key", "null"))
+        kind = key.get("kind") if isinstance(key, dict) else None
+        if isinstance(kind, str) and kind.isprintable():
+            return kind.partition("/")[0]
+    return "other"
 
 
 def sizes_by_kind() -> dict[str, tuple[int, int]]:
-    """Return `{kind: (sets, bytes)}` of the cached activations, the largest first."""
-    from safetensors import safe_open
-
+    """Return `{kind: (files, bytes)}` of the cache, the largest first."""
     numbers, sizes = Counter[str](), Counter[str]()
-    for path in _files(activations_folder()):
-        with safe_open(path, "pt") as file:
-            kind = json.loads(file.metadata()["key"]).get("kind", "other").partition("/")[0]
+    for path, stat in _files().items():
+        kind = kind_of(path)
         numbers[kind] += 1
-        sizes[kind] += path.stat().st_size
+        sizes[kind] += stat.st_size
     return {kind: (numbers[kind], size) for kind, size in sizes.most_common()}
 
 
@@ -164,17 +236,19 @@ def main(args: Sequence[str]) -> int:
     """Show what the cache holds, or clear it: `python -m saerepgeo cache [--clear]`."""
     parser = argparse.ArgumentParser(
         prog="python -m saerepgeo cache",
-        description="Show the folder and size of cached activations and tokens. Activations are "
-        "bounded by SAEREPGEO_CACHE_GIB; what was not used for longest goes first.",
+        description="Show the folder and size of cached activations and tokens. They are bounded "
+        "by SAEREPGEO_CACHE_GIB; what was not used for longest goes first.",
         allow_abbrev=False,
     )
     parser.add_argument("--clear", action="store_true", help="delete them; models stay")
     if parser.parse_args(list(args)).clear:
         print(f"cleared {clear_cache() / 2**20:.1f} MiB under {cache_root()}")
         return 0
-    kinds, total = sizes_by_kind(), cache_size() / 2**20
-    n_sets, limit = sum(number for number, _ in kinds.values()), f"{cache_limit() / 2**30:g} GiB"
-    print(f"{cache_root()}: {total:.1f} MiB, {n_sets} sets of activations (at most {limit})")
+    for name in CLEARED:
+        sweep(cache_root() / name)
+    kinds, limit = sizes_by_kind(), f"{cache_limit() / 2**30:g} GiB"
+    n_sets, total = (sum(facts) for facts in zip((0, 0), *kinds.values(), strict=True))
+    print(f"{cache_root()}: {total / 2**20:.1f} MiB, {n_sets} files (at most {limit})")
     for kind, (number, size) in kinds.items():
         print(f"  {kind}: {size / 2**20:.1f} MiB in {number}")
     return 0

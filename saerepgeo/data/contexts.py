@@ -4,18 +4,18 @@ Documents are joined by an empty line and cut without a gap: all positions but t
 """
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from saerepgeo.data.cache import activations_folder, cached_tensors
 from saerepgeo.data.text import TextSource
-from saerepgeo.files import replacing
-from saerepgeo.lm.sources import cache_root
+from saerepgeo.files import DiskError, written_to
 from saerepgeo.lm.tokenizer import LMTokenizer
 
 Split = Literal["train", "heldout", "all"]
@@ -43,7 +43,7 @@ def open_contexts(
     tokens = _Tokens(text, tokenizer.tokenizer, split, heldout_fraction)
     if not text.is_finite:
         return StreamedContexts(tokens, tokenizer.bos_id, context_size)
-    contexts = StoredContexts(tokens.on_disk(), tokenizer.bos_id, context_size)
+    contexts = StoredContexts(tokens.stored(), tokenizer.bos_id, context_size)
     if contexts.n_contexts == 0:
         raise ValueError(
             f"the {split} text has {contexts.n_tokens} tokens, less than one context of "
@@ -53,18 +53,16 @@ def open_contexts(
 
 
 class StoredContexts:
-    """Contexts of a file of uint32 tokens, read through a memory map."""
+    """Contexts of a running text of tokens `[token]`, int32."""
 
-    def __init__(self, path: Path, bos_id: int, context_size: int) -> None:
-        self.path, self.bos_id, self.context_size = path, bos_id, context_size
-        self.n_tokens = path.stat().st_size // 4
+    def __init__(self, tokens: Tensor, bos_id: int, context_size: int) -> None:
+        self.bos_id, self.context_size, self.n_tokens = bos_id, context_size, len(tokens)
         self.n_contexts = self.n_tokens // (context_size - 1)
+        self._rows = tokens[: self.n_contexts * (context_size - 1)].view(-1, context_size - 1)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         """Return contexts `[context, position]`, int64."""
-        shape = self.n_contexts, self.context_size - 1
-        stored = np.memmap(self.path, dtype=np.uint32, mode="r", shape=shape)
-        return _after_bos(self.bos_id, stored[list(numbers)])
+        return _after_bos(self.bos_id, self._rows[list(numbers)])
 
 
 class StreamedContexts:
@@ -84,10 +82,10 @@ class StreamedContexts:
                 self._stream, self._position = self._rows(), 0
             wanted[number] = next(islice(self._stream, number - self._position, None))
             self._position = number + 1
-        return _after_bos(self.bos_id, np.stack([wanted[number] for number in numbers]))
+        return _after_bos(self.bos_id, torch.from_numpy(np.stack([wanted[n] for n in numbers])))
 
     def _rows(self) -> Iterator[np.ndarray]:
-        width, carried = self.context_size - 1, np.empty(0, dtype=np.uint32)
+        width, carried = self.context_size - 1, np.empty(0, dtype=np.int32)
         while True:  # a text that ends after all begins anew
             n_before = carried.size
             for ids in self.tokens:
@@ -104,8 +102,8 @@ Contexts = StoredContexts | StreamedContexts
 text is streamed and its end unknown."""
 
 
-def _after_bos(bos_id: int, rows: np.ndarray) -> Tensor:
-    return torch.nn.functional.pad(torch.from_numpy(rows.astype(np.int64)), (1, 0), value=bos_id)
+def _after_bos(bos_id: int, rows: Tensor) -> Tensor:
+    return torch.nn.functional.pad(rows.long(), (1, 0), value=bos_id)
 
 
 class _Tokens:
@@ -129,21 +127,38 @@ class _Tokens:
                 split_special_tokens=True,  # a special token spelled out in a text is only text
                 verbose=False,
             )
-            yield np.concatenate([np.asarray(ids, dtype=np.uint32) for ids in coded["input_ids"]])
+            yield np.concatenate([np.asarray(ids, dtype=np.int32) for ids in coded["input_ids"]])
 
     def _documents(self) -> Iterator[str]:
         for index, document in enumerate(self.text.documents()):
             if self.split == "all" or (index % self.period == 0) == (self.split == "heldout"):
                 yield document + DOCUMENT_BREAK
 
-    def on_disk(self) -> Path:
-        """Return the file of all tokens, made on first use and named by what it was made of."""
-        model = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        made_of = f"{self.text.fingerprint}/{self.split}/{self.period}/{model}/{DOCUMENT_BREAK}"
-        name = hashlib.sha256(made_of.encode()).hexdigest()[:32]
-        path = cache_root() / "tokens" / f"{name}.uint32"
-        if not path.is_file():
-            with replacing(path) as scratch, open(scratch, "wb") as file:
-                for ids in self:
-                    ids.tofile(file)
-        return path
+    def stored(self) -> Tensor:
+        """Return all tokens `[token]`, from the disk cache where they are there."""
+        key = {
+            "kind": "tokens/1",
+            "text": self.text.fingerprint,
+            "split": [self.split, self.period],
+            "tokenizer": hashlib.sha256(
+                self.tokenizer.backend_tokenizer.to_str().encode()
+            ).hexdigest(),
+            "between": DOCUMENT_BREAK,
+        }
+        return cached_tensors(key, lambda: {"tokens": self._gathered()})["tokens"]
+
+    def _gathered(self) -> Tensor:
+        """Return all tokens; in a file where there is room, for a text may exceed the memory."""
+        folder = activations_folder()
+        try:
+            with written_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder) as file:
+                    for ids in self:
+                        file.write(ids.tobytes())
+                    file.flush()
+                    if file.tell():
+                        return torch.from_numpy(np.memmap(file, np.int32, "c"))
+        except DiskError:  # what cannot be kept is held in the memory
+            pass
+        return torch.from_numpy(np.concatenate([np.empty(0, np.int32), *self]))

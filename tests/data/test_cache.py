@@ -61,9 +61,11 @@ def test_the_newest_stays_even_where_it_is_too_large(monkeypatch: pytest.MonkeyP
     assert store("a", n_mib=3) == []
 
 
-def test_a_limit_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAEREPGEO_CACHE_GIB", "much")
-    with pytest.raises(ValueError, match="`SAEREPGEO_CACHE_GIB` must be a number of GiB, got `mu"):
+@pytest.mark.parametrize("value", ["much", "nan", "inf", "-1", "1e400"])
+def test_a_limit_that_is_no_number_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAEREPGEO_CACHE_GIB", value)
+    expected = f"`SAEREPGEO_CACHE_GIB` must be a number of GiB, at least 0, got `{value}`"
+    with pytest.raises(ValueError, match=expected):
         store("a")
 
 
@@ -72,7 +74,8 @@ def test_a_damaged_file_counts_as_absent(left: int) -> None:
     store("a")
     path = next(activations_folder().iterdir())
     path.write_bytes(path.read_bytes()[:left])
-    assert store("a") == ["a"]
+    with pytest.warns(UserWarning, match="is damaged .*; computed anew"):
+        assert store("a") == ["a"]
     assert store("a") == []
 
 
@@ -80,9 +83,11 @@ def test_a_full_disk_is_a_warning_and_no_end(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(cache, "_UNKEPT", set())
     monkeypatch.setattr("safetensors.torch.save_file", refuse)
     with pytest.warns(UserWarning, match="activations are not kept in .*No space left"):
         assert store("a") == ["a"]
+    assert store("b") == ["b"]  # said once
     assert not list(activations_folder().iterdir())
 
 
@@ -95,7 +100,7 @@ def test_sizes_are_shown_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(size for _, size in found.values()) == cache.cache_size()
     assert cache.main([]) == 0
     shown = capsys.readouterr().out
-    assert "4.0 MiB, 3 sets of activations (at most 8 GiB)" in shown
+    assert "4.0 MiB, 3 files (at most 8 GiB)" in shown
     assert "points: 3.0 MiB in 2" in shown
 
 

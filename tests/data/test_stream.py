@@ -1,7 +1,6 @@
 """The stream is a pure function of (seed, step): devices, workers and restarts change nothing."""
 
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,11 +28,9 @@ def plan(**changes: Any) -> StreamPlan:
 
 
 @pytest.fixture
-def contexts(tmp_path: Path) -> StoredContexts:
+def contexts() -> StoredContexts:
     """A text whose token n is the number n, so that every point tells where it came from."""
-    path = tmp_path / "tokens.uint32"
-    torch.arange(1, 2001).int().numpy().tofile(path)
-    return StoredContexts(path, bos_id=0, context_size=5)
+    return StoredContexts(torch.arange(1, 2001).int(), bos_id=0, context_size=5)
 
 
 def points_of(tokens: torch.Tensor) -> torch.Tensor:
