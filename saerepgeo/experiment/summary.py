@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from saerepgeo.cases.intervention.paper_statistic import paper_statistic
+from saerepgeo.cases.intervention.paper_statistics import paper_statistic
 from saerepgeo.experiment.cells import ITEMS, TEXT, Cell
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.verdict import control_contrasts, judge

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.cases.analysis import random_model
-from saerepgeo.cases.geometry_table import geometry_table
+from saerepgeo.cases.geometry_tables import geometry_table
 from saerepgeo.cases.intervention.displacement import item_points
 from saerepgeo.cases.intervention.interventions import intervene
 from saerepgeo.data.module import ActivationDataModule

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     )
     from saerepgeo.cases.intervention.interventions import Intervention as Intervention
     from saerepgeo.cases.intervention.interventions import intervene as intervene
-    from saerepgeo.cases.intervention.paper_statistic import paper_statistic as paper_statistic
+    from saerepgeo.cases.intervention.paper_statistics import paper_statistic as paper_statistic
 
 export_names(__name__)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from saerepgeo.cases.intervention.interventions import Intervention
-from saerepgeo.cases.intervention.paper_statistic import paper_statistic
+from saerepgeo.cases.intervention.paper_statistics import paper_statistic
 from saerepgeo.cases.intervention.random_walk import Walk, random_walk_distance
 from saerepgeo.cases.structure.figures import principal_plane
 from saerepgeo.report.files import file_name, merge_rows, read_rows

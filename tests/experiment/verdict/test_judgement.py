@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from saerepgeo.cases.intervention.paper_statistic import paper_statistic
+from saerepgeo.cases.intervention.paper_statistics import paper_statistic
 from saerepgeo.cases.intervention.random_walk import random_walk_distance
 from saerepgeo.experiment.cells import POOLED
 from saerepgeo.experiment.verdict import control_contrasts, judge
