@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Points
-from saerepgeo.geometry.clouds.conversion import as_cloud, as_float64
+from saerepgeo.geometry.clouds.conversion import as_cloud, as_float64, check_labels_of
 from saerepgeo.geometry.clouds.entries import centered, unit_of
 from saerepgeo.geometry.clouds.linkage import single_linkage
 from saerepgeo.geometry.clouds.matrix import MATRIX_POINTS
@@ -93,8 +93,8 @@ def match_clusters(x: Int[Tensor, "point"], y: Int[Tensor, "point"]) -> Matching
     if x.shape != y.shape or x.ndim != 1:
         shapes = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise ValueError(f"`x` and `y` must label the same points, got shapes {shapes}")
-    if x.is_floating_point() or y.is_floating_point():
-        raise ValueError(f"labels must be integers, got {x.dtype} and {y.dtype}")
+    check_labels_of(x, x, "x")
+    check_labels_of(x, y, "y")
     is_shared, is_any = (x >= 0) & (y >= 0), (x >= 0) | (y >= 0)
     names_x, rows = x[is_shared].unique(return_inverse=True)
     names_y, columns = y[is_shared].unique(return_inverse=True)

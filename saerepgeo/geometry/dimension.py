@@ -130,7 +130,7 @@ def dimension_from_ratios(
         n_kept = min(n_kept, n_points - 1)
     if n_kept < 2:
         return Estimate.undefined(f"{max(n_kept, 0)} ratios left, at least 2 needed", n_points)
-    log_ratios = ratios.double().log().sort().values[:n_kept]
+    log_ratios = ratios.detach().double().log().sort().values[:n_kept]
     if float(log_ratios[-1]) == 0:
         return Estimate.undefined("all neighbors are equally far", n_points)
     if method == "mle":

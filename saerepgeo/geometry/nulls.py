@@ -183,8 +183,8 @@ def interval_of_draws(
 
 def _value(result: Estimate | Tensor | float) -> tuple[float, str | None]:
     if isinstance(result, Estimate):
-        return float(result.value), result.reason
-    value = float(result)
+        return float(result), result.reason
+    value = float(result.detach() if isinstance(result, Tensor) else result)
     if math.isfinite(value):
         return value, None
     kind = "NaN" if math.isnan(value) else "infinite"

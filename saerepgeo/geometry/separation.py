@@ -176,6 +176,7 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     >>> round(scale_free_mstw(torch.arange(5.0)[:, None]).value.item(), 12)
     0.5
     """
+    centers = as_float64(centers, "centers")
     aedp, n = average_pairwise_distance(centers), len(centers)
     if aedp.reason is not None:
         return aedp._replace(reason=f"scale-free MSTW needs two or more centroids, got {n}")

@@ -3,6 +3,8 @@
 G_X = X Xᵀ with X [dim, factor]; the matrices themselves (dim × dim) are never formed.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,13 +30,13 @@ def spsd_distance(
     >>> round(float(spsd_distance(x, 2 * x)) / 3**0.5, 6)  # ln 4
     1.386294
     """
-    (basis_x, scale_x), (basis_y, scale_y) = _range(x, "x"), _range(y, "y")
+    (basis_x, scale_x, log_x), (basis_y, scale_y, log_y) = _range(x, "x"), _range(y, "y")
     _check_rows(x, y)
     rank_x, rank_y = scale_x.numel(), scale_y.numel()
     if rank_x != rank_y:
         return Estimate.undefined(f"ranks {rank_x} and {rank_y} differ: use `bures_wasserstein`")
     if rank_x == 0:
-        return Estimate.undefined("both matrices are zero")
+        return Estimate.undefined("both matrices have rank 0")
     left, cosines, right = torch.linalg.svd(basis_x.T @ basis_y)
     # the arc cosine loses half the digits of a small angle; the sines keep them
     outside = basis_y @ right.T - basis_x @ (left * cosines)
@@ -42,7 +44,7 @@ def spsd_distance(
     # R = Pᵀ G P has the root M = Pᵀ U diag(σ), so R_X^{-1/2} R_Y R_X^{-1/2} has the singular
     # values of M_X⁻¹ M_Y, squared
     stretch = torch.linalg.svdvals(torch.linalg.solve(left.T * scale_x, right * scale_y))
-    squared = angles.square().sum() + weight * (2 * stretch.log()).square().sum()
+    squared = angles.square().sum() + weight * (2 * (stretch.log() + log_y - log_x)).square().sum()
     return Estimate(squared.sqrt(), rank_x, 0)
 
 
@@ -70,14 +72,16 @@ def bures_wasserstein(
     return torch.linalg.norm(x - y @ (left @ right)) * unit
 
 
-def _range(factor: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Return orthonormal basis and singular values of the range of a factor, rank by eps."""
+def _range(factor: Tensor, name: str) -> tuple[Tensor, Tensor, float]:
+    """Return basis and singular values of the range of a factor, rank by eps, and log unit."""
     x = as_float64(factor, name)
+    unit = unit_of(x)
+    x = x / unit
     if 0 in x.shape:
-        return x.new_zeros(x.shape[0], 0), x.new_zeros(0)
+        return x.new_zeros(x.shape[0], 0), x.new_zeros(0), 0.0
     basis, values, _ = torch.linalg.svd(x, full_matrices=False)
     rank = int((values > values[0] * max(x.shape) * torch.finfo(factor.dtype).eps).sum())
-    return basis[:, :rank], values[:rank]
+    return basis[:, :rank], values[:rank], math.log(unit)
 
 
 def _check_rows(x: Tensor, y: Tensor) -> None:

@@ -49,6 +49,7 @@ def mode_spectra(
         check_labels_of(points, numbers, name)
         if len(x) and not 0 <= int(numbers.min()) <= int(numbers.max()) < MAX_ROWS:
             raise ValueError(f"`{name}` must lie in 0…{MAX_ROWS - 1}, got {numbers}")
+    prompts, positions = prompts.long(), positions.long()
     unit = unit_of(x)
     x = x / unit
     active = (x != 0).any(0)

@@ -45,7 +45,10 @@ def count_points(points: AnyPoints) -> int:
     """Return the number of points, whatever holds them."""
     if isinstance(points, Cloud):
         return points.n_points
-    return len(points.values if isinstance(points, SparseLatents) else points)
+    x = points.values if isinstance(points, SparseLatents) else points
+    if not x.ndim:
+        raise ValueError("`points` must be a matrix [point, dim], got a scalar")
+    return len(x)
 
 
 def check_labels_of(points: AnyPoints, labels: Tensor, name: str = "labels") -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
 from saerepgeo.geometry.clouds.conversion import (
     as_cloud,
+    as_float64,
     check_labels_of,
     check_points,
     count_points,
@@ -21,7 +22,7 @@ from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
 from saerepgeo.geometry.clouds.pairwise import rotated
 from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
-from saerepgeo.types import Float, Int, SparseLatents, to_dense
+from saerepgeo.types import Float, Int, SparseLatents
 
 KEPT = ("cloud", "clusters", "centers")
 """What other items of the same points do not change."""
@@ -205,7 +206,7 @@ class LabeledCloud:
 
     def _own_coordinates(self, rows: Tensor | None) -> Tensor:
         if self._is_turned:
-            x = self.found(("turned",), lambda: rotated(to_dense(self._given)))
+            x = self.found(("turned",), lambda: rotated(as_float64(self._given)))
             return x if rows is None else x[rows]
         assert isinstance(self.cloud, RowCloud)
         index = None if rows is None else rows.to(self.cloud.device)

@@ -26,7 +26,8 @@ class MatrixCloud(Cloud):
         check_matrix(distances, "distances")
         if distances.shape[0] != distances.shape[1] or bool((distances < 0).any()):
             raise ValueError(f"`distances` must be square and ≥ 0, got {tuple(distances.shape)}")
-        self.distances = distances.detach()
+        held = distances.detach()
+        self.distances = held if held.dtype == torch.float64 else held.float()
         self.n_points, self.device = len(distances), distances.device
 
     @classmethod
