@@ -178,6 +178,8 @@ class RelativeReconstructionBias(ReconstructionMetric):
 
 
 def _unit_rows(rows: Tensor) -> Tensor:
+    if not rows.numel():
+        return rows
     least = torch.finfo(rows.dtype).tiny
     rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=least)
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=least)

@@ -79,4 +79,4 @@ def _checked(latents: Tensor | SparseLatents) -> tuple[Tensor, Tensor | None]:
     if isinstance(latents, SparseLatents):
         values, indices, _ = latents.merged()
         return values.detach(), indices
-    return latents.detach(), None
+    return (latents if latents.layout == torch.strided else latents.to_dense()).detach(), None
