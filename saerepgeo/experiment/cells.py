@@ -56,8 +56,12 @@ def read_result(path: Path, cell: Cell) -> list[dict[str, Any]]:
         raise ValueError(f"of another cell, {about}")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("its `rows` are no list of rows")
-    if [row.get("concept") for row in rows if row.get("split") == TEXT] != [TEXT]:
-        raise ValueError(f"expected one row on text among its {len(rows)} rows")
+    on_text = [row.get("concept") for row in rows if row.get("split") == TEXT]
+    if on_text != [TEXT] or len(rows) == 1:
+        raise ValueError(
+            f"expected one row on text and others on concepts, got {len(on_text)} and "
+            f"{len(rows) - len(on_text)}"
+        )
     for row in rows:
         names = RECONSTRUCTION if row["split"] == TEXT else RECONSTRUCTION + SEPARABILITY
         bad = [n for n in names if type(row.get(n)) not in (int, float)]
