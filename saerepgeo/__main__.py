@@ -2,25 +2,46 @@
 
 import importlib
 import os
+import signal
 import sys
+from typing import Any
 
-from saerepgeo.cli_help import COMMANDS
+from saerepgeo.callbacks.processes import SIGNALS, Stopped, is_child, listen, say
 
 
 def run() -> int:
     """Run the command line and return the exit status."""
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    listen()  # before the slow imports
     try:
+        from saerepgeo.cli_help import COMMANDS
+
         if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+            _set(previous)  # these stop their workers themselves
             command = importlib.import_module(COMMANDS[sys.argv[1]][0])
             return int(command.main(sys.argv[2:]))
         from saerepgeo.cli import main
 
         return main()
+    except Stopped as stopped:
+        if not is_child():
+            print(stopped, file=sys.stderr)
+        return stopped.status
     except (ValueError, OSError) as error:
         if os.environ.get("SAEREPGEO_TRACEBACK"):
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        try:
+            say(f"error: {one_line(error)}")
+        except Stopped as stopped:  # by the first process, which has said it
+            return stopped.status
         return 2
+    finally:
+        _set(previous)
+
+
+def _set(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def one_line(error: Exception) -> str:
@@ -32,4 +53,6 @@ def one_line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    status = run()
+    _set(dict.fromkeys(SIGNALS, signal.SIG_IGN))  # all is done and said
+    sys.exit(status)

@@ -3,9 +3,14 @@
 import warnings
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from saerepgeo.callbacks.checkpoints import WholeCheckpointIO
 from saerepgeo.callbacks.interruption import exit_status
+from saerepgeo.callbacks.processes import together
+from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
 from saerepgeo.cli_help import COMMANDS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
 
 
@@ -35,8 +40,46 @@ class GeometryCLI(LightningCLI):
         parser.set_defaults({"weights_only": True})
         return parser
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what `checkpoint_to_load` asks."""
+        parser.add_argument("--resume_changed", type=bool, default=False)
+
     def _parse_ckpt_path(self) -> None:
         """Keep to the configuration given: the checkpoint's would silently override it."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return the trainer; its checkpoints are whole, and know what they belong to."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        trainer.callbacks.append(Resumption())  # type: ignore[attr-defined]
+        return trainer
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train, from the checkpoint that `ckpt_path` stands for."""
+        kwargs = self._with_checkpoint(kwargs, "fit")
+        with together(self.trainer):
+            self.trainer.fit(**kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Validate, with the weights of the checkpoint that `ckpt_path` stands for."""
+        kwargs = self._with_checkpoint(kwargs, "validate")
+        with together(self.trainer):
+            self.trainer.validate(**kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Analyze, with the weights of the checkpoint that `ckpt_path` stands for."""
+        kwargs = self._with_checkpoint(kwargs, "test")
+        with together(self.trainer):
+            self.trainer.test(**kwargs)
+
+    def _with_checkpoint(self, kwargs: dict[str, Any], stage: str) -> dict[str, Any]:
+        path, parts = kwargs.pop("ckpt_path", None), (self.trainer, self.model, self.datamodule)
+        if path is not None:
+            is_changed = self.config[stage]["resume_changed"]
+            options = is_changed, kwargs.get("weights_only"), stage
+            path = checkpoint_to_load(path, *parts, *options)
+        return kwargs | {"ckpt_path": path}
 
 
 def main(args: list[str] | None = None) -> int:

@@ -54,7 +54,8 @@ _TEXTS = {
     "data.help": "show the settings of the data and stop",
     "data": "the data by its class path, or one of its settings: --data.init_args.NAME VALUE",
     "subcommand": "",
-    "ckpt_path": "checkpoint to go on from, a path or `last`",
+    "ckpt_path": "checkpoint to go on from, a path or `last`, the newest whole one",
+    "resume_changed": "go on from a checkpoint of other settings as well (default: %(default)s)",
 }
 _TEXTS_OF_FIT = _TEXTS | {
     "trainer.max_steps": "steps to take in all (default: %(default)s)",

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from saerepgeo.callbacks.processes import SIGNALS, is_child
 
 
 class Interruption(Callback):
@@ -25,12 +25,19 @@ class Interruption(Callback):
     def __init__(self, dirpath: str | None = None) -> None:
         self.dirpath = Path(dirpath) if dirpath is not None else None
         self.received: int | None = None
-        self._n_finished = 0
+        self._n_finished, self._is_said = 0, False
         self._previous: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.dirpath is None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.dirpath is None and stage == "fit":
             raise ValueError("Interruption needs `dirpath` in `fit`: the folder of the checkpoints")
+        # of before Lightning's, which ends a run with status 0 where it has not begun to train
+        self._previous = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def on_sanity_check_start(self, *_: Any) -> None:
+        self._restore()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(self._restore)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,12 +51,12 @@ class Interruption(Callback):
             self.received = number
             step_aside()
 
-        self._previous = {number: signal.signal(number, note) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, note)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous = {}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         is_received = self.received is not None
@@ -60,6 +67,7 @@ class Interruption(Callback):
         path, step = self.dirpath / "last.ckpt", trainer.global_step
         trainer.save_checkpoint(path)
         trainer.should_stop = True
+        self._is_said = True
         rank_zero_info(f"interrupted after step {step}; continue with --ckpt_path {path}")
 
     def on_test_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -74,6 +82,9 @@ class Interruption(Callback):
         self._n_finished += 1
 
     def on_train_end(self, *_: Any) -> None:
+        if self.received is not None and not self._is_said:
+            name = signal.Signals(self.received).name
+            rank_zero_info(f"{name} came after the last step: the end is written all the same")
         self._restore()  # Lightning takes its own handlers off before `teardown`: put back after
         # that, they would keep this trainer, its model and its optimizer alive in the process
 
@@ -85,6 +96,8 @@ class Interruption(Callback):
 
 
 def exit_status(trainer: Trainer) -> int:
-    """Return 128 + the signal that stopped `trainer`, else 0."""
+    """Return 128 + the signal that stopped `trainer`, else 0; 0 where the first process says it."""
+    if is_child():
+        return 0
     found = [c.received for c in trainer.callbacks if isinstance(c, Interruption)]  # type: ignore[attr-defined]
     return next((128 + number for number in found if number is not None), 0)

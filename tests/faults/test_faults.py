@@ -1,6 +1,5 @@
 """Every bad input of the corpus ends in one line, a status, and nothing written."""
 
-import copy
 import importlib
 import os
 import random
@@ -10,18 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from faults.faults import Fault, Place
-from training_process import write_config
 
 import saerepgeo.__main__ as entry
-from saerepgeo.sae.io.build import new_sae
-from saerepgeo.sae.io.export import save_sae
 
 FAMILIES = sorted(
     path.stem
@@ -33,27 +27,6 @@ ROWS = [
     for family in FAMILIES
     for fault in importlib.import_module(f"faults.{family}").FAULTS
 ]
-
-
-@pytest.fixture(scope="session")
-def small_sae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faults") / "sae"
-    return save_sae(new_sae("topk", d_in=32, d_sae=96, k=4), folder)
-
-
-@pytest.fixture
-def place(
-    tmp_path: Path, tiny_lm: Path, text_file: Path, tiny_data: dict[str, Any], small_sae: Path
-) -> Place:
-    (tmp_path / "given").mkdir()
-    config = yaml.safe_load(write_config(tmp_path, tiny_data, small_sae, 3).read_text())
-    (tmp_path / "run.yaml").unlink()
-    config["trainer"]["default_root_dir"] = str(tmp_path / "out")
-    for callback in config["trainer"]["callbacks"]:
-        for name, value in callback["init_args"].items():
-            if name == "dirpath":
-                callback["init_args"][name] = str(tmp_path / "out" / Path(value).name)
-    return Place(tmp_path / "given", tiny_lm, small_sae, text_file, copy.deepcopy(config))
 
 
 ASIDES = re.compile(r"INFO: |Loading weights|\s*$")

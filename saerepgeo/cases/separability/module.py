@@ -184,14 +184,6 @@ class SeparabilityModule(LightningModule):
         schedule = warmup_plateau_decay(optimizer, n_steps, h["warmup_steps"], h["decay_fraction"])
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the transport plans, where the next searches start: without them others are found."""
-        checkpoint["transport_plans"] = self._plans
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from the plans of a checkpoint."""
-        self._plans.update(checkpoint.get("transport_plans", {}))
-
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Take out of the decoder's gradient what the rescaling of its rows would undo."""
         if self.sae.has_constant_decoder_norm:
@@ -213,6 +205,14 @@ class SeparabilityModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         if self.sae.has_constant_decoder_norm:
             self.sae.normalize_decoder_()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the transport plans: where a search starts decides where it ends."""
+        checkpoint["transport_plans"] = {k: plan.cpu() for k, plan in self._plans.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the transport plans back; a checkpoint of before they were kept has none."""
+        self._plans = dict(checkpoint.get("transport_plans", {}))
 
     @property
     def _data(self) -> Any:

@@ -1,0 +1,216 @@
+"""What a checkpoint belongs to: going on from it with another run's settings is refused."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from saerepgeo.callbacks.checkpoints import (
+    DamagedCheckpoint,
+    folders,
+    is_remote,
+    last_whole,
+    read_checkpoint,
+)
+from saerepgeo.data import ActivationDataModule
+from saerepgeo.data.cache import model_fingerprint
+from saerepgeo.data.text import open_text
+
+Facts = dict[str, Sequence[Any]]
+"""`{setting: (value, content)}`: what is shown, and what decides whether two are the same."""
+FREE = (
+    "data.n_workers",
+    "data.cache_stream",
+    "data.validation_contexts",
+    "data.test_with_padding",
+    "data.lm_batch_size",
+    "data.heldout_text",  # whether there is one matters, see `_data_facts`
+    "model.sae",  # known by its config
+)
+"""Settings that change neither the batches nor the weights."""
+OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm")
+OF_TRAINER += ("accumulate_grad_batches",)
+OF_ANALYSES = ("data.lm", "data.hook_name", "data.center_residuals", "model.sae")
+"""What weights from a checkpoint must agree with where they are not trained on."""
+
+
+class Resumption(Callback):
+    """Store in each checkpoint the facts of its run; finish a run that had only its end left.
+
+    Lightning skips all of a training whose last step is in the checkpoint. Here the last validation
+    and the hooks of the end still run, so that what a kill came before is written.
+    """
+
+    def __init__(self) -> None:
+        self._facts: Facts | None = None
+        self._max_steps: int | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            self._facts = run_facts(trainer, pl_module, data)
+
+    def state_dict(self) -> dict[str, Any]:
+        facts = self._facts or {}
+        return {"facts": {name: list(map(_plain, fact)) for name, fact in facts.items()}}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        is_done = 0 < trainer.max_steps <= checkpoint["global_step"]
+        if trainer.state.fn == "fit" and is_done:
+            self._max_steps = trainer.max_steps
+            # one step more is left, so that Lightning begins; `on_train_start` takes it back
+            trainer.fit_loop.epoch_loop.max_steps = checkpoint["global_step"] + 1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._max_steps is None:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        loop.max_steps, self._max_steps = self._max_steps, None
+        loop.val_loop.restarting = False
+        trainer.validating = True
+        loop.val_loop.run()
+        trainer.training = True
+
+
+def checkpoint_to_load(
+    path: str | Path,
+    trainer: Trainer,
+    module: LightningModule,
+    data: LightningDataModule | None,
+    is_changed: bool = False,
+    weights_only: bool | None = True,
+    stage: str = "fit",
+) -> str | Path | None:
+    """Return the file that stands for `path`, checked; None where `last` finds none to go on from.
+
+    `last` is the newest one that reads, in the folders of the callbacks. Raises ValueError with one
+    line for a damaged or foreign file, and, unless it `is_changed` on purpose, one of another run.
+    """
+    if path in ("best", "hpc") or is_remote(path):
+        return path
+    options, callbacks = (stage == "fit", weights_only), trainer.callbacks  # type: ignore[attr-defined]
+    found: str | Path | None = path
+    if path == "last":
+        found, checkpoint, damages = last_whole(callbacks, *options)
+        if found is None and (stage != "fit" or not folders(callbacks)):
+            reason = "; ".join(damages) or "there is no checkpoint"
+            raise ValueError(f"`--ckpt_path last` finds nothing: {reason}")
+        goes_on = f"going on from {found}" if found else "starting anew"
+        for damage in damages or ([] if found else ["there is no checkpoint yet"]):
+            rank_zero_info(f"{damage}; {goes_on}")
+    else:
+        try:
+            checkpoint = read_checkpoint(path, *options)
+        except DamagedCheckpoint as error:
+            whole = last_whole(callbacks, *options)[0]
+            advice = f"the newest whole one is {whole}" if whole else "there is no whole one"
+            raise ValueError(f"{error}; {advice}") from error
+    if found is not None and not is_changed:
+        then, is_whole = facts_of(checkpoint)
+        now = run_facts(trainer, module, data) if is_whole else own_settings(module, data)
+        check_same_run(then, now, found, stage)
+    return found
+
+
+def run_facts(trainer: Trainer, module: LightningModule, data: LightningDataModule | None) -> Facts:
+    """Return every setting that the trained weights depend on; contents in place of files' names.
+
+    Reads configurations, prompts, texts and weights' fingerprints; loads no model.
+    """
+    facts = own_settings(module, data)
+    facts |= {f"trainer.{name}": _same(getattr(trainer, name)) for name in OF_TRAINER}
+    if (source := getattr(module, "source", None)) is not None:
+        config = source.read_config() | {"options": source.options, "scale": source.input_scale}
+        config.pop("metadata", None)
+        where = source.path or source.release or "new"
+        facts["model.sae"] = (f"{config.get('architecture')} ({where})", _digest(config))
+    if isinstance(data, ActivationDataModule):
+        facts |= _data_facts(data)
+    return facts
+
+
+def facts_of(checkpoint: Mapping[str, Any]) -> tuple[Facts, bool]:
+    """Return the facts of a checkpoint's run, and whether they are whole.
+
+    Checkpoints of before facts were stored have the settings of module and data alone.
+    """
+    stored = checkpoint.get("callbacks", {}).get(Resumption.__qualname__, {}).get("facts")
+    if stored:
+        return stored, True
+    keys = {"model": "hyper_parameters", "data": "datamodule_hyper_parameters"}
+    return _settings({name: checkpoint.get(key) or {} for name, key in keys.items()}), False
+
+
+def check_same_run(then: Facts, now: Facts, path: Any, stage: str = "fit") -> None:
+    """Raise ValueError where facts differ, naming each setting with both values.
+
+    Stages other than `fit` need the same SAE, model and hook.
+    """
+    differing = []
+    for name in sorted(then.keys() & now.keys()):
+        (old, old_content), (new, content) = then[name], now[name]
+        if (stage == "fit" or name in OF_ANALYSES) and _plain(old_content) != _plain(content):
+            told = " with other contents" if _plain(old) == _plain(new) else ""
+            differing.append(f"`{name}` was {_shown(old)} and is {_shown(new)}{told}")
+    if differing:
+        raise ValueError(
+            f"{path} belongs to another run: {'; '.join(differing)}; set them as they were, save "
+            "into another folder, or insist with `--resume_changed true`"
+        )
+
+
+def own_settings(module: LightningModule, data: LightningDataModule | None) -> Facts:
+    """Return the settings of module and data that are not free, as they are written."""
+    return _settings({"model": module.hparams, "data": data.hparams if data is not None else {}})
+
+
+def _settings(hparams: Mapping[str, Mapping[str, Any]]) -> Facts:
+    found = {
+        f"{place}.{name}": _same(value)
+        for place, values in hparams.items()
+        for name, value in values.items()
+        if not name.startswith("_") and f"{place}.{name}" not in FREE
+    }
+    for place, values in hparams.items():
+        if name := values.get("_class_path"):
+            found[place] = _same(str(name).rpartition(".")[2])
+    return found
+
+
+def _data_facts(data: ActivationDataModule) -> Facts:
+    h, prompts = data.hparams, data.prompts
+    concepts = sorted((c.name, c.items, c.prompts, c.item_ids, c.mentions) for c in prompts)
+    split = "every document" if h["heldout_text"] is not None else h["heldout_text_fraction"]
+    facts = {
+        "data.lm": (h["lm"], model_fingerprint(h["lm"])),
+        "data.prompts": (h["prompts"], _digest(concepts)),
+        "data.concepts": _same(list(prompts.names)),
+        "data.heldout_text_fraction": _same(split),
+    }
+    if h["concept_fraction"] < 1:
+        facts["data.text"] = (h["text"], open_text(h["text"]).fingerprint)
+    return facts
+
+
+def _same(value: Any) -> tuple[Any, Any]:
+    return value, value
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it: what a checkpoint may hold, and what compares."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _shown(value: Any) -> str:
+    text = ascii(_plain(value))
+    return text if len(text) < 80 else f"{text[:76]} …"

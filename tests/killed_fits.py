@@ -1,0 +1,92 @@
+"""Kill fits at random moments and resume them; a process of its own that imports once and forks.
+
+`python killed_fits.py RUN.yaml FOLDER N SEED`: one undisturbed fit into `FOLDER/whole`, then `N`
+fits, each into a folder of its own, killed by SIGKILL or SIGTERM at a random moment, and its
+resumption perhaps killed again; prints one JSON line of `{"folder", "ends"}` for each.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+KILLS_AT_MOST = 3
+
+
+def moved(config: Any, old: str, new: str) -> Any:
+    """Return a configuration with one folder's name for another's."""
+    if isinstance(config, dict):
+        return {name: moved(value, old, new) for name, value in config.items()}
+    if isinstance(config, list):
+        return [moved(value, old, new) for value in config]
+    return config.replace(old, new) if isinstance(config, str) else config
+
+
+def fit(folder: Path, *options: str) -> int:
+    """Start a fit in a fork; return its process number. What it says goes into `said.txt`."""
+    if number := os.fork():
+        return number
+    status = 70
+    try:
+        said = os.open(folder / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(said, stream)
+        import saerepgeo.__main__ as entry
+
+        sys.argv = ["saerepgeo", "fit", "--config", str(folder / "run.yaml"), *options]
+        status = entry.run()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def ended(number: int) -> int:
+    """Return the exit status of a process, waited for; negative: the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+
+
+def killed_and_resumed(folder: Path, draw: random.Random, seconds: float) -> list[int]:
+    """Return how each attempt ended, the last one undisturbed."""
+    ends: list[int] = []
+    for _ in range(draw.randint(1, KILLS_AT_MOST)):
+        number = fit(folder, *(("--ckpt_path", "last") if ends else ()))
+        time.sleep(draw.uniform(0, seconds))
+        os.kill(number, draw.choice(SIGNALS))  # a process that has ended waits to be asked for
+        ends.append(ended(number))
+    return [*ends, ended(fit(folder, "--ckpt_path", "last"))]
+
+
+def main(config_path: str, place: str, n_runs: int, seed: int) -> None:
+    """Run the undisturbed fit and the others."""
+    import saerepgeo.cases.separability.module
+    import saerepgeo.cli
+    import saerepgeo.lm.frozen  # noqa: F401  (imported once, for all forks)
+
+    config = yaml.safe_load(Path(config_path).read_text())
+    draw, old, seconds = random.Random(seed), config["trainer"]["default_root_dir"], 0.0
+    for name in ["first", "whole", *(f"run{index}" for index in range(n_runs))]:
+        folder = Path(place) / name
+        folder.mkdir(parents=True)
+        (folder / "run.yaml").write_text(yaml.safe_dump(moved(config, old, str(folder))))
+        if name in ("first", "whole"):  # the first fills the cache
+            start = time.perf_counter()
+            ends = [ended(fit(folder))]
+            seconds = time.perf_counter() - start
+        else:
+            ends = killed_and_resumed(folder, draw, seconds)
+        print(json.dumps({"folder": str(folder), "ends": ends, "seconds": seconds}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
