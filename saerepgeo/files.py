@@ -200,8 +200,9 @@ def _code_of(error: BaseException, path: Path) -> int | None:
     while cause is not None:
         hidden = re.search(r"\(os error (\d+)\)", str(cause))  # safetensors'
         code = int(hidden[1]) if hidden else getattr(cause, "errno", None)
-        named = str(getattr(cause, "filename", None) or path)
-        is_own = path.name in named or path.is_relative_to(named)  # else it was to be read
+        named = Path(str(getattr(cause, "filename", None) or path))
+        is_own = path.is_relative_to(named) or named.is_relative_to(path)
+        is_own |= any(part.startswith(f".{path.name}.") for part in named.parts)
         if is_own and code in _NO_ROOM | _NO_PLACE | _NO_FOLDER:
             return code
         cause = cause.__cause__ or cause.__context__

@@ -8,7 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.bounds import Text, check_settings
-from saerepgeo.files import write_json
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.parallel.tensor_parallel import unshard
 
@@ -40,9 +39,8 @@ class SAEExport(Callback):
             return
         assert model is not None
         record, dtype = training_record(trainer, pl_module), getattr(torch, self.dtype)
-        save_sae(model, self.dirpath, record, dtype, self.with_training_form)
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        write_json(self.dirpath / "figures.json", dict(sorted(figures.items())), indent=2)
+        save_sae(model, self.dirpath, record, dtype, self.with_training_form, figures)
         rank_zero_info(f"wrote the SAE to {self.dirpath} (SAELens format)")
 
 

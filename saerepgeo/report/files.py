@@ -1,6 +1,7 @@
 """Results on disk: tables that runs add to, tensors, label arrays and figures; all or nothing."""
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -12,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from saerepgeo.files import replacing
+from saerepgeo.files import replacing, write_bytes, written_to
 
 Row = Mapping[str, str | float | int | bool | None]
 
@@ -35,15 +36,14 @@ def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> Non
     `nan`. File and folder are made where they are missing. No rows: nothing happens.
 
     Raises ValueError where a row or the file lacks a column of `key`, or a line of the file does
-    not fit its header.
+    not fit its header; DiskError where it cannot be written, the file then being as before.
     """
     path, of_key = Path(path), itemgetter(*key)
     for row in rows:
         _require(key, row, f"a row for {path}")
     if not rows:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with written_to(path), _lock(path):
         existing = read_rows(path) if path.is_file() else []
         if existing:
             _require(key, existing[0], f"the header of {path}")
@@ -70,10 +70,11 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 def write_rows(path: str | Path, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
     """Write a CSV file anew: `columns` first, then others in the order in which rows name them."""
     names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    with replacing(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
 
 
 def save_tensors(
@@ -83,14 +84,15 @@ def save_tensors(
     from safetensors.torch import save_file
 
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    with replacing(path) as scratch:
+    with replacing(path, sum(copy.nbytes for copy in copies.values())) as scratch:
         save_file(copies, scratch, metadata=dict(metadata or {}))
 
 
 def save_array(path: str | Path, array: Tensor | np.ndarray) -> None:
     """Write a numeric array as an `.npy` file, without pickle."""
-    with replacing(path) as scratch, open(scratch, "wb") as file:
-        np.save(file, torch.as_tensor(array).detach().cpu().numpy(), allow_pickle=False)
+    content = io.BytesIO()  # numpy's own writer hides what the disk says
+    np.save(content, torch.as_tensor(array).detach().cpu().numpy(), allow_pickle=False)
+    write_bytes(path, content.getvalue())
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
@@ -103,9 +105,15 @@ def save_figure(figure: Any, path: str | Path) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not for every format
     for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
-        salt = matplotlib.rc_context({"svg.hashsalt": "saerepgeo"})
-        with salt, replacing(f"{path}.{suffix}") as scratch:
-            figure.savefig(scratch, format=suffix, **options)
+        content = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "saerepgeo"}):
+            figure.savefig(content, format=suffix, **options)
+        write_bytes(f"{path}.{suffix}", content.getvalue())
+
+
+def _lock(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _require(key: Sequence[str], row: Mapping[str, Any], what: str) -> None:

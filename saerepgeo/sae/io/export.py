@@ -1,17 +1,20 @@
 """Write an SAE so that SAELens, its dashboards and this package read it."""
 
 import json
-import os
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from saerepgeo.files import replacing_folder
 from saerepgeo.sae.io.files import Stored
 from saerepgeo.sae.io.load import CONFIG_FILE, SCALER_FILE, TRAINING_FOLDER, WEIGHTS_FILE
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
+
+FIGURES_FILE = "figures.json"
+OURS = frozenset({CONFIG_FILE, WEIGHTS_FILE, SCALER_FILE, TRAINING_FOLDER})
 
 
 def save_sae(
@@ -20,6 +23,7 @@ def save_sae(
     metadata: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
     with_training_form: bool = True,
+    figures: Mapping[str, float] | None = None,
 ) -> Path:
     """Write both SAELens forms of an SAE and return the folder.
 
@@ -29,10 +33,12 @@ def save_sae(
     bit for bit the parameters. SAEs that cannot be trained here have one form, bit for bit.
     `metadata` goes over what the SAE's origin recorded (model_name, hook_name, context_size,
     prepend_bos, exclude_special_tokens, model_from_pretrained_kwargs; anything else that is JSON).
-    `dtype` stores the weights as torch.float16 or torch.bfloat16; None keeps float32.
+    `dtype` stores the weights as torch.float16 or torch.bfloat16; None keeps float32. `figures` are
+    written beside them, as `figures.json`.
 
     The folder appears whole or not at all; other files in a folder that is replaced stay.
-    Raises ValueError on an unsupported `dtype` or metadata that is not JSON.
+    Raises ValueError on an unsupported `dtype` or metadata that is not JSON; DiskError where the
+    folder cannot be written.
     """
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"`dtype` must be float32, float16 or bfloat16, got {dtype}")
@@ -41,17 +47,17 @@ def save_sae(
         json.dumps(record, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`metadata` must be JSON, got: {error}; pass plain values") from error
-    target = Path(folder)
-    staging = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        form = _inference_form(model) if model.is_trainable else _own_form(model)
-        _write(staging, form, record, dtype)
-        if model.is_trainable and with_training_form:
-            _write(staging / TRAINING_FOLDER, _own_form(model), record, dtype)
-        _swap(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return target
+    forms = {"": _inference_form if model.is_trainable else _own_form}
+    if model.is_trainable and with_training_form:
+        forms[TRAINING_FOLDER] = _own_form
+    n_numbers = len(forms) * sum(tensor.numel() for tensor in model.sae.state_dict().values())
+    n_bytes = n_numbers * (dtype or torch.float32).itemsize
+    with replacing_folder(folder, n_bytes, OURS) as staging:
+        for name, form in forms.items():
+            _write(staging / name, form(model), record, dtype)
+        if figures is not None:
+            _write_json(staging / FIGURES_FILE, dict(figures))
+    return Path(folder)
 
 
 @torch.no_grad()
@@ -91,26 +97,14 @@ def _write(folder: Path, form: Stored, record: dict[str, Any], dtype: torch.dtyp
     }
     name = str(dtype or torch.float32).removeprefix("torch.")
     cfg = cfg | {"dtype": name, "device": "cpu", "metadata": cfg["metadata"] | record}
-    folder.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
     save_file(stored, folder / WEIGHTS_FILE)
-    text = json.dumps(cfg, indent=2, sort_keys=True) + "\n"
-    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    _write_json(folder / CONFIG_FILE, cfg)
+    mode = (folder / CONFIG_FILE).stat().st_mode  # safetensors' is the owner's alone
+    (folder / WEIGHTS_FILE).chmod(mode)
     if scale is not None:
-        text = json.dumps({"scaling_factor": scale, "has_whitening": False}) + "\n"
-        (folder / SCALER_FILE).write_text(text, encoding="utf-8")
+        _write_json(folder / SCALER_FILE, {"scaling_factor": scale, "has_whitening": False})
 
 
-def _swap(staging: Path, target: Path) -> None:
-    """Put the finished folder in place of the target, keeping files that are not ours."""
-    if not target.exists():
-        os.replace(staging, target)
-        return
-    ours = {CONFIG_FILE, WEIGHTS_FILE, SCALER_FILE, TRAINING_FOLDER}
-    for entry in target.iterdir():
-        if entry.name not in ours:
-            copy = shutil.copytree if entry.is_dir() else shutil.copy2
-            copy(entry, staging / entry.name)
-    retired = target.with_name(f".{target.name}.{os.getpid()}.old")
-    os.replace(target, retired)
-    os.replace(staging, target)
-    shutil.rmtree(retired)
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
