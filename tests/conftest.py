@@ -23,9 +23,9 @@ WORDS = TEXT.split()
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Keep what a test run caches apart from the user's, except the converted models."""
-    from saerepgeo.lm import sources as lm_sources
+    from saerepgeo.lm.sums import cache_root
 
-    user, own = lm_sources.cache_root(), tmp_path_factory.mktemp("cache")
+    user, own = cache_root(), tmp_path_factory.mktemp("cache")
     (user / "models").mkdir(parents=True, exist_ok=True)
     (own / "models").symlink_to(user / "models")
     before = os.environ.get("SAEREPGEO_CACHE")

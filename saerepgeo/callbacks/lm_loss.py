@@ -11,8 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from saerepgeo.bounds import PositiveInt, check_settings
-from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint, tokens_key
+from saerepgeo.data.cache import LMSettings, cached_tensors, tokens_key
 from saerepgeo.lm.frozen import FrozenLM
+from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.metrics import CrossEntropyRecovered, KLRecovered
 from saerepgeo.types import Float, Int
 
@@ -144,10 +145,10 @@ def _losses(
         return {"losses": losses.cpu(), "kl": _divergence(clean()[1], log_probs).cpu()}
 
     model = model_fingerprint(settings.name)
-    ends = cached_tensors(tokens_key("losses without an SAE/1", model, settings, tokens), both_ends)
+    ends = cached_tensors(tokens_key("losses without an SAE/2", model, settings, tokens), both_ends)
     if fingerprint is None:
         return ends, with_sae()
-    key = tokens_key("losses with an SAE/1", model, settings, tokens) | {"sae": fingerprint}
+    key = tokens_key("losses with an SAE/2", model, settings, tokens) | {"sae": fingerprint}
     return ends, cached_tensors(key, with_sae)
 
 

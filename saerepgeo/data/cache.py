@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from saerepgeo.files import DiskError, is_unfinished, replacing, sweep
-from saerepgeo.lm.sources import cache_root, load_config, resolve_model
+from saerepgeo.lm.sums import cache_root
 
 Tensors = dict[str, Tensor]
 
@@ -179,20 +179,6 @@ def _files() -> dict[Path, os.stat_result]:
             if path.is_file():
                 found[path] = path.stat()
     return found
-
-
-def model_fingerprint(name: str) -> str:
-    """Return what changes when the weights behind the model `name` change.
-
-    A local folder: names, sizes and times of its files. A hub id: the commit, where it is known.
-    """
-    location = resolve_model(name)
-    folder = Path(location)
-    if not folder.is_dir():
-        return f"{location}@{getattr(load_config(name), '_commit_hash', None)}"
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".bin"))
-    facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def cache_size() -> int:

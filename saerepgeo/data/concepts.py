@@ -7,9 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint
+from saerepgeo.data.cache import LMSettings, cached_tensors
 from saerepgeo.data.prompts import Concept, ConceptPrompts
 from saerepgeo.lm.frozen import FrozenLM
+from saerepgeo.lm.sources import model_fingerprint
+from saerepgeo.lm.tokenizer import LMTokenizer
 from saerepgeo.types import ActivationBatch, AnalysisBatch, ConceptActivations, generator_for
 
 PROMPTS_PER_CALL = 64
@@ -58,6 +60,19 @@ def concept_activations(
     stored = cached_tensors(key, lambda: _compute(concept, lm(), with_padding))
     labels = torch.tensor(concept.item_ids)
     return ConceptActivations(concept=concept.name, items=concept.items, labels=labels, **stored)
+
+
+def check_lengths(prompts: ConceptPrompts, tokenizer: LMTokenizer, n_positions: int) -> None:
+    """Refuse prompts that are longer than the model's `n_positions`, with a ValueError."""
+    for concept in prompts:
+        _, spans = tokenizer.encode(concept.prompts)
+        longest = max(range(len(spans)), key=lambda row: len(spans[row]))
+        if (n_tokens := len(spans[longest])) > n_positions:
+            start = concept.prompts[longest][:40]
+            raise ValueError(
+                f"prompts must be at most {n_positions} tokens long (the model's positions), "
+                f"`{start}…` of concept {concept.name} is {n_tokens}; shorten it"
+            )
 
 
 def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Tensor]:

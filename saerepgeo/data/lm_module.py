@@ -1,32 +1,44 @@
 """LMDataModule: a language model behind a data module, loaded when something first needs it."""
 
+import json
 import time
 from functools import cached_property
+from itertools import islice
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from saerepgeo.data.cache import LMSettings, cached_tensors, model_fingerprint, tokens_key
-from saerepgeo.lm.frozen import FrozenLM, check_hook_name
+from saerepgeo.data.cache import LMSettings, cached_tensors, tokens_key
+from saerepgeo.data.text import open_text
+from saerepgeo.lm.frozen import FrozenLM
+from saerepgeo.lm.hooks import check_hook_name
 from saerepgeo.lm.precision import autocast_dtype
-from saerepgeo.lm.sources import model_facts
+from saerepgeo.lm.sinks import sink_norm
+from saerepgeo.lm.sources import model_facts, model_fingerprint
+from saerepgeo.lm.sums import once
 from saerepgeo.lm.tokenizer import LMTokenizer
 from saerepgeo.types import ModelFacts
+
+SAMPLE_SHAPE = 256, 64
+"""Contexts and positions, at most, from which a model's attention sinks are known."""
 
 
 class LMDataModule(LightningDataModule):
     """What the hyperparameters `lm`, `hook_name`, `lm_dtype` and `center_residuals` name.
 
-    `n_lm_tokens` went through the model as contexts so far, in `lm_seconds`.
+    `n_lm_tokens` went through the model as contexts so far, in `lm_seconds`. Of `n_positions` of
+    text `n_sinks` were left out as attention sinks.
     """
 
-    n_lm_tokens, lm_seconds = 0, 0.0
+    n_lm_tokens, lm_seconds, n_positions, n_sinks = 0, 0.0, 0, 0
 
     @cached_property
     def lm(self) -> FrozenLM:
         """The language model; loaded when first needed, never if all activations are cached."""
-        return self._load_lm(self.hparams["hook_name"])
+        lm = self._load_lm(self.hparams["hook_name"])
+        lm.find_sink_norm = lambda: self.sink_norm
+        return lm
 
     def _load_lm(self, hook_name: str) -> FrozenLM:
         h = self.hparams
@@ -53,6 +65,22 @@ class LMDataModule(LightningDataModule):
     def _fingerprint(self) -> str:
         return model_fingerprint(self.hparams["lm"])
 
+    @cached_property
+    def sink_norm(self) -> float:
+        """The norm above which a position is an attention sink, from a sample of shipped text.
+
+        It is the model's and the hook's: no verdict depends on what else is read.
+        """
+
+        def compute() -> dict[str, Tensor]:
+            tokens = sample_contexts(self.tokenizer, self.model_facts.n_positions)
+            residuals = torch.cat([self.lm.residuals(part) for part in tokens.split(32)])
+            norms = residuals.norm(dim=-1)[self.tokenizer.is_real(tokens)]
+            return {"sink_norm": torch.tensor([sink_norm(norms)], dtype=torch.float64)}
+
+        key = {"kind": "sink norm/1", "model": self._fingerprint, **self.lm_settings._asdict()}
+        return float(cached_tensors(key, compute)["sink_norm"])
+
     def points_of(self, tokens: Tensor, keep: bool) -> Tensor:
         """Return the real points `[point, d_model]` of contexts; keep them on disk if `keep`.
 
@@ -66,14 +94,27 @@ class LMDataModule(LightningDataModule):
             self.n_lm_tokens += tokens.numel()
             return {"points": points.cpu() if keep else points}
 
-        if not keep:
-            return compute()["points"]
-        key = tokens_key("background points/1", self._fingerprint, self.lm_settings, tokens)
-        return cached_tensors(key, compute)["points"]
+        key = tokens_key("background points/2", self._fingerprint, self.lm_settings, tokens)
+        points = (cached_tensors(key, compute) if keep else compute())["points"]
+        n_real = int(self.tokenizer.is_real(tokens).sum())
+        self.n_positions += n_real
+        self.n_sinks += n_real - len(points)
+        return points
 
     def prepare_data(self) -> None:
-        """Check what can be checked cheaply, in one process, before anything slow starts."""
-        check_hook_name(self.hparams["lm"], self.hparams["hook_name"])
+        """Check the model in one process, before anything slow starts or is written.
+
+        What only its weights tell is checked once for all, and the model stays loaded.
+        """
+        h, size = self.hparams, self.model_facts.n_positions
+        check_hook_name(h["lm"], h["hook_name"])
+        if size is not None and h.get("context_size", 0) > size:
+            raise ValueError(
+                f"`context_size` must be at most {size}, the positions of model `{h['lm']}`, got "
+                f"{h['context_size']}"
+            )
+        _ = self.tokenizer
+        once(json.dumps(["sound model/1", self._fingerprint, h["hook_name"]]), lambda: self.lm)
 
     @property
     def _device(self) -> torch.device:
@@ -86,3 +127,14 @@ class LMDataModule(LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def sample_contexts(tokenizer: LMTokenizer, n_positions: int | None) -> Tensor:
+    """Return contexts `[context, position]` of every 50th document of the shipped text."""
+    size = min(n_positions or SAMPLE_SHAPE[1], SAMPLE_SHAPE[1])
+    text = "\n\n".join(islice(open_text("sample").documents(), 0, None, 50))
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    tokens = torch.tensor(tokenizer.tokenizer(text, **options)["input_ids"])
+    n_contexts = min(SAMPLE_SHAPE[0], len(tokens) // (size - 1))
+    rows = tokens[: n_contexts * (size - 1)].view(n_contexts, size - 1)
+    return torch.nn.functional.pad(rows, (1, 0), value=tokenizer.bos_id)

@@ -22,6 +22,7 @@ from saerepgeo.data.cache import keeps_stream
 from saerepgeo.data.concepts import (
     ConceptPoints,
     Concepts,
+    check_lengths,
     concept_activations,
     points_at,
     split_points,
@@ -31,8 +32,8 @@ from saerepgeo.data.lm_module import LMDataModule
 from saerepgeo.data.prompts import ConceptPrompts, load_prompts
 from saerepgeo.data.stream import ActivationStream, ResidualStatistics, StreamPlan
 from saerepgeo.data.text import open_text
-from saerepgeo.lm.downloads import cache_root
 from saerepgeo.lm.precision import Dtype, autocast_dtype
+from saerepgeo.lm.sums import cache_root
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
 
 VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
@@ -125,6 +126,12 @@ class ActivationDataModule(LMDataModule):
     def prompts(self) -> ConceptPrompts:
         """The concepts and their prompts, in the order of the concept ids."""
         return load_prompts(self.hparams["prompts"], self.hparams["concepts"])
+
+    def prepare_data(self) -> None:
+        """Check prompts and model in one process, before anything slow starts or is written."""
+        if (n_positions := self.model_facts.n_positions) is not None:
+            check_lengths(self.prompts, self.tokenizer, n_positions)
+        super().prepare_data()
 
     def setup(self, stage: str) -> None:
         """Check the prompts file and the plan before the model is loaded."""
@@ -254,3 +261,5 @@ class ActivationDataModule(LMDataModule):
         how = f"{n_run:,} through {self.hparams['lm']} at {rate:,.0f} tokens/s" if n_run else "none"
         kept = f"; kept under {cache_root()}" if self._keeps_stream else ""
         rank_zero_info(f"streamed {self._stream.n_tokens:,} tokens, {how}{kept}")
+        sinks = f"{self.n_sinks:,} of {self.n_positions:,} positions"
+        rank_zero_info(f"left out as attention sinks: {sinks} (norm above {self.sink_norm:.4g})")

@@ -2,14 +2,13 @@
 
 import errno
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from saerepgeo.files import replacing
+from saerepgeo.lm.sums import file_sum
 
 Problem = Literal["gated", "missing", "absent file", "offline", "disk", "interrupted", "damaged"]
 
@@ -42,12 +41,6 @@ _ERRORS: dict[Problem, type[Exception]] = {
     "disk": OSError,
 }
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's sha1, or sha256 of a large file
-
-
-def cache_root() -> Path:
-    """Return the folder of everything saerepgeo keeps between runs (`$SAEREPGEO_CACHE`)."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saerepgeo"
-    return Path(os.environ.get("SAEREPGEO_CACHE", default))
 
 
 def problem_of(error: BaseException) -> Problem | None:
@@ -118,7 +111,7 @@ def discard_damaged(repository: str) -> list[str]:
     """Delete cached files of a hub repository whose sum is not their name; return those names.
 
     The hub's client names what it fetches by the sum that the hub announced: sha256 of large
-    files, git's sha1 of small ones. Files found whole are remembered under `cache_root()`.
+    files, git's sha1 of small ones.
     """
     from huggingface_hub import constants
 
@@ -127,14 +120,7 @@ def discard_damaged(repository: str) -> list[str]:
     for blob in sorted(Path(constants.HF_HUB_CACHE, folder, "blobs").glob("*")):
         if not _BLOB.fullmatch(blob.name) or not blob.is_file():
             continue
-        marker = cache_root() / "checked" / blob.name
-        facts = f"{blob.stat().st_size} {blob.stat().st_mtime_ns}"
-        if marker.is_file() and marker.read_text() == facts:
-            continue
-        if _sum_like(blob) == blob.name:
-            with replacing(marker) as scratch:
-                Path(scratch).write_text(facts)
-        else:
+        if _sum_like(blob) != blob.name:
             content = blob.resolve()  # newer clients link to one store for all repositories
             blob.unlink()
             content.unlink(missing_ok=True)
@@ -145,8 +131,7 @@ def discard_damaged(repository: str) -> list[str]:
 def _sum_like(blob: Path) -> str:
     """Return the file's sum of the sort that its name is."""
     if len(blob.name) == 64:
-        digest = hashlib.sha256()
-    else:
-        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+        return file_sum(blob)
+    digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
     with blob.open("rb") as file:
         return hashlib.file_digest(file, lambda: digest).hexdigest()

@@ -1,10 +1,10 @@
 """FrozenLM: tokens → residuals at one hook, and no further through the model than that."""
 
 import copy
-import difflib
-import re
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from saerepgeo.lm.allocation import keep_freed_memory
+from saerepgeo.lm.hooks import (
+    NEAR_THE_SAME,
+    RESIDUAL_HOOK,
+    check_hook,
+    check_hook_name,
+    hooked,
+    read_hook,
+)
 from saerepgeo.lm.precision import Dtype, autocast_dtype, cast_norms_once, hold_weights
-from saerepgeo.lm.sources import load_config, load_model
+from saerepgeo.lm.sources import load_model
 from saerepgeo.lm.tokenizer import LMTokenizer
-from saerepgeo.types import Bool, Float, Int
+from saerepgeo.types import Float, Int
 
-LAYER = re.compile(r"blocks\.(\d+)\.")
-RESIDUAL_HOOK = re.compile(LAYER.pattern + r"hook_resid_(pre|post)")
-SINK_RATIO = 10.0
-"""A position whose norm exceeds this many times its prompt batch's median is an attention sink."""
 TOKENS_PER_PASS = 2048
 """On a CPU: what the layers hand on then stays in the processor's cache."""
 
@@ -36,7 +40,11 @@ class FrozenLM:
     `hook_resid_post`) are read from the plain `transformers` modules, which hold the same
     parameters and run up to 1.4x faster than the hooked ones; on construction the two are
     compared on a short input, and the hooked model serves whenever they differ.
+
+    `find_sink_norm` gives the norm above which a position is an attention sink; without it none is.
     """
+
+    find_sink_norm: Callable[[], float] | None = None
 
     def __init__(
         self,
@@ -48,8 +56,6 @@ class FrozenLM:
         device: torch.device | str = "cpu",
         center_residuals: bool = False,
     ) -> None:
-        from transformer_lens.model_bridge import TransformerBridge
-
         self.name, self.hook_name, self.tokenizer = name, hook_name, tokenizer
         self.device = torch.device(device)
         self.center_residuals = center_residuals
@@ -57,13 +63,13 @@ class FrozenLM:
         if self.device.type == "cpu":
             keep_freed_memory()
         model = model.to(self.device)
+        tokenizer.check_fits(name, model.get_input_embeddings().num_embeddings)
         self._plain: Any = _twin(model)  # before booting, which rewires the modules in place
-        self._bridge = TransformerBridge.boot_transformers(
-            name, hf_model=model, tokenizer=tokenizer.tokenizer, device=self.device
-        )
+        self._bridge = hooked(model, tokenizer, name, self.device)
         self.d_model: int = self._bridge.cfg.d_model
         self._example = (torch.arange(8, device=self.device)[None] + 100) % self._bridge.cfg.d_vocab
-        self._layer = self._checked_layer()
+        check_hook(self._bridge, name, hook_name, self._example)
+        self._layer = self._plain_layer()
         if self._layer is not None and self.autocast_dtype is not None:
             hold_weights(self._plain, self.autocast_dtype)
             cast_norms_once(self._plain, self.autocast_dtype, lambda: self._logits(self._example))
@@ -114,7 +120,12 @@ class FrozenLM:
     def is_point(self, tokens: Tensor, residuals: Tensor) -> Tensor:
         """Return where `tokens` are neither special nor, by their `residuals`, attention sinks."""
         is_real = self.tokenizer.is_real(tokens).to(residuals.device)
-        return is_real & ~is_sink(residuals, is_real)
+        is_sink = residuals.norm(dim=-1) > self._sink_norm
+        return is_real & ~is_sink
+
+    @cached_property
+    def _sink_norm(self) -> float:
+        return self.find_sink_norm() if self.find_sink_norm is not None else math.inf
 
     @torch.no_grad()
     def token_losses(
@@ -125,15 +136,21 @@ class FrozenLM:
         """Return next-token cross entropies `[prompt, position − 1]` in nats and the log-probs.
 
         `splice` maps the residuals at the hook to what shall stand in their place.
-        Raises ValueError where the hook is not on the residual stream.
         """
-        if self._layer is None:
-            hooks = "a residual-stream hook (hook_resid_pre/post)"
-            raise ValueError(f"splicing needs {hooks}, got `{self.hook_name}`; choose one of those")
         tokens = tokens.to(self.device)
-        with self._at_hook(self._layer, splice):
-            log_probs = self._logits(tokens).float().log_softmax(-1)
+        log_probs = self._spliced(tokens, splice).float().log_softmax(-1)
         return -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0], log_probs
+
+    def _spliced(self, tokens: Tensor, splice: Callable[[Tensor], Tensor]) -> Tensor:
+        if self._layer is not None:
+            with self._at_hook(self._layer, splice):
+                return self._logits(tokens)
+
+        def replace(residuals: Tensor, hook: Any) -> Tensor:
+            return splice(residuals).to(residuals.dtype)
+
+        with self._autocast():
+            return self._bridge.run_with_hooks(tokens, fwd_hooks=[(self.hook_name, replace)])
 
     def _logits(self, tokens: Tensor) -> Tensor:
         with self._autocast():
@@ -142,7 +159,7 @@ class FrozenLM:
     def _pass(self, tokens: Tensor) -> Tensor:
         with self._autocast():
             if self._layer is None:
-                return self._bridge_residuals(tokens)
+                return read_hook(self._bridge, self.hook_name, tokens)
             return self._plain_residuals(tokens, self._layer)
 
     def _autocast(self) -> torch.autocast:
@@ -180,56 +197,16 @@ class FrozenLM:
         assert components is not None
         return self._plain.get_submodule(f"{components['blocks'].name}.{layer}")
 
-    def _bridge_residuals(self, tokens: Tensor) -> Tensor:
-        match = LAYER.match(self.hook_name)
-        stop = int(match[1]) + 1 if match else None
-        _, cache = self._bridge.run_with_cache(
-            tokens, names_filter=[self.hook_name], stop_at_layer=stop, return_type=None
-        )
-        return cache[self.hook_name]
-
     @torch.no_grad()
-    def _checked_layer(self) -> int | None:
+    def _plain_layer(self) -> int | None:
         """Return the layer whose output the hook reads; None where only the bridge has it."""
-        if self.hook_name not in self._bridge.hook_dict:
-            near = difflib.get_close_matches(self.hook_name, list(self._bridge.hook_dict), n=3)
-            raise ValueError(
-                f"`hook_name` must be a TransformerLens hook of `{self.name}`, got "
-                f"`{self.hook_name}`; near it: "
-                f"{', '.join(near) or 'none, see TransformerBridge.hook_dict'}"
-            )
         match = RESIDUAL_HOOK.fullmatch(self.hook_name)
         layer = int(match[1]) - (match[2] == "pre") if match else -1
         if layer < 0:
             return None
         plain = self._plain_residuals(self._example, layer)
-        bridged = self._bridge_residuals(self._example)
-        return layer if (plain - bridged).norm() <= 1e-4 * bridged.norm() else None
-
-
-def is_sink(
-    residuals: Float[Tensor, "prompt position d_model"], is_real: Bool[Tensor, "prompt position"]
-) -> Bool[Tensor, "prompt position"]:
-    """Return where a residual is so large that the position serves as an attention sink.
-
-    ‖x‖ > 10 · median of ‖x‖ over real positions; false everywhere where none are real.
-    """
-    norms = residuals.norm(dim=-1)
-    if not bool(is_real.any()):
-        return torch.zeros_like(is_real)
-    return norms > SINK_RATIO * norms[is_real].median()
-
-
-def check_hook_name(name: str, hook_name: str) -> None:
-    """Check, from the model's configuration alone, that `hook_name` names an existing layer.
-
-    Raises ValueError on an unknown model, or a layer that the model has not got.
-    """
-    n_layers = getattr(load_config(name), "num_hidden_layers", None)
-    match = LAYER.match(hook_name)
-    if match and n_layers is not None and int(match[1]) >= n_layers:
-        layers = f"layers 0 to {n_layers - 1} of `{name}`"
-        raise ValueError(f"`hook_name` must name one of the {layers}, got `{hook_name}`")
+        bridged = read_hook(self._bridge, self.hook_name, self._example)
+        return layer if (plain - bridged).norm() <= NEAR_THE_SAME * bridged.norm() else None
 
 
 def _twin(model: nn.Module) -> nn.Module:

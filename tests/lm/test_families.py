@@ -113,7 +113,7 @@ def test_places_within_a_layer_fit_together(
 
 def test_facts_come_from_the_configuration(folder_of: Callable[[str], Path], family: str) -> None:
     facts = model_facts(str(folder_of(family)))
-    assert facts == (D_MODEL, family in HAS_LAYER_NORM)
+    assert facts == (D_MODEL, family in HAS_LAYER_NORM, 64)
 
 
 def test_special_positions_and_sinks_reach_no_sae(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from saerepgeo.lm.frozen import FrozenLM, check_hook_name, is_sink
+from saerepgeo.lm.frozen import FrozenLM, is_sink
+from saerepgeo.lm.hooks import check_hook_name
 from saerepgeo.lm.sources import resolve_model
 from saerepgeo.lm.tokenizer import LMTokenizer
 
