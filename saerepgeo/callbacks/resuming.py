@@ -17,8 +17,8 @@ from saerepgeo.callbacks.checkpoints import (
     read_checkpoint,
 )
 from saerepgeo.data import ActivationDataModule
-from saerepgeo.data.cache import model_fingerprint
 from saerepgeo.data.text import open_text
+from saerepgeo.lm.sources import model_fingerprint
 
 Facts = dict[str, Sequence[Any]]
 """`{setting: (value, content)}`: what is shown, and what decides whether two are the same."""

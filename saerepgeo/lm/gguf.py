@@ -55,9 +55,10 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     origin: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
     with quiet_transformers():
-        quantized, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent, dtype=torch.float32, output_loading_info=True, **origin
         )
+        quantized, info = loaded
         check_loaded(gguf, quantized, info)
         # A model that came from GGUF refuses to be saved: move its weights into a plain one.
         with torch.device("meta"):
