@@ -120,9 +120,17 @@ def written_to(path: str | Path, n_bytes: int | None = None) -> Iterator[None]:
         code = _code_of(error, Path(path))
         if code is None:
             raise
-        said = DiskError(_line(Path(path), code, n_bytes))
-        said.errno = code
-        raise said from error
+        raise _refusal(Path(path), code, n_bytes) from error
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise DiskError where no file could be written into a folder; nothing is written or made."""
+    path = Path(path)
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise _refusal(path, errno.ENOTDIR)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _refusal(path, errno.EACCES)
 
 
 def sweep(folder: Path) -> None:
@@ -209,9 +217,13 @@ def _code_of(error: BaseException, path: Path) -> int | None:
     return None
 
 
-def _line(path: Path, code: int, n_bytes: int | None) -> str:
-    reason = f"`{path}` could not be written: {os.strerror(code)}"
-    if code not in _NO_ROOM:
-        return f"{reason}; check its folder, or choose another, and run again"
-    needs = f" ({n_bytes:,} bytes are needed)" if n_bytes is not None else ""
-    return f"{reason}{needs}; free some space, or choose another folder, and run again"
+def _refusal(path: Path, code: int, n_bytes: int | None = None) -> DiskError:
+    line = f"`{path}` could not be written: {os.strerror(code)}"
+    if code in _NO_ROOM:
+        line += f" ({n_bytes:,} bytes are needed)" if n_bytes is not None else ""
+        line += "; free some space, or choose another folder, and run again"
+    else:
+        line += "; check its folder, or choose another, and run again"
+    error = DiskError(line)
+    error.errno = code
+    return error

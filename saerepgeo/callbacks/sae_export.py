@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.bounds import Text, check_settings
+from saerepgeo.files import check_folder
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.parallel.tensor_parallel import unshard
 
@@ -30,6 +31,9 @@ class SAEExport(Callback):
         check_settings(SAEExport, locals())
         self.dirpath, self.dtype = Path(dirpath), dtype
         self.with_training_form = with_training_form
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_folder(self.dirpath)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.interrupted or trainer.global_step < trainer.max_steps:

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from saerepgeo.files import check_folder
 from saerepgeo.report.files import merge_rows
 from saerepgeo.report.results import ASIDES, KEY, RESULTS, read_results
 from saerepgeo.report.tensorboard import tensorboard_writer
@@ -49,6 +50,9 @@ class CaseArtifacts(Callback):
             for row in rows
             if not row["metric"].endswith(ASIDES)
         ]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_folder(self.dirpath)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.rows, self._parts = [], []

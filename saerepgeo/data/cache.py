@@ -80,8 +80,8 @@ def keeps_stream(wanted: bool | Literal["auto"], n_bytes: int | None) -> bool:
         return n_bytes is not None and n_bytes <= min(STREAM_LIMIT, limit / 2)
     if wanted and n_bytes is not None and n_bytes > limit:
         raise ValueError(
-            f"`cache_stream` would keep {n_bytes / 2**30:.1f} GiB, more than the cache may hold "
-            f"({limit / 2**30:g} GiB); set SAEREPGEO_CACHE_GIB, or `cache_stream` to false"
+            f"`cache_stream` would keep {n_bytes / 2**30:.3g} GiB, more than the cache may hold "
+            f"({limit / 2**30:.3g} GiB); set SAEREPGEO_CACHE_GIB, or `cache_stream` to false"
         )
     return bool(wanted)
 
@@ -187,10 +187,16 @@ def cache_size() -> int:
 
 
 def clear_cache() -> int:
-    """Delete cached activations and tokens; return the bytes freed."""
+    """Delete cached activations and tokens, not what else lies there; return the bytes freed."""
     size = cache_size()
-    for name in CLEARED:
-        shutil.rmtree(cache_root() / name, ignore_errors=True)
+    for folder in (cache_root() / name for name in CLEARED):
+        for path in folder.glob("*"):
+            if is_unfinished(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+            elif _OWN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or not empty
+            folder.rmdir()
     return size - cache_size()
 
 

@@ -129,9 +129,18 @@ class ActivationDataModule(LMDataModule):
 
     def prepare_data(self) -> None:
         """Check prompts and model in one process, before anything slow starts or is written."""
+        _ = self._keeps_stream
         if (n_positions := self.model_facts.n_positions) is not None:
             check_lengths(self.prompts, self.tokenizer, n_positions)
         super().prepare_data()
+
+    @property
+    def hparams_initial(self) -> Any:
+        """What loggers show: the seed under a name of its own, for a module has one as well."""
+        shown = super().hparams_initial
+        if "seed" in shown:
+            shown["data_seed"] = shown.pop("seed")
+        return shown
 
     def setup(self, stage: str) -> None:
         """Check the prompts file and the plan before the model is loaded."""

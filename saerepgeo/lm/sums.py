@@ -15,9 +15,17 @@ CLOCK_TICK = 10**8
 
 
 def cache_root() -> Path:
-    """Return the folder of everything saerepgeo keeps between runs (`$SAEREPGEO_CACHE`)."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saerepgeo"
-    return Path(os.environ.get("SAEREPGEO_CACHE", default))
+    """Return the folder of everything saerepgeo keeps between runs (`$SAEREPGEO_CACHE`).
+
+    Raises ValueError where a file stands there.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saerepgeo"
+    folder = Path(os.environ.get("SAEREPGEO_CACHE") or default).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(
+            f"`SAEREPGEO_CACHE` must be a folder, got `{folder}`; name another, or unset it"
+        )
+    return folder
 
 
 def file_sum(path: Path) -> str:

@@ -146,7 +146,7 @@ def test_tokens_are_bounded_shown_and_cleared(
     assert cache.main([]) == 0
     assert "  tokens: " in capsys.readouterr().out
     (root / "tokens").mkdir()
-    (root / "tokens" / "0.uint32").write_bytes(bytes(2**20))  # of a former version
+    (root / "tokens" / f"{0:032x}.uint32").write_bytes(bytes(2**20))  # of a former version
     size = cache.cache_size()
     assert size > 2**20
     assert cache.main(["--clear"]) == 0
@@ -269,14 +269,14 @@ def test_foreign_files_are_counted_and_harm_nothing(
     path = root / "activations" / name
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    stored_at = set(activations_folder().glob("*.safetensors"))
     cached_tensors(KEY, computed)
     assert cache.main([]) == 0
     shown = capsys.readouterr().out
     assert "other: 0.0 MiB in 1" in shown
     assert "points: 0.0 MiB in 1" in shown
+    assert cache.main(["--clear"]) == 0
     assert path.read_bytes() == content
-    assert stored_at <= set(activations_folder().glob("*.safetensors"))
+    assert cache.cache_size() == len(content)
 
 
 def test_a_kind_prints_harmlessly(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
