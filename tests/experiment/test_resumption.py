@@ -330,7 +330,7 @@ def rows_of(experiment: Experiment) -> str:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_resumed_cells_come_to_the_same_rows(
-    whole_runs: Experiment, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    whole_runs: Experiment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_cells(whole_runs)
     rows, steps = rows_of(whole_runs), []
@@ -359,4 +359,4 @@ def test_resumed_cells_come_to_the_same_rows(
     run_cells(whole_runs)
     assert steps == [0, 1, 2, 3, 4, 5, 4, 5]
     assert rows_of(whole_runs) == rows
-    assert "starting anew" in capfd.readouterr().err
+    assert "starting anew" in caplog.text
