@@ -7,7 +7,7 @@ no context is read twice or left out, and a run resumed at a step sees what it w
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -19,6 +19,10 @@ from saerepgeo.data.concepts import draw_balanced, points_at
 from saerepgeo.data.contexts import Contexts
 from saerepgeo.types import BACKGROUND, ActivationBatch, generator_for
 
+STANDARD_ERROR = 0.02
+"""Of the residuals' variance, relative to it, at most."""
+MOST_CONTEXTS = 4096
+"""Contexts read at most for the residuals' moments."""
 Call = tuple[int, int, int]
 """One run of the LM: (window, lane, number within the lane)."""
 
@@ -105,11 +109,33 @@ class CallTokens(Dataset[Tensor]):
 
 
 class ResidualStatistics(NamedTuple):
-    """Mean `[d_model]`, total variance E‖x − mean‖², mean square E‖x‖² of background residuals."""
+    """Mean `[d_model]`, total variance E‖x − mean‖², mean square E‖x‖² of background residuals.
+
+    `standard_error` is the variance's, with contexts as units, of which `n_contexts` were read.
+    """
 
     mean: Tensor
     variance: Tensor
     mean_square: Tensor
+    n_contexts: int
+    standard_error: float
+
+
+def _moments(units: Tensor, origin: Tensor) -> ResidualStatistics:
+    """Return the moments from rows of n, Σ‖x − o‖² and Σ(x − o), one for each context; o a point.
+
+    Standard error of the ratio of sums Σ_c Σ_p ‖x − mean‖²/Σ_c n_c over contexts c.
+    """
+    (n_points, squares), sums = units[:, :2].T, units[:, 2:]
+    n = n_points.sum()
+    mean = sums.sum(0) / n
+    variance = squares.sum() / n - mean.square().sum()
+    scatter = squares - 2 * sums @ mean + n_points * mean.square().sum()
+    error = (scatter - variance * n_points).square().sum().sqrt() / n
+    scale = (len(units) / (len(units) - 1)) ** 0.5 if len(units) > 1 else float("inf")
+    mean = mean + origin
+    moments = mean.float(), variance.float(), (variance + mean.square().sum()).float()
+    return ResidualStatistics(*moments, len(units), scale * float(error))
 
 
 @dataclass(eq=False)
@@ -151,12 +177,36 @@ class ActivationStream:
             window = self._lanes(number, upcoming)
 
     def statistics(self) -> ResidualStatistics:
-        """Return the moments of the first LM call of lane 0: the same on every process."""
-        assert self.contexts is not None
-        x = self._run(CallTokens(self.contexts, self.plan)[(0, 0, 0)]).double()
-        mean = x.mean(0)
-        variance, mean_square = (rows.square().sum(1).mean().float() for rows in (x - mean, x))
-        return ResidualStatistics(mean.float(), variance, mean_square)
+        """Return the moments over the stream's first LM calls: the same on every process.
+
+        As many as it takes for a standard error of the variance of 2 %, if one epoch is enough.
+        Where there is no background, of the labeled points, each a unit.
+        """
+        units: list[Tensor] = []
+        origin = torch.zeros(0)
+        for points, n_units in self._first_points():
+            origin = origin if units else points[:1].sum(0)
+            for x in (points - origin).tensor_split(n_units):
+                units.append(torch.cat([x.new_tensor([len(x), x.square().sum()]), x.sum(0)]))
+            found = _moments(torch.stack(units), origin)
+            if not found.standard_error > STANDARD_ERROR * float(found.variance):
+                break
+        return found
+
+    def _first_points(self) -> Iterator[tuple[Tensor, int]]:
+        """Yield float64 points of one LM call after the other and the number of its contexts."""
+        if self.contexts is None:
+            yield self.labeled.residuals.double(), len(self.labeled.residuals)
+            return
+        contexts = CallTokens(self.contexts, self.plan)
+        whole = replace(self.plan, rank=0, world_size=1)
+        n_left = min(MOST_CONTEXTS, self.contexts.n_contexts or MOST_CONTEXTS)
+        for call in (call for window in count() for call in whole.calls(window)):
+            tokens = contexts[call]
+            yield self._run(tokens).double(), len(tokens)
+            n_left -= len(tokens)
+            if n_left <= 0:
+                return
 
     def _calls_from(self, first: int) -> Iterator[Tensor]:
         """Return the tokens of the calls of this process, window after window."""

@@ -32,6 +32,7 @@ from saerepgeo.metrics.reconstruction import MeanSquaredError as MeanSquaredErro
 from saerepgeo.metrics.reconstruction import (
     RelativeReconstructionBias as RelativeReconstructionBias,
 )
+from saerepgeo.metrics.reconstruction import RobustFVU as RobustFVU
 from saerepgeo.metrics.recovered import CrossEntropyRecovered as CrossEntropyRecovered
 from saerepgeo.metrics.recovered import KLRecovered as KLRecovered
 from saerepgeo.metrics.separation import AverageEuclideanDistance as AverageEuclideanDistance

@@ -11,6 +11,11 @@ from saerepgeo.geometry.clouds.entries import check_squares
 from saerepgeo.metrics.geometry_metric import Count, EstimateMetric, FloatSum, MergedStateMetric
 from saerepgeo.types import Estimate, Float
 
+HALF_OCTAVES = 128
+"""Squared norms from 2⁻⁶⁴ to 2⁶⁴ are told apart by powers of 2."""
+TRIMMED_SHARE = 0.01
+"""Points of largest norm that a trimmed figure may leave out."""
+
 
 class ReconstructionMetric(EstimateMetric):
     """A ratio of float64 sums over points, formed at the end; no points: undefined.
@@ -120,6 +125,66 @@ class FractionVarianceUnexplained(ReconstructionMetric, MergedStateMetric):
         if not self.scatter > rounding:
             return Estimate.undefined("all residuals are equal: no variance", int(self.n_points))
         return Estimate(self.squared_error / self.scatter, int(self.n_points), 0)
+
+
+class RobustFVU(ReconstructionMetric, MergedStateMetric):
+    """Fraction of variance unexplained without the largest residuals: trimmed by norm.
+
+    Norms ‖x‖ are counted by half octaves; of these the highest are left out as long as they hold a
+    hundredth of the points or less. fvu of what is left: a few points that outweigh all others
+    change it not at all. Accumulates moments by half octave, which add up. Points left that are all
+    equal: undefined.
+
+    >>> metric = RobustFVU()
+    >>> residuals = torch.cat([torch.eye(100), 1e4 * torch.eye(100)[:1]])
+    >>> metric.update(0.5 * residuals, residuals)
+    >>> round(metric.compute().item(), 4)  # 0.25·Σ‖x‖²/Σ‖x − μ‖² of the first hundred
+    0.2525
+    """
+
+    higher_is_better = False
+    counts: Tensor
+    squared_errors: Tensor
+    squared_norms: Tensor
+    totals: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("counts", torch.zeros(HALF_OCTAVES, dtype=torch.long), dist_reduce_fx=None)
+        for name in ("squared_errors", "squared_norms"):
+            zeros = torch.zeros(HALF_OCTAVES, dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx=None)
+        self.add_state("totals", zeros.reshape(HALF_OCTAVES, 1)[:, :0], dist_reduce_fx=None)
+
+    def add(self, recons: Tensor, residuals: Tensor) -> None:
+        squares = residuals.square().sum(1)
+        octaves = (squares.log2().floor() + HALF_OCTAVES // 2).clamp(0, HALF_OCTAVES - 1).long()
+        one_hot = torch.nn.functional.one_hot(octaves, HALF_OCTAVES).T.double()
+        batch = {
+            "n_points": self.n_points.new_tensor(len(residuals)),
+            "counts": torch.bincount(octaves, minlength=HALF_OCTAVES),
+            "squared_errors": one_hot @ (recons - residuals).square().sum(1),
+            "squared_norms": one_hot @ squares,
+            "totals": one_hot @ residuals,
+        }
+        self._set(self.merge([self._state(), batch]))
+
+    def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        filled = [state for state in states if state["n_points"]] or states[:1]
+        return {name: sum(state[name] for state in filled) for name in filled[0]}
+
+    def estimate(self) -> Estimate:
+        if not self.n_points:
+            return Estimate.undefined("no points")
+        above = self.counts.flip(0).cumsum(0).flip(0)
+        kept = above > TRIMMED_SHARE * self.n_points
+        n, total = self.counts[kept].sum(), self.totals[kept].sum(0)
+        squares = self.squared_norms[kept].sum()
+        scatter = squares - total.square().sum() / n
+        n_used, n_dropped = int(n), int(self.n_points - n)
+        if not scatter > 1e-13 * squares:
+            return Estimate.undefined("all residuals are equal: no variance", n_used, n_dropped)
+        return Estimate(self.squared_errors[kept].sum() / scatter, n_used, n_dropped)
 
 
 class CosineSimilarity(ReconstructionMetric):

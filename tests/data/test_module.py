@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from saerepgeo.data.cache import cache_size, clear_cache
+from saerepgeo.data.lm_module import sample_contexts
 from saerepgeo.data.module import ActivationDataModule
+from saerepgeo.data.stream import CallTokens
+from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.types import ActivationBatch, ConceptActivations
 
@@ -75,6 +78,63 @@ def test_statistics_are_those_of_the_text(data):
     torch.testing.assert_close(
         statistics.mean_square, statistics.variance + statistics.mean.square().sum()
     )
+
+
+def test_statistics_say_how_sure_they_are(data, monkeypatch):
+    """The standard error is that of contexts: the spread of the figure over resamples of them."""
+    found = data.statistics()
+    assert found.standard_error <= 0.02 * found.variance
+    contexts, plan = data.contexts("train"), data._plan
+    calls = CallTokens(contexts, plan)
+    tokens = torch.cat([calls[call] for window in range(9) for call in plan.calls(window)])
+    points = [data.points_of(row[None], keep=False).double() for row in tokens[: found.n_contexts]]
+    whole = torch.cat(points)
+    assert found.variance == pytest.approx(float(whole.var(0, correction=0).sum()), rel=1e-5)
+    torch.testing.assert_close(found.mean, whole.mean(0).float())
+    generator = torch.Generator().manual_seed(0)
+    draws = []
+    for _ in range(400):
+        rows = torch.randint(len(points), (len(points),), generator=generator)
+        drawn = torch.cat([points[row] for row in rows])
+        draws.append(float(drawn.var(0, correction=0).sum()))
+    assert found.standard_error == pytest.approx(float(torch.tensor(draws).std()), rel=0.15)
+    monkeypatch.setattr("saerepgeo.data.stream.STANDARD_ERROR", 0.0)
+    most = data.statistics()
+    assert most.n_contexts >= min(contexts.n_contexts, 4096) > found.n_contexts
+
+
+def test_statistics_without_text_are_those_of_the_labeled_points(tiny_data):
+    data = ActivationDataModule(**tiny_data | {"concept_fraction": 1.0})
+    x = data.points.train.residuals.double()
+    found = data.statistics()
+    assert found.variance == pytest.approx(float(x.var(0, correction=0).sum()), rel=1e-6)
+    assert found.n_contexts == len(x)
+
+
+def test_sinks_are_left_out_and_counted_whatever_else_is_read(tiny_data, monkeypatch):
+    """One position in 500 is a hundred times as long; no verdict depends on the call."""
+    residuals = FrozenLM.residuals
+
+    def with_sinks(self, tokens):
+        found = residuals(self, tokens)
+        found[tokens == 77] *= 100
+        return found
+
+    monkeypatch.setattr(FrozenLM, "residuals", with_sinks)
+    data = ActivationDataModule(**tiny_data | {"center_residuals": True, "cache_stream": False})
+    sample = sample_contexts(data.tokenizer, 64)
+    share = float((sample == 77).float().mean())
+    assert 0 < share < 0.05, "token 77 is not as rare in the sample as the test needs"
+    tokens = torch.randint(100, 250, (6, 16), generator=torch.Generator().manual_seed(0))
+    tokens[2, 3:9] = 77
+    tokens[tokens == 77] = 77
+    points = data.points_of(tokens, keep=False)
+    n_sinks = int((tokens == 77).sum())
+    assert (data.n_sinks, data.n_positions) == (n_sinks, 96)
+    assert len(points) == 96 - n_sinks
+    alone = [data.points_of(row[None], keep=False) for row in tokens]
+    assert torch.cat(alone).shape == points.shape
+    assert len(alone[2]) == 16 - n_sinks
 
 
 def test_a_cached_stream_is_the_stream_and_needs_no_model(tiny_data, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from saerepgeo.lm.frozen import FrozenLM, is_sink
+from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.hooks import check_hook_name
 from saerepgeo.lm.sources import resolve_model
 from saerepgeo.lm.tokenizer import LMTokenizer
@@ -99,16 +99,19 @@ def test_no_prompt_gives_no_residual(lm):
     assert lm.residuals(torch.zeros(0, 5, dtype=torch.long)).shape == (0, 5, 32)
 
 
-def test_special_positions_and_sinks_are_no_points(lm, tokens):
+def test_special_positions_and_sinks_are_no_points(tiny_lm, tokens):
+    lm = FrozenLM.load(str(tiny_lm), HOOK, "float32")
+    lm.find_sink_norm = lambda: 10.0
     tokens = tokens.clone()
     tokens[0, 5] = 1  # EOS
     assert lm.tokenizer.is_real(tokens).sum() == 30 - 3 - 1
-    assert len(lm.real_points(tokens)) == 26
-    residuals = torch.ones(1, 6, 4)
-    residuals[0, 2] *= 11
-    is_real = torch.tensor([[False, True, True, True, True, True]])
-    assert is_sink(residuals, is_real).nonzero().tolist() == [[0, 2]]
-    assert not is_sink(residuals, torch.zeros_like(is_real)).any()
+    residuals = torch.ones(3, 10, 4)
+    residuals[1, 2] *= 6
+    residuals[2, 3] = torch.nan  # left in, for what is not finite is to be seen
+    is_out = ~lm.is_point(tokens, residuals)
+    assert is_out.nonzero().tolist() == [[0, 0], [0, 5], [1, 0], [1, 2], [2, 0]]
+    large = lm.residuals(tokens).norm(dim=-1) > 10
+    assert len(lm.real_points(tokens)) == 26 - int(large[lm.tokenizer.is_real(tokens)].sum())
 
 
 def test_encode_starts_with_bos_and_reads_special_tokens_as_text(tiny_tokenizer):

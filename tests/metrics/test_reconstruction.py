@@ -16,6 +16,7 @@ from saerepgeo.metrics import (
     KLRecovered,
     MeanSquaredError,
     RelativeReconstructionBias,
+    RobustFVU,
 )
 from saerepgeo.types import SparseLatents
 from tests.metrics.harness import check_metric
@@ -24,6 +25,7 @@ PAIRED = {
     "mse": MeanSquaredError,
     "mse per element": lambda: MeanSquaredError(per_element=True),
     "fvu": FractionVarianceUnexplained,
+    "robust fvu": RobustFVU,
     "cosine": CosineSimilarity,
     "bias": RelativeReconstructionBias,
 }
@@ -87,6 +89,8 @@ def test_parity():
         "mse": 6 * mean_squared_error(x, y),
         "mse per element": mean_squared_error(x, y),
         "fvu": ((x - y) ** 2).sum() / ((x - x.mean(0)) ** 2).sum(),
+        "robust fvu": ((x - y) ** 2).sum()
+        / ((x - x.mean(0)) ** 2).sum(),  # of 40 none is a hundredth
         "cosine": cosines.mean(),
         "bias": (y**2).sum() / (x * y).sum(),
     }
@@ -280,3 +284,40 @@ def test_plot(make):
         figure, axes = metric.plot(value)
         assert axes.has_data()
         plt.close(figure)
+
+
+def test_robust_fvu_leaves_out_the_largest_and_nothing_else():
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(400, 8, generator=generator), dim=1)
+    residuals = 1.2 * directions  # one half octave
+    recons = residuals + 0.1 * torch.randn(400, 8, generator=generator)
+
+    def figures(extra: torch.Tensor, wrong: float) -> tuple[float, float, int, int]:
+        x, y = torch.cat([residuals, extra]), torch.cat([recons, wrong * extra])
+        plain, robust = FractionVarianceUnexplained(), RobustFVU()
+        for metric in (plain, robust):
+            metric.update(y, x)
+        estimate = robust.estimate()
+        return plain.compute().item(), robust.compute().item(), estimate[1], estimate[2]
+
+    plain, robust, *counts = figures(residuals[:0], 1.0)
+    assert robust == pytest.approx(plain, rel=1e-9)
+    assert counts == [400, 0]
+    few, without, *counts = figures(12.0 * directions[:4], 0.1)  # 4 of 404 are 1 %
+    assert without == pytest.approx(plain, rel=1e-9)
+    assert counts == [400, 4]
+    assert few > 3 * plain
+    x, y = (
+        np.concatenate([a, b])
+        for a, b in ((residuals, 12 * directions[:5]), (recons, 1.2 * directions[:5]))
+    )
+    expected = ((x - y) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
+    assert figures(12.0 * directions[:5], 0.1)[1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_robust_fvu_of_equal_points_and_of_zeros():
+    for residuals in (torch.full((30, 4), 7.0), torch.zeros(30, 4)):
+        metric = RobustFVU()
+        metric.update(residuals + 1, residuals)
+        assert metric.compute().isnan()
+        assert metric.reason == "all residuals are equal: no variance"

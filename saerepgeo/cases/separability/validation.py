@@ -21,12 +21,13 @@ POINT_SETS = {1: "val", 2: "val/heldout_items"}
 
 
 class ReconstructionFigures(MetricCollection):
-    """Accumulate points and what an SAE makes of them; give mse, fvu, …, l0 and dead_fraction."""
+    """Accumulate points and what an SAE makes of them; give mse, fvu, fvu_robust, …."""
 
     def __init__(self, d_sae: int, prefix: str = "") -> None:
         figures: Any = {
             "mse": metrics.MeanSquaredError(),
             "fvu": metrics.FractionVarianceUnexplained(),
+            "fvu_robust": metrics.RobustFVU(),
             "cosine": metrics.CosineSimilarity(),
             "relative_reconstruction_bias": metrics.RelativeReconstructionBias(),
             "l0": metrics.L0(),
