@@ -24,7 +24,7 @@ def converted(gguf: Path, name: str) -> Path:
     if importlib.util.find_spec("gguf") is None:
         raise ValueError("reading a GGUF file needs the package `gguf`; run `pip install gguf`")
     _check_whole(gguf)
-    with replacing_folder(folder) as scratch:
+    with replacing_folder(folder, first_stays=True) as scratch:
         _convert(gguf, scratch)
     return folder
 
