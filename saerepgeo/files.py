@@ -65,12 +65,16 @@ def replacing(path: str | Path, n_bytes: int | None = None, durable: bool = Fals
 
 @contextmanager
 def replacing_folder(
-    path: str | Path, n_bytes: int | None = None, replaces: frozenset[str] = frozenset()
+    path: str | Path,
+    n_bytes: int | None = None,
+    replaces: frozenset[str] = frozenset(),
+    first_stays: bool = False,
 ) -> Iterator[Path]:
     """Give an empty folder beside `path` that takes its place, durably, if all goes well.
 
     What stands in the old folder stays, but for the names in `replaces` and those written anew.
-    Raises DiskError as `replacing` does.
+    `first_stays`: where another process has made `path` meanwhile, its folder stays, and this one
+    is dropped; for what is the same whoever makes it. Raises DiskError as `replacing` does.
     """
     path = Path(path)
     with written_to(path, n_bytes):
@@ -81,21 +85,31 @@ def replacing_folder(
         try:
             scratch.mkdir()
             yield scratch
-            for entry in path.iterdir() if path.exists() else ():
-                if entry.name not in replaces and not (scratch / entry.name).exists():
-                    copy: Any = shutil.copytree if entry.is_dir() else shutil.copy2
-                    copy(entry, scratch / entry.name)
+            if not first_stays:
+                _take_over(path, scratch, replaces)
             for entry in (*scratch.rglob("*"), scratch):
                 _sync(entry)
-            if path.exists():
+            if not first_stays and path.exists():
                 path.replace(retired)
-            scratch.replace(path)
+            try:
+                scratch.replace(path)
+            except OSError:  # no folder goes over one that holds something
+                if not first_stays or not path.is_dir():
+                    raise
             _sync(path.parent)
         finally:
             if retired.exists() and not path.exists():
                 retired.replace(path)
             for left in (scratch, retired):
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _take_over(old: Path, new: Path, but: frozenset[str]) -> None:
+    """Copy what stands in a folder to another, but for some names and those that are there."""
+    for entry in old.iterdir() if old.exists() else ():
+        if entry.name not in but and not (new / entry.name).exists():
+            copy: Any = shutil.copytree if entry.is_dir() else shutil.copy2
+            copy(entry, new / entry.name)
 
 
 def write_json(path: str | Path, value: Any, indent: int = 1) -> None:

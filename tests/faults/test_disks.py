@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -21,7 +23,7 @@ from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import load_sae
 
-N_KILLS = int(os.environ.get("SAEREPGEO_KILLS", "10"))
+N_KILLS = int(os.environ.get("SAEREPGEO_KILLED_RUNS", "10"))
 
 
 def rows(path: Path) -> None:
@@ -235,7 +237,7 @@ print("all whole, unfinished:", len(list(folder.glob(".*"))))
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
-    """`SAEREPGEO_KILLS` sets how often; what is left goes once it is old enough."""
+    """`SAEREPGEO_KILLED_RUNS` sets how often; what is left goes once it is old enough."""
     here = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", KILLS, str(tmp_path), str(N_KILLS)],
@@ -268,13 +270,74 @@ def test_a_folder_killed_between_its_two_renames_comes_back(tmp_path: Path) -> N
     assert not list(tmp_path.glob(".*"))
 
 
+FIRST = """
+import sys, time
+from pathlib import Path
+from saerepgeo.files import replacing_folder
+for number in range(30):
+    path = Path(sys.argv[1]) / str(number)
+    while time.time() < float(sys.argv[2]) + 0.05 * number:
+        pass
+    with replacing_folder(path, first_stays=True) as scratch:
+        (scratch / "config.json").write_text("whole")
+    for _ in range(20):
+        assert (path / "config.json").read_text() == "whole"
+"""
+
+
+def test_of_two_processes_that_make_a_folder_at_once_the_first_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FIRST, str(tmp_path), str(time.time() + 1)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert process.communicate(timeout=60)[1] == ""
+        assert process.returncode == 0
+    assert len(list(tmp_path.iterdir())) == 30
+
+
+def fit(config: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    import saerepgeo.__main__ as entry
+
+    monkeypatch.setattr(sys, "argv", ["saerepgeo", "fit", "--config", str(config), *options])
+    state = torch.random.get_rng_state()
+    try:
+        return entry.run()
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def test_a_fit_without_room_for_cache_and_temporary_files_is_the_same(
+    tiny_data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training_process import write_config
+
+    export(tmp_path / "start")
+    weights = {}
+    with small_disk(tmp_path / "disk", 8) as disk:
+        fill(disk)
+        for name, cache_folder in (("room", tmp_path / "cache"), ("no room", disk)):
+            (tmp_path / name).mkdir()
+            monkeypatch.setenv("SAEREPGEO_CACHE", str(cache_folder))
+            if name == "no room":
+                monkeypatch.setattr(cache, "_UNKEPT", set())
+                monkeypatch.setenv("TMPDIR", str(disk))
+                monkeypatch.setattr("tempfile.tempdir", None)
+            config = write_config(tmp_path / name, tiny_data, tmp_path / "start", 3)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                assert fit(config, monkeypatch) == 0
+            unkept = [w for w in said if "are not kept in" in str(w.message)]
+            assert len(unkept) == (name == "no room")
+            saved = tmp_path / name / "sae" / "training" / "sae_weights.safetensors"
+            weights[name] = saved.read_bytes()
+        assert list(disk.iterdir()) == [disk / "filler"]
+    assert weights["room"] == weights["no room"]
+
+
 def test_a_fit_whose_export_does_not_fit_says_so_and_is_finished_by_another(
     tiny_data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     import yaml
     from training_process import write_config
-
-    import saerepgeo.__main__ as entry
 
     export(tmp_path / "start")
     config = write_config(tmp_path, tiny_data, tmp_path / "start", 3)
@@ -282,9 +345,7 @@ def test_a_fit_whose_export_does_not_fit_says_so_and_is_finished_by_another(
         tree = yaml.safe_load(config.read_text())
         tree["trainer"]["callbacks"][2]["init_args"]["dirpath"] = str(disk / "sae")
         config.write_text(yaml.safe_dump(tree))
-        monkeypatch.setattr(sys, "argv", ["saerepgeo", "fit", "--config", str(config)])
-        state = torch.random.get_rng_state()
-        assert entry.run() == 2
+        assert fit(config, monkeypatch) == 2
         said = capfd.readouterr().err.splitlines()
         lines = [line for line in said if not line.startswith("INFO: ")]
         assert [line for line in lines if line.startswith("error: ")] == lines[-1:], lines
@@ -292,7 +353,8 @@ def test_a_fit_whose_export_does_not_fit_says_so_and_is_finished_by_another(
         assert "bytes are needed)" in lines[-1]
         assert list(disk.iterdir()) == []
         subprocess.run(["mount", "-o", "remount,size=9m", str(disk)], check=True)
-        assert entry.run() == 0
-        torch.random.set_rng_state(state)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Checkpoint directory .* is not empty")
+            assert fit(config, monkeypatch, "--ckpt_path", "last") == 0
         assert load_sae(path=disk / "sae").d_sae == 96
         assert (disk / "sae" / "figures.json").is_file()
