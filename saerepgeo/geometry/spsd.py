@@ -36,7 +36,7 @@ def spsd_distance(
     if rank_x != rank_y:
         return Estimate.undefined(f"ranks {rank_x} and {rank_y} differ: use `bures_wasserstein`")
     if rank_x == 0:
-        return Estimate.undefined("both matrices have rank 0")
+        return Estimate.undefined("both matrices have rank zero")
     left, cosines, right = torch.linalg.svd(basis_x.T @ basis_y)
     # the arc cosine loses half the digits of a small angle; the sines keep them
     outside = basis_y @ right.T - basis_x @ (left * cosines)

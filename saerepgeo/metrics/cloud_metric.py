@@ -263,8 +263,10 @@ def evaluate(metrics: Collection[CloudFigure], *clouds: LabeledCloud) -> dict[st
     clouds[0].search(max((metric.n_neighbors for metric in metrics), default=0))
     found: dict[str, Estimate] = {}
     for metric in metrics:
-        is_of_pair = isinstance(metric, PairMetric)
-        own = metric.pair_figures(*clouds) if is_of_pair else metric.figures(clouds[0])
+        if isinstance(metric, PairMetric):
+            own = metric.pair_figures(*clouds)
+        else:
+            own = metric.figures(clouds[0])
         metric.given_names = tuple(own)
         found |= own
     return found

@@ -157,6 +157,7 @@ class RobustFVU(ReconstructionMetric, MergedStateMetric):
         self.add_state("totals", zeros.reshape(HALF_OCTAVES, 1)[:, :0], dist_reduce_fx=None)
 
     def add(self, recons: Tensor, residuals: Tensor) -> None:
+        check_squares(recons, residuals, name="residuals")
         squares = residuals.square().sum(1)
         octaves = (squares.log2().floor() + HALF_OCTAVES // 2).clamp(0, HALF_OCTAVES - 1).long()
         one_hot = torch.nn.functional.one_hot(octaves, HALF_OCTAVES).T.double()

@@ -130,3 +130,9 @@ def test_refuses_residuals_on_which_nothing_is_active():
         sae.b_enc.fill_(-1e6)
     with pytest.raises(ValueError, match="some latents on and some off"):
         random_dictionary(sae, _residuals())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_residuals_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="`residuals` must be finite"):
+        random_dictionary(None, torch.tensor([[value, 1.0]]))

@@ -110,6 +110,7 @@ ROWS: dict[str, Row] = {
     # reconstructions
     "MeanSquaredError": Row(m.MeanSquaredError, 2, FEW | HUGE | DENSE, residuals),
     "FractionVarianceUnexplained": Row(m.FractionVarianceUnexplained, 0, HUGE | DENSE, residuals),
+    "RobustFVU": Row(m.RobustFVU, 0, HUGE | MOVES | DENSE, residuals),
     "CosineSimilarity": Row(
         m.CosineSimilarity, 0, DENSE | FEW | MOVES | {"all 0": UNDEFINED}, residuals
     ),

@@ -1,7 +1,5 @@
 """A cloud small enough that all its distances are held at once: figures share the one matrix."""
 
-from copy import copy
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,10 +40,7 @@ class MatrixCloud(Cloud):
         return cls(gram_distances(x).mul_(unit))
 
     def take(self, index: Int[Tensor, "kept"]) -> "MatrixCloud":
-        taken = copy(self)
-        taken.distances, taken.n_points = self.distances[index][:, index], len(index)
-        taken.found = None
-        return taken
+        return MatrixCloud(self.distances[index][:, index])
 
     def size(self) -> float:
         unit = unit_of(self.distances)
