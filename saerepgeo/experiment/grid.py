@@ -63,9 +63,11 @@ class Experiment:
         separability: column that measures separability in the verdict, on held-out items.
         error: column that measures the error in the verdict.
         n_processes: worker processes to start; others, elsewhere, may share the folder.
-        n_threads: threads of each worker; by default its share of the cores.
+        n_threads: threads of each worker; by default its share of the cores. Another number may
+            change last digits.
         stale_after: seconds without a sign of life after which a cell is taken over.
-        max_attempts: times a cell is tried that ends in an error.
+        max_attempts: times a cell is tried, in one run of the experiment, that ends in an error
+            or with its process.
     """
 
     base: Text

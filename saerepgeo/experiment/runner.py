@@ -13,8 +13,10 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 
+from saerepgeo.bounds import check_settings
+from saerepgeo.cli_errors import OneLineErrors
 from saerepgeo.experiment.attempts import (
     FAILURES,
     begin_again,
@@ -59,13 +61,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[Experiment, int | None]:
-    parser = ArgumentParser(prog="python -m saerepgeo experiment", allow_abbrev=False)
+    parser = OneLineErrors(prog="python -m saerepgeo experiment", allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_argument("--worker", type=int, help="number of this worker; set by the parent")
     parser.add_class_arguments(Experiment)
     settings = parser.parse_args(arguments).as_dict()
     worker = settings.pop("worker")
     settings.pop("config")
+    check_settings(Experiment, settings)  # the parser lets null pass for a number
     return Experiment(**settings), worker
 
 

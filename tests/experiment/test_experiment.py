@@ -124,7 +124,7 @@ def test_settings_of_the_command_line_replace_those_of_the_file(settings):
         ("doses", [0.0, 1.0]),
         ("doses", []),
         ("seeds", [1, 1]),
-        ("regularizers", ["aepd"]),
+        ("regularizers", ["aedp", "aedp"]),
         ("base", "no.yaml"),
         ("shuffled_doses", [float("nan")]),
     ],
