@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saerepgeo.data.cache import LMSettings, cached_tensors
 from saerepgeo.data.prompts import Concept, ConceptPrompts
+from saerepgeo.data.prompts.names import start_of
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.lm.tokenizer import LMTokenizer
@@ -68,10 +69,10 @@ def check_lengths(prompts: ConceptPrompts, tokenizer: LMTokenizer, n_positions: 
         _, spans = tokenizer.encode(concept.prompts)
         longest = max(range(len(spans)), key=lambda row: len(spans[row]))
         if (n_tokens := len(spans[longest])) > n_positions:
-            start = concept.prompts[longest][:40]
             raise ValueError(
                 f"prompts must be at most {n_positions} tokens long (the model's positions), "
-                f"`{start}…` of concept {concept.name} is {n_tokens}; shorten it"
+                f"{start_of(concept.prompts[longest])!r} of concept {concept.name!r} is "
+                f"{n_tokens}; shorten it"
             )
 
 

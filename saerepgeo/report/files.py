@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from saerepgeo.data.prompts import file_part
 from saerepgeo.files import replacing, write_bytes, written_to
 
 Row = Mapping[str, str | float | int | bool | None]
@@ -24,7 +24,7 @@ def file_name(*parts: str) -> str:
     >>> file_name("gemma-2-2b Layer 19", "months", "0.01")
     'gemma-2-2b_Layer_19_months_0.01'
     """
-    return "_".join(re.sub(r"[^\w.+-]+", "_", part) for part in parts)
+    return "_".join(map(file_part, parts))
 
 
 def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> None:

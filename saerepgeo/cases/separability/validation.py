@@ -52,14 +52,16 @@ class ValidationFigures(nn.Module):
         super().__init__()
         self.text = ReconstructionFigures(d_sae, "val/")
         self.points: Any = nn.ModuleDict()
+        self._names: dict[str, str] = {}
         for loader, prefix in POINT_SETS.items():
-            own: Any = {
-                f"{name}/{concept.name}": metric(
-                    prompts.n_items, range(first, first + len(concept.items))
-                )
-                for concept, first in zip(prompts, prompts.first_item_ids, strict=True)
-                for name, metric in SEPARABILITY.items()
-            }
+            own: Any = {}
+            firsts = enumerate(zip(prompts, prompts.first_item_ids, strict=True))
+            for number, (concept, first) in firsts:
+                items = range(first, first + len(concept.items))
+                for name, metric in SEPARABILITY.items():
+                    key = f"{name}/{number}"  # no module may have a dot in its name, a concept may
+                    own[key] = metric(prompts.n_items, items)
+                    self._names[f"{prefix}/{key}"] = f"{prefix}/{name}/{concept.name}"
             self.points[str(loader)] = MetricCollection(own, prefix=f"{prefix}/")
 
     def compute(self) -> dict[str, Tensor]:
@@ -68,7 +70,8 @@ class ValidationFigures(nn.Module):
         for loader, prefix in POINT_SETS.items():
             with warnings.catch_warnings():  # no held-out items: undefined, and left out
                 warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-                figures |= self.points[str(loader)].compute()
+                found = self.points[str(loader)].compute()
+            figures |= {self._names[key]: value for key, value in found.items()}
             for name in SEPARABILITY:
                 of_name = [v for k, v in figures.items() if k.startswith(f"{prefix}/{name}/")]
                 values = [value for value in of_name if not value.isnan()]

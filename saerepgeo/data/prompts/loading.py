@@ -9,21 +9,31 @@ Without `items`, those of a shipped concept of that name count, else the concept
 those that neither contain another prompt nor end in `.`, `?` or `!`.
 
 A prompt names the item mentioned first, in whole words and whatever its case; the longest item wins
-where two begin at the same place. An item of a single character has to match in case as well, or
-every article would mention the letter A.
+where two begin at the same place (see `Mentions`).
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from saerepgeo.data.prompts.mentions import Mentions, bare_prompts, match_key
+from saerepgeo.data.prompts.names import (
+    check_characters,
+    check_names,
+    check_printable,
+    listed,
+    start_of,
+)
+
 MIN_ITEMS = 2
 """Separation between the items of a concept is undefined for fewer."""
+LONGEST_PROMPT = 100_000
+"""Characters; how many tokens a prompt may have is the model's to say."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ def load_prompts(
 
     Raises ValueError with file, concept and index of the prompt: not a file, not UTF-8, not JSON,
     wrong types, an empty concept or prompt, an item in no prompt, a prompt without an item, fewer
-    than two items or the same one twice, an unknown concept.
+    than two items or the same one twice, an unknown concept, names that would share files.
 
     >>> months = load_prompts(concepts=["months"])["months"]
     >>> months.items[months.item_ids[0]], months.mentions[0]
@@ -94,7 +104,7 @@ def load_prompts(
     """
     place = "the shipped prompts file" if path is None else str(path)
     try:
-        raw = _shipped("concept_prompts.json") if path is None else Path(path).read_bytes()
+        raw = _shipped("concept_prompts.json") if path is None else _read(Path(path))
     except OSError as error:
         raise ValueError(f"cannot read the prompts file {path}: {error.strerror}") from error
     table = _parse(raw, place)
@@ -104,12 +114,23 @@ def load_prompts(
     wanted = tuple(table) if concepts is None else tuple(concepts)
     if not wanted:
         raise ValueError(f"{place}: no concept; expected {{concept: [prompt, …]}} or `concepts`")
+    check_names(table, place)
     for name in wanted:
         if name not in table:
-            raise ValueError(f"{place}: no concept {name!r}; there are {', '.join(table)}")
+            near = get_close_matches(name, table, n=3, cutoff=0.5)
+            names = listed([*near, *(other for other in table if other not in near)])
+            raise ValueError(f"{place}: no concept {start_of(name)!r}; there are {names}")
         if wanted.count(name) > 1:
             raise ValueError(f"`concepts` names {name!r} twice")
     return ConceptPrompts(tuple(_concept(name, table[name], place) for name in wanted))
+
+
+def _read(path: Path) -> bytes:
+    if "\0" in str(path):
+        raise ValueError(f"the prompts file {str(path)!r} has a null in its name")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"the prompts file {path} is a pipe or a device; expected a regular file")
+    return path.read_bytes()
 
 
 def _shipped(name: str) -> bytes:
@@ -132,55 +153,60 @@ def _parse(raw: bytes, place: str) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{place}: not JSON at {where}: {error.msg}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # 10,000 brackets deep
         raise ValueError(f"{place}: {error}") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"the key {key!r} stands twice in one object")
-    return dict(pairs)
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"the key {start_of(key)!r} stands twice in one object")
+        table[key] = value
+    return table
 
 
 def _concept(name: str, entry: Any, place: str) -> Concept:
     place = f"{place}, concept {name!r}"
     if isinstance(entry, dict):
         if set(entry) != {"items", "prompts"}:
-            keys = ", ".join(sorted(entry)) or "none"
+            keys = listed(sorted(entry)) or "none"
             raise ValueError(f"{place}: expected the keys items and prompts, got {keys}")
         prompts = _strings(entry["prompts"], place, "prompt")
         items = _strings(entry["items"], place, "item")
     else:
         prompts = _strings(entry, place, "prompt")
-        items = json.loads(_shipped("items.json")).get(name) or _bare_prompts(prompts)
+        items = json.loads(_shipped("items.json")).get(name) or bare_prompts(prompts)
     items = tuple(item.strip() for item in items)
-    if len(set(map(_match_key, items))) < max(len(items), MIN_ITEMS):
-        found = ", ".join(items) or "none"
+    for item in items:
+        check_printable(item, f"{place}, item")
+    if len(set(map(match_key, items))) < max(len(items), MIN_ITEMS):
+        found = listed(items) or "none"
         raise ValueError(f"{place}: expected at least {MIN_ITEMS} different items, got {found}")
     return _labeled(name, items, prompts, place)
 
 
 def _labeled(name: str, items: tuple[str, ...], prompts: tuple[str, ...], place: str) -> Concept:
-    pattern = _mention_pattern(items)
-    item_ids, mentions = [], []
+    mentions = Mentions(items)
+    firsts = []
     for index, prompt in enumerate(prompts):
-        match = pattern.search(prompt)
-        if match is None or match.lastgroup is None:
+        first = next(mentions.of(prompt), None)
+        if first is None:
             raise ValueError(
-                f"{place}, prompt {index} ({prompt!r}): names no item of {', '.join(items)}; "
+                f"{place}, prompt {index} ({start_of(prompt)!r}): names no item of "
+                f"{listed(items)}; "
                 'list the items as {"items": […], "prompts": […]} if these are not meant'
             )
-        item_ids.append(int(match.lastgroup.removeprefix("item")))
-        mentions.append(match.span())
-    unused = [item for index, item in enumerate(items) if index not in item_ids]
+        firsts.append(first)
+    item_ids = tuple(first.item for first in firsts)
+    used = set(item_ids)
+    unused = [item for index, item in enumerate(items) if index not in used]
     if unused:
         raise ValueError(
-            f"{place}: no prompt for {', '.join(unused)} (a prompt counts for the item it names "
+            f"{place}: no prompt for {listed(unused)} (a prompt counts for the item it names "
             'first); add prompts, or list your items as {"items": […], "prompts": […]}'
         )
-    return Concept(name, items, prompts, tuple(item_ids), tuple(mentions))
+    return Concept(name, items, prompts, item_ids, tuple((m.start, m.end) for m in firsts))
 
 
 def _strings(value: Any, place: str, kind: str) -> tuple[str, ...]:
@@ -190,33 +216,10 @@ def _strings(value: Any, place: str, kind: str) -> tuple[str, ...]:
     for index, text in enumerate(value):
         where = f"{place}, {kind} {index}"
         _expect(isinstance(text, str), f"{where}: expected a string", text)
-        if not text.strip():
-            raise ValueError(f"{where}: empty")
+        check_characters(text, where)
+        if not any(character.isprintable() and character != " " for character in text):
+            raise ValueError(f"{where}: empty, or of nothing but spaces and marks that do not show")
+        if len(text) > LONGEST_PROMPT:
+            most = f"expected at most {LONGEST_PROMPT:,} characters"
+            raise ValueError(f"{where} ({start_of(text)!r}): {most}, got {len(text):,}")
     return tuple(value)
-
-
-def _mention_pattern(items: Sequence[str]) -> re.Pattern[str]:
-    """Return a pattern whose group `item<i>` names the item; longer items are tried first."""
-    options = []
-    for index, item in sorted(enumerate(items), key=lambda entry: -len(entry[1])):
-        flag = "" if len(item) == 1 else "i"
-        options.append(f"(?P<item{index}>(?{flag}:{re.escape(item)}))")
-    return re.compile(rf"(?<!\w)(?:{'|'.join(options)})(?!\w)")
-
-
-def _match_key(item: str) -> str:
-    """Return what is the same for two items exactly where one pattern would match both."""
-    return item if len(item) == 1 else item.casefold()
-
-
-def _bare_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
-    candidates: dict[str, str] = {}
-    for prompt in map(str.strip, prompts):
-        if prompt[-1] not in ".?!":
-            candidates.setdefault(_match_key(prompt), prompt)
-    bare = []
-    for candidate in candidates.values():
-        others = [other for other in candidates.values() if other is not candidate]
-        if not others or not _mention_pattern(others).search(candidate):
-            bare.append(candidate)
-    return tuple(bare)
