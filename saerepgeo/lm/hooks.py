@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import warnings
 from typing import Any
 
 import torch
@@ -83,7 +84,9 @@ def read_hook(bridge: Any, hook_name: str, tokens: Tensor) -> Any:
     """Return what the hook gives for tokens, running no later layer; None where that is nothing."""
     match = LAYER.match(hook_name)
     stop = int(match[1]) + 1 if match else None
-    _, cache = bridge.run_with_cache(
-        tokens, names_filter=[hook_name], stop_at_layer=stop, return_type=None
-    )
+    with warnings.catch_warnings():  # what is switched off gives nothing, and is refused
+        warnings.filterwarnings("ignore", message="run_with_cache: skipped")
+        _, cache = bridge.run_with_cache(
+            tokens, names_filter=[hook_name], stop_at_layer=stop, return_type=None
+        )
     return dict(cache.items()).get(hook_name)
