@@ -46,10 +46,10 @@ def _set(handlers: dict[signal.Signals, Any]) -> None:
 
 def one_line(error: Exception) -> str:
     """Return what a message says; of a constructor's, what lies under jsonargparse's wrapping."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    reasons = [line.strip()[2:] for line in lines if line.strip().startswith("- ")]
-    reasons = [reason for reason in reasons if not reason.startswith("Expected a <class")]
-    return reasons[0] if reasons and lines[0].startswith("Does not validate") else lines[0]
+    while str(error).startswith("Does not validate") and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 if __name__ == "__main__":

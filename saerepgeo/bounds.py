@@ -32,6 +32,8 @@ def _number(must_be: str, holds: Callable[[float], bool]) -> Bound:
 
 Count = Annotated[int, _integer(0)]
 PositiveInt = Annotated[int, _integer(1)]
+Endless = Annotated[int, _integer(-1)]
+"""-1: without an end."""
 ContextSize = Annotated[int, _integer(2)]
 """BOS and a token."""
 Share = Annotated[float, _number("in [0, 1]", lambda x: 0 <= x <= 1)]
@@ -56,7 +58,7 @@ def check_settings(cls: Callable[..., Any], given: Mapping[str, Any], prefix: st
     Traceback (most recent call last):
     ValueError: each of `data.shares` must be in [0, 1], got 2
     """
-    called = cls.__init__ if isinstance(cls, type) else cls
+    called = cls.__init__ if "__init__" in vars(cls) else cls  # else the class itself is a list
     for name, hint in get_type_hints(called, include_extras=True).items():
         for whose, must_be, value in _broken(hint, given[name]) if name in given else ():
             raise ValueError(f"{whose}`{prefix}{name}` must be {must_be}, got {value!r}")

@@ -1,17 +1,56 @@
 """The command line: Lightning's, with our defaults."""
 
+import inspect
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from saerepgeo.callbacks.checkpoints import WholeCheckpointIO
 from saerepgeo.callbacks.interruption import exit_status
 from saerepgeo.callbacks.processes import together
 from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
-from saerepgeo.cli_help import COMMANDS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
+from saerepgeo.cli_checks import SaveSettings, check_parsed, check_run
+from saerepgeo.cli_errors import OneLineErrors, nearest
+from saerepgeo.cli_help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
+
+
+class SettingsParser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser; what it refuses it refuses in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what to give where no command, or no module, is given."""
+        required = "the following arguments are required: "
+        if self.exit_on_error and message.startswith(required):
+            command, _, name = message.removeprefix(required).split(",")[0].partition(".")
+            if name == "model":
+                raise ValueError(
+                    f"`model` is not given: add --config FILE; for {command} there are "
+                    f"{', '.join(CONFIGS[command])}"
+                )
+        if "invalid choice" in message or 'expected "subcommand"' in message:
+            names = [*SUBCOMMANDS, *COMMANDS]
+            given = message.split("'")[1] if "'" in message else "none"
+            near = nearest(given, names)
+            hint = f": did you mean {near}?" if near else ""
+            raise ValueError(f"the command must be one of {', '.join(names)}, got {given}{hint}")
+        super().error(message, ex)
+
+    def setting_names(self) -> list[str]:
+        """Return the parser's own and those of the shipped modules."""
+        from saerepgeo.cases import SeparabilityModule
+        from saerepgeo.data import ActivationDataModule
+
+        modules = {"data": ActivationDataModule, "model": SeparabilityModule}
+        return super().setting_names() + [
+            f"{key}.init_args.{name}"
+            for key, module in modules.items()
+            for name in inspect.signature(module).parameters
+            if self.exit_on_error
+        ]
 
 
 class GeometryCLI(LightningCLI):
@@ -46,6 +85,20 @@ class GeometryCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Keep to the configuration given: the checkpoint's would silently override it."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Check what Lightning would check late."""
+        super().parse_arguments(parser, args)
+        check_parsed(self.config[self.config["subcommand"]])
+
+    def before_fit(self) -> None:
+        check_run(self.trainer, self.model, self.datamodule, "fit")
+
+    def before_validate(self) -> None:
+        check_run(self.trainer, self.model, self.datamodule, "validate")
+
+    def before_test(self) -> None:
+        check_run(self.trainer, self.model, self.datamodule, "test")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer; its checkpoints are whole, and know what they belong to."""
@@ -82,7 +135,7 @@ class GeometryCLI(LightningCLI):
         return kwargs | {"ckpt_path": path}
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None, cli_class: type[GeometryCLI] = GeometryCLI) -> int:
     """Run the command line; return the exit status.
 
     Raises ValueError for bad input: one line that says what was expected and what to do.
@@ -90,12 +143,17 @@ def main(args: list[str] | None = None) -> int:
     # Lightning 2.6 with torch 2.13; nothing the user could mend
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # ours are in order
-    cli = GeometryCLI(
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        # a name of its own: a run without logger saves it beside the user's files
-        save_config_kwargs={"overwrite": True, "config_filename": "resolved_config.yaml"},
-        parser_kwargs=PROGRAM | {name: subcommand_kwargs(name) for name in SUBCOMMANDS},
-        args=args,
-    )
+    try:
+        cli = cli_class(
+            parser_class=SettingsParser,
+            save_config_callback=SaveSettings,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            # a name of its own: a run without logger saves it beside the user's files
+            save_config_kwargs={"overwrite": True, "config_filename": "resolved_config.yaml"},
+            parser_kwargs=PROGRAM | {name: subcommand_kwargs(name) for name in SUBCOMMANDS},
+            args=args,
+        )
+    except MisconfigurationException as error:  # what Lightning says of the trainer's settings
+        raise ValueError(" ".join(str(error).split())) from error
     return exit_status(cli.trainer)

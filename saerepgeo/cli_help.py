@@ -36,6 +36,11 @@ _EXAMPLES = {
         "test --config configs/case3.yaml --data.init_args.concepts '[months, days]'",
     ),
 }
+CONFIGS = {
+    command: sorted({word for text in texts for word in text.split() if word.endswith(".yaml")})
+    for command, texts in _EXAMPLES.items()
+}
+"""The shipped configurations by the command that they are for."""
 _USAGE = "python -m saerepgeo {command} [--config FILE ...] [--OPTION VALUE ...]"
 _TEXTS = {
     "config": "YAML file of settings; may be given several times, later ones over earlier ones",

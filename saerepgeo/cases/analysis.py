@@ -57,13 +57,19 @@ class AnalysisModule(LightningModule):
         self._concept = ""
         self._kept: dict[Any, Any] = {}
 
-    def setup(self, stage: str) -> None:
-        """Refuse an SAE that does not belong to the data, before any weights are read."""
+    def check(self, stage: str) -> list[str]:
+        """Refuse another stage, and an SAE that does not belong to the data, unread."""
+        if getattr(stage, "value", stage) != "test":  # Lightning's is an enum
+            self.configure_optimizers()
         data = {name: value for name, value in self._data.items() if name != "context_size"}
         facts = self.trainer.datamodule.model_facts  # type: ignore[attr-defined]
-        for source in self.sources:
-            for remark in check_agreement(source.read_config(), data, facts):
-                rank_zero_info(remark)
+        found = (check_agreement(each.read_config(), data, facts) for each in self.sources)
+        return [remark for remarks in found for remark in remarks]
+
+    def setup(self, stage: str) -> None:
+        """Check, and say what was noticed."""
+        for remark in self.check(stage):
+            rank_zero_info(remark)
 
     def configure_model(self) -> None:
         """Load the SAEs."""

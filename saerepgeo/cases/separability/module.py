@@ -97,11 +97,15 @@ class SeparabilityModule(LightningModule):
         self.source = sae
         self._plans: TransportPlans = {}
 
-    def setup(self, stage: str) -> None:
+    def check(self, stage: str) -> list[str]:
         """Refuse an SAE that does not belong to the data, before any weights are read."""
         self.source.check_use(stage)
         config, data = self.source.read_config(), self._data
-        for remark in check_agreement(config, data.hparams, data.model_facts):
+        return check_agreement(config, data.hparams, data.model_facts)
+
+    def setup(self, stage: str) -> None:
+        """Check, and say what was noticed."""
+        for remark in self.check(stage):
             rank_zero_info(remark)
 
     def configure_model(self) -> None:
@@ -236,6 +240,11 @@ class SeparabilityModule(LightningModule):
         statistics = self._data.statistics()
         if not bool(statistics.variance > 0):
             raise ValueError("the residuals of the background text do not vary; check `data.text`")
+        error = statistics.standard_error / float(statistics.variance)
+        rank_zero_info(
+            f"variance of the residuals: {float(statistics.variance):.5g}, standard error "
+            f"{error:.1%} of it, from {statistics.n_contexts} contexts"
+        )
         self.variance.copy_(statistics.variance)
         if self.sae.normalization == "none":
             self.bias_scale.copy_((statistics.mean_square / self.sae.d_in).sqrt())

@@ -1,0 +1,125 @@
+"""What the command line checks before a run writes anything, and when it writes its settings."""
+
+import os
+import re
+from collections.abc import Sequence
+from numbers import Real
+from typing import Annotated, Any, Literal
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from saerepgeo.bounds import (
+    Bound,
+    Count,
+    Endless,
+    NotNegative,
+    Positive,
+    PositiveInt,
+    check_settings,
+)
+
+
+def _is_devices(value: Any) -> bool:
+    return not isinstance(value, str) or re.fullmatch(r"auto|-1|\d+(,\d*)*", value) is not None
+
+
+Devices = Annotated[Any, Bound("how many, a list of which, or auto", _is_devices)]
+Seed = Annotated[Any, Bound("an integer in [0, 2^32)", lambda x: 0 <= int(x) < 2**32)]
+
+
+class TrainerSettings:
+    """Bounds of Lightning's settings that it checks late, or not at all."""
+
+    max_steps: Endless
+    max_epochs: Endless | None
+    min_steps: Count | None
+    min_epochs: Count | None
+    num_sanity_val_steps: Endless | None
+    limit_train_batches: NotNegative | None
+    limit_val_batches: NotNegative | None
+    limit_test_batches: NotNegative | None
+    val_check_interval: Positive | None
+    check_val_every_n_epoch: PositiveInt | None
+    log_every_n_steps: Count | None
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: NotNegative | None
+    gradient_clip_algorithm: Literal["norm", "value"] | None
+    num_nodes: PositiveInt
+    devices: Devices
+
+
+class SaveSettings(SaveConfigCallback):
+    """Write the settings once everything is loaded: a run that is refused leaves none behind."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait for the start."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "fit")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, "test")
+
+
+class RunSettings:
+    """Bounds of what is no one's own setting."""
+
+    seed_everything: Seed
+
+
+def check_parsed(settings: Any) -> None:
+    """Check what a command line says before anything is made of it; ValueError in one line."""
+    check_settings(RunSettings, {"seed_everything": settings["seed_everything"]})
+    model = settings.get("model")
+    sae = model.get("init_args", {}).get("sae") if hasattr(model, "get") else None
+    if isinstance(sae, str | Real):
+        raise ValueError(f"`model.init_args.sae` must be settings of its own, as path, got {sae!r}")
+    _check_trainer(settings["trainer"])
+
+
+def _check_trainer(settings: Any) -> None:
+    if not hasattr(settings, "as_dict"):
+        raise ValueError(f"`trainer` must be settings of its own, NAME: VALUE, got {settings}")
+    is_word = {"val_check_interval"}  # a time, by Lightning's own rules
+    given = {
+        name: value
+        for name, value in settings.as_dict().items()
+        if name not in is_word or isinstance(value, Real)
+    }
+    check_settings(TrainerSettings, given, prefix="trainer.")
+    callbacks = given["callbacks"] or []
+    _check_callbacks(callbacks if isinstance(callbacks, list) else [callbacks])
+
+
+def _check_callbacks(callbacks: Sequence[Any]) -> None:
+    seen = set()
+    for callback in callbacks:
+        options = dict(callback.get("init_args") or {})
+        name, folder = callback["class_path"].rsplit(".", 1)[-1], options.get("dirpath")
+        if folder is not None:
+            options = {"dirpath": os.path.abspath(folder), "filename": options.get("filename")}
+        own = name, repr(sorted(options.items()))
+        if own in seen:
+            where = f" with `dirpath` {folder}: they would write the same files" if folder else ""
+            raise ValueError(f"`trainer.callbacks` names {name} twice{where}")
+        seen.add(own)
+
+
+def check_run(
+    trainer: Trainer, module: LightningModule, data: LightningDataModule | None, stage: str
+) -> None:
+    """Check settings against each other, as `trainer` will, before it writes or starts anything."""
+    if data is None:
+        raise ValueError("`data` is not given: add --config FILE, or --data CLASS_PATH")
+    data.trainer = module.trainer = trainer
+    trainer.datamodule = data  # type: ignore[attr-defined]
+    data.setup(stage)
+    check = getattr(module, "check", None)
+    if check is not None:
+        check(stage)
+    if trainer.is_global_zero:
+        data.prepare_data()
