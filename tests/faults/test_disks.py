@@ -142,6 +142,20 @@ def test_rows_survive_a_full_disk(tmp_path: Path) -> None:
         assert not list(disk.glob("*.partial"))
 
 
+def test_durable_files_are_on_the_disk_before_they_take_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        synced.append((name, (tmp_path / "last.ckpt").exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    checkpoint(tmp_path / "last.ckpt")
+    assert synced == [("last.ckpt", False), (tmp_path.name, True)]
+
+
 def test_a_full_temporary_folder_does_no_harm(
     writer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,7 +343,7 @@ def test_a_fit_without_room_for_cache_and_temporary_files_is_the_same(
             assert len(unkept) == (name == "no room")
             saved = tmp_path / name / "sae" / "training" / "sae_weights.safetensors"
             weights[name] = saved.read_bytes()
-        assert list(disk.iterdir()) == [disk / "filler"]
+        assert list(content(disk)) == ["filler"]
     assert weights["room"] == weights["no room"]
 
 
