@@ -23,7 +23,7 @@ from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import load_sae
 
-N_KILLS = int(os.environ.get("SAEREPGEO_KILLED_RUNS", "10"))
+N_KILLS = 5 * int(os.environ.get("SAEREPGEO_KILLED_RUNS", "2"))
 
 
 def rows(path: Path) -> None:
@@ -251,7 +251,7 @@ print("all whole, unfinished:", len(list(folder.glob(".*"))))
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_files(tmp_path: Path) -> None:
-    """`SAEREPGEO_KILLED_RUNS` sets how often; what is left goes once it is old enough."""
+    """Five times `SAEREPGEO_KILLED_RUNS`; what is left goes once it is old enough."""
     here = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", KILLS, str(tmp_path), str(N_KILLS)],
