@@ -1,4 +1,4 @@
-# make setup | fit | test | test-minimum | bench | check — each sets up .venv first and starts at once when it is there.
+# make setup | fit | test | test-faults | test-minimum | bench | check — each sets up .venv first and starts at once when it is there.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -11,7 +11,7 @@ OLDEST_PYTHON := $(shell sed -n 's/^requires-python = ">=\(.*\)"/python\1/p' pyp
 SMOKE := tests/test_architecture.py tests/geometry/test_rank.py tests/metrics/test_rank.py \
 	tests/data/test_module.py tests/cases/separability/test_module.py tests/cases/test_second_run.py
 
-.PHONY: setup fit test test-minimum bench check
+.PHONY: setup fit test test-faults test-minimum bench check
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
@@ -29,6 +29,11 @@ test: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
+
+# Of the gate's tests those that kill at random, at 80 moments and more: ten minutes on two cores.
+test-faults: setup
+	SAEREPGEO_KILLED_RUNS=25 OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults/test_kills.py \
+		tests/faults/test_disks.py -k kill
 
 # Not in the gate: it sets up a second environment. Old versions warn of what has changed under them.
 test-minimum: $(OLDEST)/.ready

@@ -69,9 +69,13 @@ def killed_and_resumed(folder: Path, draw: random.Random, seconds: float) -> lis
 
 def main(config_path: str, place: str, n_runs: int, seed: int) -> None:
     """Run the undisturbed fit and the others."""
+    # imported once, for all forks
+    import ot  # noqa: F401
+    import transformer_lens  # noqa: F401
+
     import saerepgeo.cases.separability.module
     import saerepgeo.cli
-    import saerepgeo.lm.frozen  # noqa: F401  (imported once, for all forks)
+    import saerepgeo.lm.frozen  # noqa: F401
 
     config = yaml.safe_load(Path(config_path).read_text())
     draw, old, seconds = random.Random(seed), config["trainer"]["default_root_dir"], 0.0

@@ -22,6 +22,19 @@ class KillAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class SignalIn(Callback):
+    """Send this process a signal in a hook, the first time; of several processes to one `rank`."""
+
+    def __init__(self, hook: str, signal_name: str = "SIGTERM", rank: int = 0) -> None:
+        self.rank, self.number = rank, getattr(signal, signal_name)
+        setattr(self, hook, self._send)
+
+    def _send(self, trainer: Any, *_: Any, **__: Any) -> None:
+        if trainer.global_rank == self.rank:
+            self.rank = -1
+            os.kill(os.getpid(), self.number)
+
+
 def write_config(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> Path:
     """Write a configuration like configs/case3.yaml for the small model; return its path."""
     checkpoints = str(folder / "checkpoints")

@@ -72,7 +72,7 @@ def test_a_signal_stops_after_a_step_and_keeps_what_is_done(
 
 def test_fit_wants_to_know_where_to_save() -> None:
     with pytest.raises(ValueError, match="needs `dirpath` in `fit`"):
-        Interruption().on_train_start(Trainer(logger=False), LightningModule())
+        Interruption().setup(Trainer(logger=False), LightningModule(), "fit")
 
 
 @pytest.mark.parametrize("kind", [RichProgressBar, TQDMProgressBar])
