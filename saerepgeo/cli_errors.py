@@ -48,7 +48,7 @@ class OneLineErrors(ArgumentParser):
         for option, value in pairwise([*given, ""]):
             name, _, own = option.partition("=")
             path = own or value
-            if path and name in ("--config", "-c") and not set(path) & set("{[:\n"):
+            if name in ("--config", "-c") and path.lstrip()[:1] not in "{[":
                 read_yaml(path)
         return super().parse_args(args, *rest, **kwargs)
 

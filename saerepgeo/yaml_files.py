@@ -34,6 +34,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         settings = load_yaml(text)
         if not isinstance(settings, dict) or not settings:
             raise ValueError(f"it holds {_KINDS.get(type(settings), 'one value')}")
+        for name in settings:
+            if not isinstance(name, str):
+                raise ValueError(f"a setting's name must be text, got {name}")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} must be a YAML file of settings, but byte {error.start} is no UTF-8"
