@@ -33,9 +33,13 @@ def check_agreement(
     metadata = sae_config.get("metadata") or {}
     found = [*_place_differs(metadata, data), *_weights_differ(metadata, data, model)]
     if model is not None and (d_in := sae_config["d_in"]) != model.d_model:
+        is_new = "metadata" not in sae_config
+        mend = (
+            f"`sae.d_in` to {model.d_model}" if is_new else "the `data.lm` that it was trained on"
+        )
         found.append(
             f"the SAE reads residuals of width {d_in} (d_in), those of `{data['lm']}` have "
-            f"{model.d_model}; set the `data.lm` that it was trained on"
+            f"{model.d_model}; set {mend}"
         )
     trained, size = metadata.get("context_size"), data.get("context_size")
     if trained and size and size > trained:

@@ -1,10 +1,12 @@
 """Which SAE a module works on: a SAELens release, a folder, or a new one."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saerepgeo.bounds import Positive, PositiveInt, check_settings
+from saerepgeo.lm.sums import file_sum, once
 from saerepgeo.sae.model import SAEModel
 
 
@@ -88,6 +90,20 @@ class SAESource:
         if self.architecture is not None:
             return {"architecture": self.architecture, "d_in": self.d_in, "d_sae": self.d_sae}
         return read_config(self.release, self.sae_id, self.path)
+
+    def check_weights(self) -> None:
+        """Read the SAE of a folder once, to refuse before a run what cannot be used.
+
+        Raises ValueError on damaged weights, and on settings that the SAE has not got.
+        """
+        from saerepgeo.sae.io.build import check_new
+
+        if self.architecture is not None:
+            check_new(self.architecture, self.d_in or 0, self.d_sae or 0, self.options)
+        elif self.path is not None:
+            files = sorted(file for file in Path(self.path).rglob("*") if file.is_file())
+            facts = [str(vars(self)), *map(file_sum, files)]
+            once(json.dumps(["sound SAE/1", *facts]), self.build)
 
     def build(self, seed: int = 0) -> SAEModel:
         """Load the SAE, or make it; `seed` serves for a new one."""

@@ -1,8 +1,11 @@
 """From a config and weights to a trainable `SAEModel`; from nothing but sizes to a new one."""
 
+import math
+import re
 import warnings
 from dataclasses import fields
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -21,14 +24,16 @@ def sae_lens_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
     Raises ValueError on an unknown architecture, and on `training` settings that it has not got.
     """
     architecture = cfg.get("architecture", "standard")
-    if architecture not in INFERENCE_ONLY:
+    if not isinstance(architecture, str) or architecture not in INFERENCE_ONLY:
         return training_config(cfg, training)
     if training:
         raise ValueError(
             f"`training` must be left out: a {architecture} SAE can be analysed but not trained "
             f"here, got {', '.join(sorted(training))}"
         )
-    return _classes(architecture)[1].from_dict(cfg)
+    config_class = _classes(architecture)[1]
+    _check_types(cfg, config_class)
+    return config_class.from_dict(cfg)
 
 
 def _classes(architecture: str) -> tuple[Any, Any]:
@@ -51,7 +56,7 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
     Raises ValueError on an architecture that cannot be trained and on unknown `training` keys.
     """
     architecture = cfg.get("architecture", "standard")
-    if architecture not in TRAINABLE:
+    if not isinstance(architecture, str) or architecture not in TRAINABLE:
         raise ValueError(
             f"`architecture` must be one of {', '.join(TRAINABLE)} (or, to be analysed and not "
             f"trained, {', '.join(INFERENCE_ONLY)}), got {architecture!r}"
@@ -71,7 +76,37 @@ def training_config(cfg: dict[str, Any], training: dict[str, Any] | None = None)
     if architecture == "matching_pursuit":
         recorded["decoder_init_norm"] = 1.0  # the only one it takes; the default is another
     merged = {"rescale_acts_by_decoder_norm": False} | recorded | cfg | (training or {})
+    _check_types(merged, config_class)
     return config_class.from_dict({**merged, "metadata": metadata, "architecture": architecture})
+
+
+def _check_k(k: Any, d_sae: int) -> None:
+    if not isinstance(k, int | float) or not 1 <= k <= d_sae:
+        raise ValueError(f"`k` must lie within 1..d_sae = {d_sae}, got {k}")
+
+
+def _check_types(cfg: dict[str, Any], config_class: Any) -> None:
+    """Check settings against the types of SAELens' config, which takes what comes."""
+    hints = get_type_hints(config_class)
+    for field in fields(config_class):
+        if field.name in cfg and not _fits(hints[field.name], cfg[field.name]):
+            kind = re.sub(r"typing\.|<class '|'>", "", str(hints[field.name]))
+            value = cfg[field.name]
+            raise ValueError(f"an SAE's `{field.name}` must be {kind}, got {value!r:.60}")
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Return whether a JSON value is of a type; of types that JSON has not, everything is."""
+    kind, args = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in args
+    if kind in (Union, UnionType):
+        return any(_fits(arg, value) for arg in args)
+    if kind is list:
+        return isinstance(value, list) and all(_fits(args[0], entry) for entry in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is hint if hint in (int, bool, str, NoneType) else True
 
 
 def assemble(
@@ -87,6 +122,8 @@ def assemble(
     `input_scale` is needed and not given.
     """
     config = sae_lens_config(cfg | {"dtype": "float32", "device": "meta"}, training)
+    if config.architecture() in _TOPK_FAMILY:
+        _check_k(config.k, config.d_sae)
     factor, sae = _required_scale(cfg, input_scale), _quiet_sae(config)
     kind = INFERENCE_ONLY.get(config.architecture(), SAEModel)
     weights = {n: t if n == "topk_threshold" else t.float() for n, t in weights.items()}
@@ -100,6 +137,28 @@ def assemble(
     placed = {name: tensor.to(device).contiguous() for name, tensor in weights.items()}
     sae.load_state_dict(placed, assign=True)
     return kind(sae, factor)
+
+
+def check_new(
+    architecture: str,
+    d_in: int,
+    d_sae: int,
+    settings: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
+    device: str = "cpu",
+) -> Any:
+    """Return SAELens' training config of a new SAE; raises as `new_sae` does."""
+    settings = dict(settings)
+    for name in ("seed", "input_scale", "device"):  # of the model, not of its config
+        settings.pop(name, None)
+    mode, k = settings.pop("normalize_activations", "none"), settings.get("k")
+    if architecture in _TOPK_FAMILY:
+        _check_k(k, d_sae)
+    elif k is not None:
+        raise ValueError(f"`k` must be left out for architecture {architecture!r}, got {k}")
+    cfg = {"architecture": architecture, "d_in": d_in, "d_sae": d_sae, "metadata": metadata or {}}
+    cfg |= {"dtype": "float32", "device": device, "normalize_activations": mode}
+    return training_config(cfg, settings)
 
 
 def new_sae(
@@ -128,15 +187,12 @@ def new_sae(
     >>> model.encode(torch.zeros(2, 8)).latents.values.shape
     torch.Size([2, 4])
     """
-    if architecture in _TOPK_FAMILY:
-        if k is None or not 1 <= k <= d_sae:
-            raise ValueError(f"`k` must lie within 1..d_sae = {d_sae}, got {k}")
-        training = {"k": k} | training
-    elif k is not None:
-        raise ValueError(f"`k` must be left out for architecture {architecture!r}, got {k}")
-    cfg = {"architecture": architecture, "d_in": d_in, "d_sae": d_sae, "metadata": metadata or {}}
-    cfg |= {"dtype": "float32", "device": device, "normalize_activations": normalize_activations}
-    sae = _quiet_sae(training_config(cfg, training))
+    settings = (
+        training
+        | ({} if k is None else {"k": k})
+        | {"normalize_activations": normalize_activations}
+    )
+    sae = _quiet_sae(check_new(architecture, d_in, d_sae, settings, metadata, device))
     rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
     rows /= rows.norm(dim=1, keepdim=True)
     with torch.no_grad():
@@ -149,7 +205,12 @@ def _quiet_sae(config: Any) -> Any:
     """Build the SAE of a config; the model processing its metadata names is honoured by `lm`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pre")
-        return _classes(config.architecture())[0](config)
+        try:
+            return _classes(config.architecture())[0](config)
+        except (AssertionError, TypeError, LookupError, RuntimeError) as error:
+            raise ValueError(
+                f"SAELens cannot make a {config.architecture()} SAE of its config: {error!r:.200}"
+            ) from error
 
 
 def _required_scale(cfg: dict[str, Any], input_scale: float | None) -> float:

@@ -149,3 +149,7 @@ def read_sparsify(folder: Path, with_weights: bool = True) -> Stored:
     }
     weights = _renamed(read_safetensors(folder / SPARSIFY_FILE)) if with_weights else {}
     return cfg, weights, None
+
+
+READERS = {DICTIONARY_LEARNING_FILE: read_dictionary_learning, SPARSIFY_FILE: read_sparsify}
+"""How to read the folder in which such a file lies."""

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from saerepgeo.sae.io import foreign
 from saerepgeo.sae.io.build import assemble, sae_lens_config
-from saerepgeo.sae.io.files import Stored, check_integers, read_json, read_safetensors
+from saerepgeo.sae.io.files import (
+    Stored,
+    check_integers,
+    check_metadata,
+    check_numbers,
+    read_json,
+    read_safetensors,
+)
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
 
@@ -41,6 +48,7 @@ def load_sae(
     if path is not None:  # refuse before the weights are read
         sae_lens_config(read_config(release, sae_id, path) | {"device": "cpu"}, training)
     cfg, weights, recorded = _read(release, sae_id, path)
+    check_numbers(f"in {path}" if path is not None else f"{release} {sae_id}", weights)
     return assemble(
         cfg, weights, training, recorded if input_scale is None else input_scale, device
     )
@@ -72,10 +80,14 @@ def _read(
     folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"`path` must be a folder that holds an SAE, got {folder}: no such folder")
-    if (folder / foreign.DICTIONARY_LEARNING_FILE).is_file():
-        return foreign.read_dictionary_learning(folder, with_weights)
-    if (folder / foreign.SPARSIFY_FILE).is_file():
-        return foreign.read_sparsify(folder, with_weights)
+    for file, read in foreign.READERS.items():
+        if (folder / file).is_file():
+            try:
+                return read(folder, with_weights)
+            except (LookupError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"the config beside {folder / file} is not as its library writes it: {error!r}"
+                ) from error
     if (folder / TRAINING_FOLDER / CONFIG_FILE).is_file():
         folder = folder / TRAINING_FOLDER
     return _read_sae_lens(folder, with_weights)
@@ -87,12 +99,16 @@ def _read_sae_lens(folder: Path, with_weights: bool) -> Stored:
 
     cfg = read_json(folder / CONFIG_FILE)
     check_integers(str(folder / CONFIG_FILE), cfg, "d_in", "d_sae")
+    cfg["metadata"] = cfg.get("metadata") or {}
+    check_metadata(str(folder / CONFIG_FILE), cfg["metadata"])
     cfg = handle_config_defaulting(cfg)
     if not with_weights:
         return cfg, {}, None
     scaler, scale = folder / SCALER_FILE, None
     if cfg.get("normalize_activations") == "expected_average_only_in" and scaler.is_file():
         scale = read_json(scaler).get("scaling_factor")
+        if not isinstance(scale, int | float):
+            raise ValueError(f"{scaler} must hold a number `scaling_factor`, got {scale!r:.60}")
     return cfg, _without_finetuning_scale(read_safetensors(folder / WEIGHTS_FILE)), scale
 
 
