@@ -106,7 +106,7 @@ def test_the_cache_is_shown_and_cleared(
     model.write_bytes(b"weights")
     cache.cached_tensors({"a": 1}, lambda: {"x": torch.zeros(2**18)})
     assert cache.main([]) == 0
-    assert "1.0 MiB, 1 sets of activations" in capsys.readouterr().out
+    assert "1.0 MiB, 1 files" in capsys.readouterr().out
     assert cache.main(["--clear"]) == 0
     assert "cleared 1.0 MiB" in capsys.readouterr().out
     assert not list(tmp_path.glob("activations/*"))
