@@ -12,7 +12,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import ActionConfigFile
 
 from saerepgeo.bounds import check_settings
@@ -30,6 +32,7 @@ from saerepgeo.experiment.claims import Claim
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.summary import summarize
 from saerepgeo.experiment.workers import SIGNALLED, Interrupted, set_threads, wait_for_workers
+from saerepgeo.yaml_files import load_yaml
 
 DIED = "its process ended by a signal, or was killed for want of memory"
 
@@ -65,11 +68,35 @@ def _parse(arguments: Sequence[str]) -> tuple[Experiment, int | None]:
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_argument("--worker", type=int, help="number of this worker; set by the parent")
     parser.add_class_arguments(Experiment)
+    arguments, own = _settings_of_cells(arguments)
     settings = parser.parse_args(arguments).as_dict()
+    settings["settings"] = {**(settings["settings"] or {}), **own}
     worker = settings.pop("worker")
     settings.pop("config")
     check_settings(Experiment, settings)  # the parser lets null pass for a number
     return Experiment(**settings), worker
+
+
+def _settings_of_cells(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the other arguments, and each `--settings.NAME VALUE` by its name.
+
+    jsonargparse keeps the last one alone of several under one parent.
+    """
+    others, own, waiting = [], {}, iter(arguments)
+    for argument in waiting:
+        option, is_whole, value = argument.partition("=")
+        if not option.startswith("--settings."):
+            others.append(argument)
+            continue
+        name = option.removeprefix("--")
+        text = value if is_whole else next(waiting, None)
+        if text is None:
+            raise ValueError(f"`{name}` needs a value")
+        try:
+            own[name.removeprefix("settings.")] = load_yaml(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"`{name}` must be a value as in YAML, but {error}") from None
+    return others, own
 
 
 def _start_again(experiment: Experiment) -> None:

@@ -48,6 +48,21 @@ def test_settings_are_written_by_a_run_that_begins(
     assert written["trainer"]["max_steps"] == 2
 
 
+def test_settings_of_one_parent_all_reach_the_cells() -> None:
+    from saerepgeo.experiment.runner import _parse
+
+    options = ["lm", "gpt2", "--settings.trainer.max_steps=5", "hook_name", "blocks.1"]
+    options = [f"--settings.data.init_args.{o}" if o in ("lm", "hook_name") else o for o in options]
+    options += ["--settings.model.init_args.sae.path", "null"]
+    experiment, _ = _parse(["--config", "configs/case3_experiment.yaml", *options])
+    settings = experiment.settings
+    assert settings["data.init_args.lm"] == "gpt2"
+    assert settings["data.init_args.hook_name"] == "blocks.1"
+    assert settings["trainer.max_steps"] == 5
+    assert settings["model.init_args.sae.path"] is None
+    assert settings["data.init_args.batch_size"] == 2048, "of the file"
+
+
 def test_python_users_meet_the_same_bounds() -> None:
     with pytest.raises(ValueError, match="`batch_size` must be an integer ≥ 1, got 0"):
         ActivationDataModule(batch_size=0)
