@@ -32,8 +32,12 @@ FREE = (
     "model.sae",  # known by its config
 )
 """Settings that change neither the batches nor the weights."""
-OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm")
-OF_TRAINER += ("accumulate_grad_batches",)
+OF_TRAINER = (
+    "precision",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "accumulate_grad_batches",
+)
 OF_ANALYSES = ("data.lm", "data.hook_name", "data.center_residuals", "model.sae")
 """What weights from a checkpoint must agree with where they are not trained on."""
 
@@ -171,7 +175,7 @@ def own_settings(module: LightningModule, data: LightningDataModule | None) -> F
 
 
 def _settings(hparams: Mapping[str, Mapping[str, Any]]) -> Facts:
-    found = {
+    found: Facts = {
         f"{place}.{name}": _same(value)
         for place, values in hparams.items()
         for name, value in values.items()
@@ -187,7 +191,7 @@ def _data_facts(data: ActivationDataModule) -> Facts:
     h, prompts = data.hparams, data.prompts
     concepts = sorted((c.name, c.items, c.prompts, c.item_ids, c.mentions) for c in prompts)
     split = "every document" if h["heldout_text"] is not None else h["heldout_text_fraction"]
-    facts = {
+    facts: Facts = {
         "data.lm": (h["lm"], model_fingerprint(h["lm"])),
         "data.prompts": (h["prompts"], _digest(concepts)),
         "data.concepts": _same(list(prompts.names)),
