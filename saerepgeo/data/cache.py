@@ -134,7 +134,8 @@ def _sums(tensors: Tensors) -> str:
     from xxhash import xxh3_128_hexdigest  # 5 times as fast as crc32, 20 as blake2b
 
     def facts(x: Tensor) -> list[Any]:
-        content = x.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
+        flat = x.detach().cpu().reshape(-1)  # of none a view as bytes may be impossible
+        content = flat.view(torch.uint8).numpy().data if len(flat) else b""
         return [str(x.dtype), *x.shape, xxh3_128_hexdigest(content)]
 
     return json.dumps({name: facts(tensor) for name, tensor in sorted(tensors.items())})

@@ -48,6 +48,8 @@ def _matches(entry: str) -> list[Path]:
         raise ValueError(f"{entry} is a folder; name its files, for example {path / '*.jsonl.gz'}")
     if path.is_file():
         return [path]
+    if path.exists():
+        raise ValueError(f"{entry} is a pipe or a device; expected a regular file")
     if not has_magic(entry):
         hint = '; `source` is "sample", "hf:NAME" or a file' if not path.suffix else ""
         raise ValueError(f"there is no file {entry}{hint}")

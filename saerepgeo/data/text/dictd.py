@@ -1,30 +1,16 @@
 """Dictionaries in the dictd format: `NAME.dict` or `NAME.dict.dz`, with `NAME.index` beside it."""
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits
-from typing import Any
 
-COMPRESSED = (".gz", ".dz")
+from saerepgeo.data.text.compressed import opened
+
 ABOUT = "00-database"
 """How the headwords of entries about the dictionary itself begin."""
 _BASE64 = ascii_uppercase + ascii_lowercase + digits + "+/"
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Open a file for reading bytes, decompressed where its name ends in `.gz` or `.dz`."""
-    opener: Any = gzip.open if path.suffix in COMPRESSED else open
-    try:
-        with opener(path, "rb") as file:
-            yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # cut short, damaged, or no gzip
-        raise ValueError(f"{path}: damaged or not gzip: {error}") from error
 
 
 def raw_entries(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -4,17 +4,22 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 
-from saerepgeo.data.text.dictd import COMPRESSED, opened, raw_entries, unwrap_entry
+from saerepgeo.data.text.compressed import COMPRESSED, opened
+from saerepgeo.data.text.dictd import raw_entries, unwrap_entry
 
 FIELD = "text"
 """Where a row of JSON lines or of a data set has its text."""
 DOCUMENT_BYTES = 2000
 """Paragraphs of a `.txt` file are joined into documents of at most this many bytes."""
+LINE_BYTES = 64 * 2**20
+"""A line of JSON has no more bytes than this."""
 HASHED_BYTES = 64 * 2**20
 """Files up to this size are fingerprinted by content, larger ones by size and time of change."""
-READER_VERSION = b"1"
+READER_VERSION = b"2"
 """Part of every fingerprint: to be changed with any change of what `documents` yields."""
 
 
@@ -63,8 +68,10 @@ def _dictionary(path: Path) -> Iterator[str]:
 
 def _json_lines(path: Path) -> Iterator[str]:
     offset = 0
-    with opened(path) as lines:
-        for number, line in enumerate(lines, start=1):
+    with opened(path) as file:
+        for number, line in enumerate(_lines(file, LINE_BYTES), start=1):
+            if len(line) == LINE_BYTES:
+                raise ValueError(f"{path}, line {number}: longer than {LINE_BYTES:,} bytes")
             if line.strip():
                 yield _field(_decoded(line, offset, path), f"{path}, line {number}")
             offset += len(line)
@@ -75,10 +82,12 @@ def _field(line: str, place: str) -> str:
         row = json.loads(line.rstrip())
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: not JSON at column {error.colno}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # numbers of 5,000 digits, 10,000 brackets deep
+        raise ValueError(f"{place}: {error}") from error
     text = row.get(FIELD) if isinstance(row, dict) else None
     if not isinstance(text, str):
         found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-        raise ValueError(f"{place}: no string under {FIELD!r}, found {found}")
+        raise ValueError(f"{place}: no string under {FIELD!r}, found {repr(found[:200])[1:-1]}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -89,8 +98,8 @@ def _field(line: str, place: str) -> str:
 def _joined_paragraphs(path: Path) -> Iterator[str]:
     """Join paragraphs until the next one would make the document longer than allowed."""
     held, start = b"", 0
-    with opened(path) as lines:
-        for offset, paragraph in _paragraphs(lines):
+    with opened(path) as file:
+        for offset, paragraph in _paragraphs(_lines(file, 16 * DOCUMENT_BYTES)):
             if held and len(held) + len(paragraph) > DOCUMENT_BYTES:
                 yield _tidied(_decoded(held, start, path))
                 held, start = b"", offset
@@ -100,7 +109,10 @@ def _joined_paragraphs(path: Path) -> Iterator[str]:
 
 
 def _paragraphs(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Split before each line that follows a blank one; blank lines stay, for the offsets."""
+    """Split before each line that follows a blank one, and what is longer than a document.
+
+    Blank lines stay, for the offsets.
+    """
     held, start, after_blank = bytearray(), 0, False
     for line in lines:
         is_blank = not line.strip()
@@ -109,8 +121,32 @@ def _paragraphs(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
             held, start = bytearray(), start + len(held)
         held += line
         after_blank = is_blank
+        while not is_blank and (size := _document_size(held)):
+            yield start, bytes(held[:size])
+            held, start = held[size:], start + size
     if held.strip():
         yield start, bytes(held)
+
+
+def _document_size(held: bytearray) -> int:
+    """Return where to cut what is longer than a document: after a line, a word or a character.
+
+    0 where it is no longer.
+    """
+    first = len(held) - len(held.lstrip())
+    end = first + DOCUMENT_BYTES
+    if len(held.rstrip()) <= end:
+        return 0
+    for mark in (b"\n", b" "):
+        if (found := held.rfind(mark, first, end)) > first:
+            return found + 1
+    before = (size for size in range(end, end - 4, -1) if held[size] & 0xC0 != 0x80)
+    return next(before, end)  # before the first byte of a character, where it is UTF-8
+
+
+def _lines(file: BufferedReader, n_bytes: int) -> Iterator[bytes]:
+    """Yield the lines of a file, long ones in pieces of `n_bytes`."""
+    return iter(partial(file.readline, n_bytes), b"")
 
 
 def _tidied(text: str) -> str:
