@@ -63,7 +63,9 @@ class AnalysisModule(LightningModule):
             self.configure_optimizers()
         data = {name: value for name, value in self._data.items() if name != "context_size"}
         facts = self.trainer.datamodule.model_facts  # type: ignore[attr-defined]
-        found = (check_agreement(each.read_config(), data, facts) for each in self.sources)
+        found = [check_agreement(each.read_config(), data, facts) for each in self.sources]
+        for source in self.sources:
+            source.check_weights()
         return [remark for remarks in found for remark in remarks]
 
     def setup(self, stage: str) -> None:

@@ -61,7 +61,7 @@ class SAESource:
         stage = getattr(stage, "value", stage)  # Lightning's is an enum
         config = self.read_config()
         architecture = config.get("architecture", "standard")
-        if architecture not in INFERENCE_ONLY:
+        if not isinstance(architecture, str) or architecture not in INFERENCE_ONLY:
             return
         reads_context = INFERENCE_ONLY[architecture].reads_context
         out = (config.get("metadata") or {}).get("hook_name_out")

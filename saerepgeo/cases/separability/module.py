@@ -101,7 +101,9 @@ class SeparabilityModule(LightningModule):
         """Refuse an SAE that does not belong to the data, before any weights are read."""
         self.source.check_use(stage)
         config, data = self.source.read_config(), self._data
-        return check_agreement(config, data.hparams, data.model_facts)
+        remarks = check_agreement(config, data.hparams, data.model_facts)
+        self.source.check_weights()
+        return remarks
 
     def setup(self, stage: str) -> None:
         """Check, and say what was noticed."""

@@ -154,7 +154,7 @@ def check_new(
     mode, k = settings.pop("normalize_activations", "none"), settings.get("k")
     if architecture in _TOPK_FAMILY:
         _check_k(k, d_sae)
-    elif k is not None:
+    elif architecture in TRAINABLE and k is not None:
         raise ValueError(f"`k` must be left out for architecture {architecture!r}, got {k}")
     cfg = {"architecture": architecture, "d_in": d_in, "d_sae": d_sae, "metadata": metadata or {}}
     cfg |= {"dtype": "float32", "device": device, "normalize_activations": mode}

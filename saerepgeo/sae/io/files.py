@@ -50,6 +50,7 @@ def check_integers(where: str, content: Mapping[str, Any], *names: str) -> None:
 def check_metadata(where: str, metadata: Any) -> None:
     """Raise ValueError where what an SAE tells of its origin is not of the kind that is read."""
     kinds = {"model_name": str, "hook_name": str, "hook_name_out": str, "context_size": int}
+    kinds |= {"sae_lens_version": str}
     kinds |= dict.fromkeys(("model_from_pretrained_kwargs", "training_architecture_details"), dict)
     if not isinstance(metadata, dict):
         raise ValueError(f"{where} must hold `metadata` by name, got {metadata!r:.60}")

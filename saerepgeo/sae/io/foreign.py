@@ -1,5 +1,6 @@
 """SAEs of other libraries, by their folder layout: dictionary_learning and sparsify."""
 
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -108,7 +109,9 @@ def _renamed(stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_pickled_tensors(file: Path) -> dict[str, Tensor]:
     try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickles that torch did not write: refused in the end
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            stored = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{file} must hold plain tensors, got: {str(error).splitlines()[0]}; "

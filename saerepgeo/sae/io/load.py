@@ -99,9 +99,10 @@ def _read_sae_lens(folder: Path, with_weights: bool) -> Stored:
 
     cfg = read_json(folder / CONFIG_FILE)
     check_integers(str(folder / CONFIG_FILE), cfg, "d_in", "d_sae")
-    cfg["metadata"] = cfg.get("metadata") or {}
-    check_metadata(str(folder / CONFIG_FILE), cfg["metadata"])
+    told = cfg["metadata"] = cfg.get("metadata") or {}
+    check_metadata(str(folder / CONFIG_FILE), told)
     cfg = handle_config_defaulting(cfg)
+    cfg["metadata"] |= told  # without a version they are taken for an old config's, and dropped
     if not with_weights:
         return cfg, {}, None
     scaler, scale = folder / SCALER_FILE, None
