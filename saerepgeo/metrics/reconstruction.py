@@ -172,7 +172,7 @@ class RobustFVU(ReconstructionMetric, MergedStateMetric):
 
     def merge(self, states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         filled = [state for state in states if state["n_points"]] or states[:1]
-        return {name: sum(state[name] for state in filled) for name in filled[0]}
+        return {k: torch.stack([state[k] for state in filled]).sum(0) for k in filled[0]}
 
     def estimate(self) -> Estimate:
         if not self.n_points:

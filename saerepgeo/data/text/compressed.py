@@ -17,7 +17,7 @@ _GZIP = b"\x1f\x8b"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[io.BufferedReader]:
+def opened(path: Path) -> Iterator[Any]:
     """Open a file for reading bytes, decompressed where its name ends in `.gz` or `.dz`.
 
     Raises ValueError where it is damaged, no gzip, gzip under another name or within gzip, or
