@@ -152,6 +152,7 @@ OPTIONS = [
     with_options("without group", "`max_steps` is no.*`trainer.max_steps`", "--max_steps=3"),
     with_options("of data, no group", "did you mean `data.init_args.lm`", "--lm=gpt2"),
     with_options("misspelt group", "did you mean `trainer.max_steps`", "--trainr.max_steps=3"),
+    with_options("null is no text", "exactly one of.*got none", "--model.init_args.sae.path=null"),
     with_options("of no kind", "`frobnicate` is no setting", "--frobnicate=3"),
     with_options("one letter", "`x` is no setting", "-x"),
     with_options("bare word", "`bare` stands alone", "bare"),
