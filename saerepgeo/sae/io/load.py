@@ -101,7 +101,12 @@ def _read_sae_lens(folder: Path, with_weights: bool) -> Stored:
     check_integers(str(folder / CONFIG_FILE), cfg, "d_in", "d_sae")
     told = cfg["metadata"] = cfg.get("metadata") or {}
     check_metadata(str(folder / CONFIG_FILE), told)
-    cfg = handle_config_defaulting(cfg)
+    try:
+        cfg = handle_config_defaulting(cfg)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} is not as SAELens writes it: {error!r}; fetch it again"
+        ) from error
     cfg["metadata"] |= told  # without a version they are taken for an old config's, and dropped
     if not with_weights:
         return cfg, {}, None
