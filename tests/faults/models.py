@@ -41,6 +41,11 @@ def weights(change: Callable[[Weights], Weights]) -> Spoil:
     return spoil
 
 
+def of_type(dtype: torch.dtype) -> Spoil:
+    """Return what stores every tensor in another dtype."""
+    return weights(lambda given: {name: tensor.to(dtype) for name, tensor in given.items()})
+
+
 def without(is_left_out: Callable[[str], bool]) -> Spoil:
     """Return what leaves tensors out."""
     return weights(lambda given: {k: v for k, v in given.items() if not is_left_out(k)})
@@ -150,7 +155,7 @@ MISSING: list[Fault] = [
         "a million layers", "30 tensors and.*1000000 layers", settings(num_hidden_layers=10**6)
     ),
     with_lm(
-        "MLPs wider than their tensors", r"asks for \(63, 32\)", settings(intermediate_size=63)
+        "MLPs wider than their tensors", r"asks for \(32, 63\)", settings(intermediate_size=63)
     ),
     with_lm("very wide MLPs", "asks for .*4000000000", settings(intermediate_size=4 * 10**9)),
     with_lm("another width", "width 32 .d_in.* have 64", settings(hidden_size=64)),
@@ -167,7 +172,7 @@ NUMBERS: list[Fault] = (
         with_lm(
             f"weights of {dtype}",
             rf"quantized weights \(.* and 29 more, {dtype}\); give the model in float32",
-            weights(lambda given, kind=kind: {k: v.to(kind) for k, v in given.items()}),
+            of_type(kind),
         )
         for dtype, kind in (
             ("I8", torch.int8),
@@ -260,7 +265,11 @@ FILES: list[Fault] = [
     ),
 ]
 CONFIGS: list[Fault] = [
-    with_lm(f"{name} of {value!r}", rf"model `.*own-tiny-lm\w*`.*{says}", settings(**{name: value}))
+    with_lm(
+        f"{name} of {value!r}",
+        rf"model `.*own-tiny-lm\w*`.*{says}",
+        settings(**dict[str, Any]({name: value})),
+    )
     for name, value, says in (
         ("hidden_size", "32", "hidden_size.*str"),
         ("hidden_size", None, "hidden_size"),

@@ -84,7 +84,7 @@ SETTINGS: list[Fault] = [
         (
             "normalize_activations",
             ("mystery", 3, None, ["none"]),
-            "`normalize_activations` must be",
+            "normalize_activations.? must be",
         ),
         ("normalize_activations", ("expected_average_only_in",), "`input_scale` must be given"),
         ("normalize_activations", ("covariance_whitening",), "matrices are not folded"),

@@ -98,8 +98,8 @@ def _check_types(cfg: dict[str, Any], config_class: Any) -> None:
 def _fits(hint: Any, value: Any) -> bool:
     """Return whether a JSON value is of a type; of types that JSON has not, everything is."""
     kind, args = get_origin(hint), get_args(hint)
-    if kind is Literal:
-        return value in args
+    if kind is Literal:  # releases hold other values than the types name: SAELens checks them
+        return type(value) is type(args[0])
     if kind in (Union, UnionType):
         return any(_fits(arg, value) for arg in args)
     if kind is list:
