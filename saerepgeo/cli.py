@@ -105,7 +105,7 @@ class GeometryCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
-        trainer.callbacks.append(Resumption())  # type: ignore[attr-defined]
+        trainer.callbacks.insert(0, Resumption())  # type: ignore[attr-defined]
         return trainer
 
     def fit(self, **kwargs: Any) -> None:

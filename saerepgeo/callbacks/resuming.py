@@ -43,15 +43,17 @@ OF_ANALYSES = ("data.lm", "data.hook_name", "data.center_residuals", "model.sae"
 
 
 class Resumption(Callback):
-    """Store in each checkpoint the facts of its run; finish a run that had only its end left.
+    """Store in each checkpoint the facts of its run; end a run the same way, however often killed.
 
-    Lightning skips all of a training whose last step is in the checkpoint. Here the last validation
-    and the hooks of the end still run, so that what a kill came before is written.
+    Lightning skips all of a training whose last step is in the checkpoint. Here the hooks of the
+    end still run, so that what a kill came before is written. After the last step there is always
+    a validation, whatever the interval: the last figures are of the weights that are exported.
     """
 
     def __init__(self) -> None:
         self._facts: Facts | None = None
         self._max_steps: int | None = None
+        self._validated_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -72,14 +74,22 @@ class Resumption(Callback):
             trainer.fit_loop.epoch_loop.max_steps = checkpoint["global_step"] + 1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._max_steps is None:
-            return
-        loop = trainer.fit_loop.epoch_loop
-        loop.max_steps, self._max_steps = self._max_steps, None
-        loop.val_loop.restarting = False
-        trainer.validating = True
-        loop.val_loop.run()
-        trainer.training = True
+        if self._max_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._validated_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate, before other callbacks write what they found; this one stands first."""
+        is_done = 0 < trainer.max_steps <= trainer.global_step
+        if is_done and self._validated_step != trainer.global_step:
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            loop.restarting = False
+            trainer.validating = True
+            loop.run()
+            trainer.training = True
 
 
 def checkpoint_to_load(

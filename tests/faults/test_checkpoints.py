@@ -15,7 +15,7 @@ from faults.faults import Place
 from safetensors.torch import load_file
 
 from saerepgeo.callbacks.checkpoints import DamagedCheckpoint, WholeCheckpointIO, read_checkpoint
-from saerepgeo.cli import main
+from saerepgeo.cli import GeometryCLI, main
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty"),
@@ -117,6 +117,22 @@ def test_a_run_killed_before_its_export_is_finished(place, n_validation):
         assert all(weights(place)[name].equal(tensor) for name, tensor in expected[0].items())
         assert figures == expected[1]
     assert bool(figures) == (n_validation is None)
+
+
+@pytest.mark.parametrize("interval", [2, 3])
+def test_the_figures_are_of_the_weights_exported(place, interval):
+    config, folder = prepared(place, val_check_interval=interval)
+    fit(config, "--ckpt_path", str(folder / "last.ckpt"))
+    figures = json.loads((place.folder / "sae" / "figures.json").read_text())
+    place.model(sae={"path": str(place.folder / "sae")})
+    module, data = place.config["model"], place.config["data"]
+    trainer = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
+    alone = {"trainer": trainer, "model": module, "data": data}
+    path = place.write("validate.yaml", yaml.safe_dump(alone))
+    options = {"auto_configure_optimizers": False, "save_config_callback": None}
+    cli = GeometryCLI(args=["validate", "--config", str(path)], **options)
+    found = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    assert found["val/mse"] == pytest.approx(figures["val/mse"], rel=1e-5)
 
 
 def test_transport_plans_are_resumed(place):
