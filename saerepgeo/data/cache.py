@@ -175,7 +175,9 @@ def _evict(newest: Path) -> None:
 def _files() -> dict[Path, os.stat_result]:
     """Return all files of the cache; without those that another process is just deleting."""
     found = {}
-    for path in (path for name in CLEARED for path in (cache_root() / name).rglob("*")):
+    # unlike `rglob` it passes over a folder that is gone by the time it is looked into
+    walks = (os.walk(cache_root() / name) for name in CLEARED)
+    for path in (Path(at, name) for walk in walks for at, _, names in walk for name in names):
         with suppress(OSError):
             if path.is_file():
                 found[path] = path.stat()

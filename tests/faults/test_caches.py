@@ -292,3 +292,22 @@ def test_a_bound_of_zero_keeps_nothing(monkeypatch: pytest.MonkeyPatch, root: Pa
     monkeypatch.setenv("SAEREPGEO_CACHE_GIB", "0")
     assert cached_tensors(KEY, computed)["x"].equal(computed()["x"])
     assert not root.exists()
+
+
+def test_a_folder_that_goes_while_the_cache_is_looked_through_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process's scratch folder: there when its parent is listed, gone when it is opened."""
+    monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path))
+    folder = tmp_path / "activations"
+    (folder / "unfinished").mkdir(parents=True)
+    (folder / "whole").write_bytes(b"12345")
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("unfinished"):
+            raise FileNotFoundError(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert cache.cache_size() == 5
