@@ -23,7 +23,7 @@ from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import load_sae
 
-N_KILLS = 5 * int(os.environ.get("SAEREPGEO_KILLED_RUNS", "2"))
+N_KILLS = 5 * int(os.environ.get("SAEREPGEO_KILLED_RUNS", "1"))
 
 
 def rows(path: Path) -> None:

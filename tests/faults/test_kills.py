@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from training_process import write_config
 
-N_RUNS = int(os.environ.get("SAEREPGEO_KILLED_RUNS", "2"))
+N_RUNS = int(os.environ.get("SAEREPGEO_KILLED_RUNS", "1"))
 ENDS = (-9, 128 + 15, 0)
 """Killed, stopped by SIGTERM, or faster than the signal."""
 TESTS = Path(__file__).parents[1]
