@@ -173,7 +173,8 @@ def _near_class(what: str) -> str:
 
 def _given(message: str) -> str:
     found = _GIVEN.search(message)
-    return found[1].strip() if found else "something else"
+    given = found[1].strip() if found else "something else"
+    return given if len(given) <= 240 else f"{given[:160]} … {given[-60:]}"
 
 
 def _choices(expected: str) -> list[str]:
