@@ -1,6 +1,6 @@
 """The stream is a pure function of (seed, step): devices, workers and restarts change nothing."""
 
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -76,6 +76,17 @@ def test_an_epoch_has_every_token_once_and_the_next_another_order(contexts):
     second = torch.cat([calls[c] for w in range(25, 50) for c in plan().calls(w)])
     assert second[:, 1:].flatten().sort().values.equal(torch.arange(1, 2001))
     assert not first.equal(second)
+
+
+def test_a_window_that_needs_every_point_of_its_contexts_uses_each_once(contexts):
+    batches = take(stream(contexts, n_concept=0), 3)  # 8 points a lane and step: 6 contexts of 4
+    numbers = torch.cat([batch.residuals for batch in batches])
+    assert len(numbers) == len(numbers.unique()) == 96
+
+
+def test_every_step_draws_its_own_concept_points(contexts):
+    drawn = [batch.residuals[:8, 0].tolist() for batch in take(stream(contexts), 12)]
+    assert all(a != b for a, b in pairwise(drawn))
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

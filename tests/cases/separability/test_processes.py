@@ -88,6 +88,14 @@ def test_two_processes_train_the_same_sae(tmp_path, data, sae, uninterrupted):
     done = run_fit(config, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     assert done.returncode == 0, done.stderr
     check_close(tmp_path, uninterrupted, sae)
+    silent, expected = silent_points(tmp_path), silent_points(uninterrupted)
+    assert int(expected.max()) > data["batch_size"]  # some latent was silent for some steps
+    assert silent.equal(expected)
+
+
+def silent_points(folder: Path) -> torch.Tensor:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"]["silent_points"]
 
 
 def check_close(folder: Path, expected_folder: Path, sae: Path) -> None:

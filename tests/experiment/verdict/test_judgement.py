@@ -9,6 +9,7 @@ from saerepgeo.cases.intervention.paper_statistics import paper_statistic
 from saerepgeo.cases.intervention.random_walk import random_walk_distance
 from saerepgeo.experiment.cells import POOLED
 from saerepgeo.experiment.verdict import control_contrasts, judge
+from saerepgeo.experiment.verdict.judgement import _worded
 from saerepgeo.geometry import class_moments, relative_aedp
 
 DOSES = (-1.0, -0.3, 0.0, 0.3, 1.0)
@@ -57,6 +58,16 @@ def test_five_seeds_cannot_decide_and_the_verdict_says_so():
     assert "0.0625" in verdict.sentence
 
 
+@pytest.mark.parametrize(
+    ("p", "low", "word"),
+    [(0.05, 0.01, "effect: raises"), (0.06, 0.01, "no evidence"), (0.05, -0.01, "no evidence")],
+)
+def test_an_effect_needs_both_its_p_value_and_its_interval(p, low, word):
+    response = judge(rows(0.3))[0].response
+    response = response._replace(interval=response.interval._replace(low=low, high=0.6))
+    assert _worded(response, p, 0.05)[0] == word
+
+
 def test_doses_that_do_not_move_separability_decide_nothing():
     table = rows(0.0)
     for index, row in enumerate(table):
@@ -77,7 +88,8 @@ def test_inflated_norms_are_no_separability():
 
 def test_figures_read_back_as_text_count_the_same():
     as_text = [{k: str(v) for k, v in row.items()} for row in rows(-0.3)]
-    assert judge(as_text)[0].response.slope == judge(rows(-0.3))[0].response.slope
+    expected = judge(rows(-0.3))[0].response.slope
+    assert judge(as_text)[0].response.slope == pytest.approx(expected, rel=1e-12)  # BLAS rounds
 
 
 def test_the_error_on_text_is_one_for_all_concepts():
