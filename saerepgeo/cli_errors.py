@@ -116,7 +116,9 @@ def _reason(message: str, names: list[str]) -> tuple[str, str]:
     if (found := _UNKNOWN.search(message)) is not None:
         group = _GROUP.match(message)
         return unknown(f"{group['name']}.{found['name']}" if group else found["name"], names)
-    if (found := re.match(r"argument (?:-c/)?--(\S+): expected one argument", message)) is not None:
+    if (
+        found := re.match(r"argument (?:-c/)?--(\S+): expected (?:at least )?one argument", message)
+    ) is not None:
         return found[1], "needs a value"
     if message.startswith(_REQUIRED):
         return message.removeprefix(_REQUIRED).split(",")[0], "must be given"

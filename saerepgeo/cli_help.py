@@ -19,7 +19,7 @@ COMMANDS = {
         "saerepgeo.experiment.reproduce",
         "cases 1 to 3 for chosen models and concepts, one closing table",
     ),
-    "cache": ("saerepgeo.data.cache", "show or clear cached activations"),
+    "cache": ("saerepgeo.cli_cache", "show or clear cached activations"),
 }
 """Those that are not Lightning's: the module whose `main` runs each, and what it is for."""
 

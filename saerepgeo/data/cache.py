@@ -4,7 +4,6 @@ A file says its key and the sums of its tensors; what does not fit is computed a
 bounded: what was not used for longest goes first (`cache_limit`).
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -12,8 +11,7 @@ import os
 import re
 import shutil
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.files import DiskError, is_unfinished, replacing, sweep
+from saerepgeo.files import DiskError, is_unfinished, replacing
 from saerepgeo.lm.sums import cache_root
 
 Tensors = dict[str, Tensor]
@@ -161,7 +159,7 @@ def _keep(path: Path, key: str, tensors: Tensors) -> None:
 
 def _evict(newest: Path) -> None:
     """Delete what was used longest ago until the rest is within the limit; never `newest`."""
-    stats = _files()
+    stats = cached_files()
     excess = sum(stat.st_size for stat in stats.values()) - cache_limit()
     for path in sorted(stats, key=lambda path: stats[path].st_mtime_ns):
         if excess <= 0:
@@ -172,7 +170,7 @@ def _evict(newest: Path) -> None:
                 excess -= stats[path].st_size
 
 
-def _files() -> dict[Path, os.stat_result]:
+def cached_files() -> dict[Path, os.stat_result]:
     """Return all files of the cache; without those that another process is just deleting."""
     found = {}
     # unlike `rglob` it passes over a folder that is gone by the time it is looked into
@@ -186,7 +184,7 @@ def _files() -> dict[Path, os.stat_result]:
 
 def cache_size() -> int:
     """Return the bytes that cached activations and tokens take on disk."""
-    return sum(stat.st_size for stat in _files().values())
+    return sum(stat.st_size for stat in cached_files().values())
 
 
 def clear_cache() -> int:
@@ -201,49 +199,3 @@ def clear_cache() -> int:
         with suppress(OSError):  # not there, or not empty
             folder.rmdir()
     return size - cache_size()
-
-
-def kind_of(path: Path) -> str:
-    """Return what a file of the cache holds: its key's `kind`, `unfinished`, or `other`."""
-    from safetensors import SafetensorError, safe_open
-
-    if any(is_unfinished(part) for part in path.parts):
-        return "unfinished"
-    with suppress(OSError, ValueError, SafetensorError), safe_open(path, "pt") as file:
-        key = json.loads((file.metadata() or {}).get("key", "null"))
-        kind = key.get("kind") if isinstance(key, dict) else None
-        if isinstance(kind, str) and kind.isprintable():
-            return kind.partition("/")[0]
-    return "other"
-
-
-def sizes_by_kind() -> dict[str, tuple[int, int]]:
-    """Return `{kind: (files, bytes)}` of the cache, the largest first."""
-    numbers, sizes = Counter[str](), Counter[str]()
-    for path, stat in _files().items():
-        kind = kind_of(path)
-        numbers[kind] += 1
-        sizes[kind] += stat.st_size
-    return {kind: (numbers[kind], size) for kind, size in sizes.most_common()}
-
-
-def main(args: Sequence[str]) -> int:
-    """Show what the cache holds, or clear it: `python -m saerepgeo cache [--clear]`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m saerepgeo cache",
-        description="Show the folder and size of cached activations and tokens. They are bounded "
-        "by SAEREPGEO_CACHE_GIB; what was not used for longest goes first.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--clear", action="store_true", help="delete them; models stay")
-    if parser.parse_args(list(args)).clear:
-        print(f"cleared {clear_cache() / 2**20:.1f} MiB under {cache_root()}")
-        return 0
-    for name in CLEARED:
-        sweep(cache_root() / name)
-    kinds, limit = sizes_by_kind(), f"{cache_limit() / 2**30:g} GiB"
-    n_sets, total = (sum(facts) for facts in zip((0, 0), *kinds.values(), strict=True))
-    print(f"{cache_root()}: {total / 2**20:.1f} MiB, {n_sets} files (at most {limit})")
-    for kind, (number, size) in kinds.items():
-        print(f"  {kind}: {size / 2**20:.1f} MiB in {number}")
-    return 0

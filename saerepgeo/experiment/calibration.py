@@ -13,14 +13,15 @@ with β_seed ~ N(β, τ²): without an effect (β = 0) pushing still costs, seed
 they answer, and chance still moves separability and error of a run together.
 """
 
-import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from saerepgeo.cli_errors import OneLineErrors
 from saerepgeo.experiment.cells import ITEMS, POOLED, Cell
 from saerepgeo.experiment.verdict import judge
 from saerepgeo.files import write_json
@@ -102,7 +103,7 @@ def calibrate(
 def main(args: Sequence[str] | None = None) -> None:
     """Calibrate without an effect and with planted ones; print counts, and write them as JSON."""
     prog = "python -m saerepgeo.experiment.calibration"
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser = OneLineErrors(prog=prog, description=__doc__, allow_abbrev=False)
     parser.add_argument("--repetitions", type=int, default=400)
     parser.add_argument("--elasticities", type=float, nargs="+", default=[0.0, -0.1, 0.1])
     parser.add_argument("--seeds", type=int, default=SyntheticExperiment.n_seeds)
@@ -122,4 +123,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")

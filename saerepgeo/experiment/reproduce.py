@@ -1,6 +1,5 @@
 """`python -m saerepgeo reproduce`: cases 1–3 for the chosen models, and one closing table."""
 
-import argparse
 import logging
 import signal
 import sys
@@ -11,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
 from saerepgeo.cases.analysis import model_name
+from saerepgeo.cli_errors import OneLineErrors
 from saerepgeo.report.files import read_rows
 from saerepgeo.yaml_files import read_yaml
 
@@ -46,7 +46,7 @@ def main(args: Sequence[str]) -> int:
     A signal ends the run after the table of what was done, with status 128 + its number.
     ValueError: the configs are not found, or an unknown model is named.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineErrors(
         prog="python -m saerepgeo reproduce",
         description="Run the cases of the paper and print one closing table.",
         allow_abbrev=False,
@@ -54,7 +54,7 @@ def main(args: Sequence[str]) -> int:
     models = "names of overlays in configs/models/, or paths of such files"
     parser.add_argument("--models", nargs="+", default=["smollm2-135m"], help=models)
     parser.add_argument("--concepts", nargs="+", help="default: those of each case's config")
-    parser.add_argument("--cases", nargs="+", type=int, choices=(1, 2, 3), default=[1, 2, 3])
+    parser.add_argument("--cases", nargs="+", type=Literal[1, 2, 3], default=[1, 2, 3])
     parser.add_argument("--output", default=DEFAULT_OUTPUT, help="folder of all results")
     parser.add_argument("--configs", help="folder of case1.yaml … and models/")
     chosen = parser.parse_args(list(args))

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from saerepgeo import cli_cache
+from saerepgeo.cli_cache import sizes_by_kind
 from saerepgeo.data import cache
 from saerepgeo.data.cache import (
     STREAM_LIMIT,
     activations_folder,
     cached_tensors,
     keeps_stream,
-    sizes_by_kind,
 )
 
 MIB = 2**20
@@ -98,7 +99,7 @@ def test_sizes_are_shown_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
     found = sizes_by_kind()
     assert [(kind, n) for kind, (n, _) in found.items()] == [("points", 2), ("concept", 1)]
     assert sum(size for _, size in found.values()) == cache.cache_size()
-    assert cache.main([]) == 0
+    assert cli_cache.main([]) == 0
     shown = capsys.readouterr().out
     assert "4.0 MiB, 3 files (at most 8 GiB)" in shown
     assert "points: 3.0 MiB in 2" in shown

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from saerepgeo import cli
+from saerepgeo import cli, cli_cache
 from saerepgeo.data import cache
 from saerepgeo.experiment import reproduce
 from saerepgeo.report.files import write_rows
@@ -105,9 +105,9 @@ def test_the_cache_is_shown_and_cleared(
     model.parent.mkdir()
     model.write_bytes(b"weights")
     cache.cached_tensors({"a": 1}, lambda: {"x": torch.zeros(2**18)})
-    assert cache.main([]) == 0
+    assert cli_cache.main([]) == 0
     assert "1.0 MiB, 1 files" in capsys.readouterr().out
-    assert cache.main(["--clear"]) == 0
+    assert cli_cache.main(["--clear"]) == 0
     assert "cleared 1.0 MiB" in capsys.readouterr().out
     assert not list(tmp_path.glob("activations/*"))
     assert model.is_file()

@@ -50,6 +50,13 @@ FAULTS += [
     *(bound(value, "cache") for value in ("nan", "-1", "inf", "1e999", "8 GiB", "0x8", "8,5")),
     *(bound(value, "fit") for value in ("nan", "-0.5", "-inf", "much")),
     bound("nan", "validate"),
+    *(
+        Fault(f"options: {' '.join(given)}", lambda place, given=given: given, says)
+        for given, says in (
+            (("cache", "--clea"), "`clea` is no setting: did you mean `clear`"),
+            (("cache", "all"), "`all` stands alone: every setting is given as --NAME VALUE"),
+        )
+    ),
     too_much("0"),
     too_much("1e-05"),
 ]

@@ -259,4 +259,16 @@ def _analysis(place: Place, module: str, settings: dict[str, Any]) -> Place:
     return place
 
 
-FAULTS: list[Fault] = [*DATA, *MODEL, *TRAINER, *SAES, *CALLBACKS, *OPTIONS, *TEST]
+REPRODUCE = [
+    Fault(f"reproduce {given}", lambda place, given=given: ["reproduce", *given.split()], says)
+    for given, says in (
+        ("--case 1", "`case` is no setting: did you mean `cases`"),
+        ("--cases 4", "`cases` must be one of 1, 2, 3, got 4"),
+        ("--cases one", "`cases` must be "),
+        ("--cases", "`cases` needs a value"),
+        ("--models nope", "`--models` names 'nope'; there are "),
+        ("--configs nowhere", "no case1.yaml in nowhere"),
+    )
+]
+
+FAULTS: list[Fault] = [*DATA, *MODEL, *TRAINER, *SAES, *CALLBACKS, *OPTIONS, *TEST, *REPRODUCE]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from saerepgeo import cli_cache
 from saerepgeo.data import ActivationDataModule, cache
 from saerepgeo.data.cache import activations_folder, cached_tensors
 from saerepgeo.files import LEFT_AFTER, _beside
@@ -127,7 +128,7 @@ def test_a_run_over_a_damaged_cache_sees_the_same_points(
     kind: str, root: Path, tiny_data: dict[str, Any]
 ) -> None:
     expected = streamed(tiny_data)
-    paths = [p for p in activations_folder().iterdir() if cache.kind_of(p) == kind]
+    paths = [p for p in activations_folder().iterdir() if cli_cache.kind_of(p) == kind]
     assert paths
     for path in paths:
         content = path.read_bytes()
@@ -143,13 +144,13 @@ def test_tokens_are_bounded_shown_and_cleared(
     tiny_data: dict[str, Any], capsys: pytest.CaptureFixture[str], root: Path
 ) -> None:
     streamed(tiny_data)
-    assert cache.main([]) == 0
+    assert cli_cache.main([]) == 0
     assert "  tokens: " in capsys.readouterr().out
     (root / "tokens").mkdir()
     (root / "tokens" / f"{0:032x}.uint32").write_bytes(bytes(2**20))  # of a former version
     size = cache.cache_size()
     assert size > 2**20
-    assert cache.main(["--clear"]) == 0
+    assert cli_cache.main(["--clear"]) == 0
     assert f"cleared {size / 2**20:.1f} MiB" in capsys.readouterr().out
     assert cache.cache_size() == 0
 
@@ -219,7 +220,7 @@ def test_processes_that_write_and_evict_the_same_keys_at_once(root: Path) -> Non
 
 
 def is_whole(path: Path) -> bool:
-    return cache.kind_of(path) == "points"
+    return cli_cache.kind_of(path) == "points"
 
 
 @pytest.fixture
@@ -256,7 +257,7 @@ def test_what_killed_writers_left_goes_and_nothing_else(unfinished: dict[str, Pa
 def test_showing_the_cache_sweeps_and_counts(
     unfinished: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cache.main([]) == 0
+    assert cli_cache.main([]) == 0
     assert not unfinished["dead"].exists()
     assert "unfinished: 0.0 MiB in 3" in capsys.readouterr().out
 
@@ -270,11 +271,11 @@ def test_foreign_files_are_counted_and_harm_nothing(
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     cached_tensors(KEY, computed)
-    assert cache.main([]) == 0
+    assert cli_cache.main([]) == 0
     shown = capsys.readouterr().out
     assert "other: 0.0 MiB in 1" in shown
     assert "points: 0.0 MiB in 1" in shown
-    assert cache.main(["--clear"]) == 0
+    assert cli_cache.main(["--clear"]) == 0
     assert path.read_bytes() == content
     assert cache.cache_size() == len(content)
 
@@ -284,7 +285,7 @@ def test_a_kind_prints_harmlessly(root: Path, capsys: pytest.CaptureFixture[str]
     for number, key in enumerate(['{"kind": "\\u001b[31mred"}', "[1]", "{", '{"kind": 3}']):
         path = root / "activations" / f"{number}.safetensors"
         save_file({"x": torch.ones(1)}, path, {"key": key})
-    assert cache.main([]) == 0
+    assert cli_cache.main([]) == 0
     assert "other: 0.0 MiB in 4" in capsys.readouterr().out
 
 

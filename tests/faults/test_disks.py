@@ -16,6 +16,7 @@ import pytest
 import torch
 from full_disks import files_up_to, fill, small_disk
 
+from saerepgeo import cli_cache
 from saerepgeo.data import ActivationDataModule, cache
 from saerepgeo.files import DiskError, replacing, replacing_folder, write_bytes, write_json
 from saerepgeo.report.files import merge_rows, read_rows, save_array, save_figure, save_tensors
@@ -195,7 +196,7 @@ def test_a_cache_that_is_full_or_read_only_stops_no_run(
         assert len(said) == 1
         assert str(disk) in str(said[0].message)
         assert all(map(torch.equal, got, expected))
-        assert all(map(cache.kind_of, disk.rglob("*.safetensors")))
+        assert all(map(cli_cache.kind_of, disk.rglob("*.safetensors")))
         assert not list(disk.rglob("*.partial"))
 
 
