@@ -13,7 +13,7 @@ from saerepgeo.callbacks.checkpoints import WholeCheckpointIO
 from saerepgeo.callbacks.interruption import exit_status
 from saerepgeo.callbacks.processes import together
 from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
-from saerepgeo.cli_checks import SaveSettings, check_parsed, check_run
+from saerepgeo.cli_checks import SaveSettings, check_parsed, check_run, logged_to
 from saerepgeo.cli_errors import OneLineErrors, nearest
 from saerepgeo.cli_help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
 
@@ -111,19 +111,19 @@ class GeometryCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train, from the checkpoint that `ckpt_path` stands for."""
         kwargs = self._with_checkpoint(kwargs, "fit")
-        with together(self.trainer):
+        with together(self.trainer), logged_to(self.trainer):
             self.trainer.fit(**kwargs)
 
     def validate(self, **kwargs: Any) -> None:
         """Validate, with the weights of the checkpoint that `ckpt_path` stands for."""
         kwargs = self._with_checkpoint(kwargs, "validate")
-        with together(self.trainer):
+        with together(self.trainer), logged_to(self.trainer):
             self.trainer.validate(**kwargs)
 
     def test(self, **kwargs: Any) -> None:
         """Analyze, with the weights of the checkpoint that `ckpt_path` stands for."""
         kwargs = self._with_checkpoint(kwargs, "test")
-        with together(self.trainer):
+        with together(self.trainer), logged_to(self.trainer):
             self.trainer.test(**kwargs)
 
     def _with_checkpoint(self, kwargs: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A full or read-only disk: one line with path and bytes, what was there stays, nothing is half."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -373,3 +374,30 @@ def test_a_fit_whose_export_does_not_fit_says_so_and_is_finished_by_another(
             assert fit(config, monkeypatch, "--ckpt_path", "last") == 0
         assert load_sae(path=disk / "sae").d_sae == 96
         assert (disk / "sae" / "figures.json").is_file()
+
+
+@pytest.mark.parametrize("kib", [1, 6])
+def test_a_logger_that_finds_no_room_ends_the_run_in_one_line(
+    tiny_data: dict[str, Any], tmp_path: Path, kib: int
+) -> None:
+    import yaml
+    from training_process import run_fit, write_config
+
+    export(tmp_path / "start")
+    config = write_config(tmp_path, tiny_data, tmp_path / "start", 6)
+    with small_disk(tmp_path / "disk", 64) as disk:
+        (disk / "filler").write_bytes(bytes(1024 * (56 - 2 * kib)))
+        tree = yaml.safe_load(config.read_text())
+        logger = "lightning.pytorch.loggers.TensorBoardLogger"
+        tree["trainer"] |= {"log_every_n_steps": 1}
+        tree["trainer"]["logger"] = {"class_path": logger, "init_args": {"save_dir": str(disk)}}
+        config.write_text(yaml.safe_dump(tree))
+        done = run_fit(config)
+        assert "Traceback" not in done.stderr, done.stderr
+        refusals = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == (2 if refusals else 0), done.stderr
+        assert (tmp_path / "sae").exists() != bool(refusals)
+        assert bool(refusals) == (kib < 6)
+        for refusal in refusals:
+            assert re.match(rf"error: `{disk}.*` could not be written: No space left", refusal)
+        assert not any(path.stat().st_size == 0 for path in disk.rglob("*.yaml"))
