@@ -1,22 +1,29 @@
 """GGUF files, converted once into a folder of safetensors that `transformers` loads fast."""
 
+import atexit
 import importlib.util
 import json
+import shutil
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
-from saerepgeo.files import replacing_folder
+from saerepgeo.files import DiskError, replacing_folder, written_to
 from saerepgeo.lm.sums import cache_root, file_sum
 from saerepgeo.lm.weights import check_loaded, quiet_transformers
 
 MAGIC = b"GGUF"
+_OWN: dict[Path, Path] = {}
+"""Where this process keeps what the cache had no room for, until it ends."""
 
 
 def converted(gguf: Path, name: str) -> Path:
     """Return the folder of the de-quantized model, converting `gguf` on first use.
 
     It is named by the file's content: another file of the same name and size is another model.
-    Raises ValueError where the file is cut, or holds no model.
+    Where the cache is full or read-only the folder is this process's own. Raises ValueError where
+    the file is cut, or holds no model.
     """
     folder = cache_root() / "models" / f"{name}-{file_sum(gguf)[:16]}"
     if (folder / "config.json").is_file():
@@ -24,8 +31,18 @@ def converted(gguf: Path, name: str) -> Path:
     if importlib.util.find_spec("gguf") is None:
         raise ValueError("reading a GGUF file needs the package `gguf`; run `pip install gguf`")
     _check_whole(gguf)
-    with replacing_folder(folder, first_stays=True) as scratch:
-        _convert(gguf, scratch)
+    if (own := _OWN.get(folder)) is not None:
+        return own
+    try:
+        with replacing_folder(folder, first_stays=True) as scratch:
+            _convert(gguf, scratch)
+    except DiskError as error:
+        own = _OWN[folder] = Path(tempfile.mkdtemp(prefix="saerepgeo-"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        warnings.warn(f"{error}; `{gguf}` is converted for this run alone", stacklevel=2)
+        with written_to(own):
+            _convert(gguf, own)
+        return own
     return folder
 
 

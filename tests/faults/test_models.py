@@ -12,6 +12,7 @@ import pytest
 import torch
 from faults.malicious import EVIL, FAULTS
 from faults.models import weights
+from full_disks import small_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,25 @@ def test_a_gguf_of_the_same_name_and_size_is_another_model(
         folders.append(resolve_model(str(file)))
     assert seen == [b"GGUF one", b"GGUF two"]
     assert folders[0] == folders[2] != folders[1]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_gguf_is_converted_for_one_run_where_the_cache_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    monkeypatch.setattr(gguf, "_check_whole", lambda path: None)
+    monkeypatch.setattr(
+        gguf, "_convert", lambda file, to: (to / "config.json").write_bytes(bytes(9000))
+    )
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    with small_disk(tmp_path / "disk", 8, read_only) as disk:
+        monkeypatch.setenv("SAEREPGEO_CACHE", str(disk))
+        with pytest.warns(UserWarning, match=r"No space|Read-only") as said:
+            folder = Path(resolve_model(str(file)))
+        assert "converted for this run alone" in str(said[0].message)
+        assert len((folder / "config.json").read_bytes()) == 9000
+        assert resolve_model(str(file)) == str(folder)  # once
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
