@@ -1,4 +1,4 @@
-# make setup | fit | test | test-faults | test-minimum | bench | check — each sets up .venv first and starts at once when it is there.
+# make setup | fit | test | test-faults | test-minimum | test-mutants | bench | check — each sets up .venv first and starts at once when it is there.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -11,7 +11,7 @@ OLDEST_PYTHON := $(shell sed -n 's/^requires-python = ">=\(.*\)"/python\1/p' pyp
 SMOKE := tests/test_architecture.py tests/geometry/test_rank.py tests/metrics/test_rank.py \
 	tests/data/test_module.py tests/cases/separability/test_module.py tests/cases/test_second_run.py
 
-.PHONY: setup fit test test-faults test-minimum bench check
+.PHONY: setup fit test test-faults test-minimum test-mutants bench check
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
@@ -46,6 +46,10 @@ $(OLDEST)/.ready: pyproject.toml .ci/minima.py
 	$(OLDEST)/bin/python $(INSTALL) -r $(OLDEST)/minima.txt
 	$(OLDEST)/bin/python $(INSTALL) --no-build-isolation -e .
 	touch $@
+
+# Not in the gate, which draws a few of the same: an hour. It exits 1 below nine of ten killed.
+test-mutants: setup
+	$(PY) .ci/mutants.py --sample 250
 
 bench: setup
 	for script in tests/benchmarks/bench_*.py; do $(PY) $$script || exit 1; done

@@ -1,0 +1,280 @@
+"""Change the source in one place at a time, and see whether the tests of its area notice.
+
+    python .ci/mutants.py [--sample 250] [--seed 0] [--under PREFIX]... [--skip N] [--least 90]
+
+cosmic-ray makes the mutants; no file is changed. torch and the rest are imported once; each mutant
+is a forked child whose imports read the mutated source. First run the tests that know a name of
+the file, then those of the whole area; a child that hangs is killed, and so is its mutant. Status
+1 when of those that are not in equivalent_mutants.txt fewer than `--least` per cent are killed.
+"""
+
+import argparse
+import ast
+import contextlib
+import hashlib
+import importlib
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from importlib.machinery import SourceFileLoader
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+
+ROOT = Path(__file__).parents[1]
+EQUIVALENT = ROOT / ".ci" / "equivalent_mutants.txt"
+SECONDS = 90
+"""A test's time. The slowest takes a third of it unchanged on a busy core."""
+
+AREAS = {
+    "saerepgeo/geometry": "tests/geometry",
+    "saerepgeo/metrics": "tests/metrics",
+    "saerepgeo/cases/separability/losses.py": "tests/cases/separability",
+    "saerepgeo/cases/intervention/displacement.py": "tests/cases/intervention",
+    "saerepgeo/data/stream.py": "tests/data",
+    "saerepgeo/sae": "tests/sae",
+    "saerepgeo/experiment/verdict": "tests/experiment/verdict",
+}
+LEFT_OUT = (
+    "/__init__.py",  # names only
+    "sae/sparse/kernels.py",  # Triton compiles its own copy of the source
+    "sae/parallel/",  # runs in processes of its own, which import the unchanged source
+)
+STARTS_PROCESSES = re.compile(r"subprocess|Popen|\bspawn\b|_process\b|pytest\.mark\.gpu")
+
+BINARY = "Add_Sub Sub_Add Mul_Div Div_Mul Mul_Add FloorDiv_Mul Mod_FloorDiv Pow_Mul BitOr_BitAnd"
+COMPARED = "Lt_LtE LtE_Lt Gt_GtE GtE_Gt Eq_NotEq NotEq_Eq Lt_Gt Gt_Lt LtE_GtE GtE_LtE Is_IsNot"
+OTHERS = """
+    NumberReplacer ReplaceTrueWithFalse ReplaceFalseWithTrue ReplaceAndWithOr ReplaceOrWithAnd
+    ReplaceUnaryOperator_USub_UAdd ReplaceUnaryOperator_Delete_Not AddNot ZeroIterationForLoop
+    ReplaceUnaryOperator_Delete_Invert ReplaceBreakWithContinue ReplaceContinueWithBreak
+"""
+OPERATORS = [
+    *(f"ReplaceBinaryOperator_{name}" for name in f"{BINARY} BitAnd_BitOr".split()),
+    *(f"ReplaceComparisonOperator_{name}" for name in f"{COMPARED} IsNot_Is".split()),
+    *OTHERS.split(),
+]
+"""Each change a likely slip; most of cosmic-ray's others, such as `+` to `<<`, only raise."""
+
+
+class Mutant(NamedTuple):
+    path: str
+    line: int
+    before: str
+    after: str
+    source: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.path, self.before, self.after
+
+
+def without_effect(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the annotations of a file and the words of its errors, which no result depends on."""
+    for node in ast.walk(tree):
+        for field in ("annotation", "returns", "exc"):
+            if (found := getattr(node, field, None)) is not None:
+                yield found
+
+
+def places(source: str) -> Iterator[tuple[str, int, int, int]]:
+    """Yield operator, number of its place in the file, line and column of all mutants of a file."""
+    spans = [
+        ((a.lineno, a.col_offset), (a.end_lineno, a.end_col_offset))
+        for a in without_effect(ast.parse(source))
+    ]
+    nodes = list(ast_nodes(get_ast(source)))
+    for name in OPERATORS:
+        positions = get_operator(f"core/{name}")().mutation_positions
+        for n, ((line, column), _) in enumerate(p for node in nodes for p in positions(node)):
+            if not any(first <= (line, column) < last for first, last in spans):
+                yield name, n, line, column
+
+
+def mutated(path: str, operator: str, place: int) -> Mutant | None:
+    """Return the mutant, or None where it is the source still or no Python."""
+    source = (ROOT / path).read_text(encoding="utf-8")
+    text = mutate_code(source, get_operator(f"core/{operator}")(), place)
+    with contextlib.suppress(SyntaxError):
+        compile(text, path, "exec")
+        lines = enumerate(zip(source.splitlines(), text.splitlines(), strict=True), 1)
+        for line, (before, after) in lines:
+            if before != after:
+                return Mutant(path, line, before.strip(), after.strip(), text)
+    return None
+
+
+def sample(prefixes: list[str], size: int, seed: int) -> list[Mutant]:
+    """Draw by hash, so that an edit elsewhere leaves the draw as it is."""
+    found = []
+    for area in AREAS:
+        for file in [ROOT / area] if area.endswith(".py") else sorted((ROOT / area).rglob("*.py")):
+            path = file.relative_to(ROOT).as_posix()
+            if path.startswith(tuple(prefixes)) and not any(part in path for part in LEFT_OUT):
+                source = file.read_text(encoding="utf-8")
+                lines = source.splitlines()
+                here: Counter[tuple[str, int, int]] = Counter()  # a number becomes two others
+                for name, n, line, column in places(source):
+                    here[name, line, column] += 1
+                    count = here[name, line, column]
+                    key = repr((seed, path, name, count, lines[line - 1].strip(), column))
+                    found.append((hashlib.sha256(key.encode()).digest(), path, name, n))
+    drawn = (mutated(*place) for _, *place in sorted(found))
+    return list(islice((mutant for mutant in drawn if mutant), size))
+
+
+def stages(path: str) -> list[list[str]]:
+    """Return the test files that know the file or a name of it, and the rest of its area."""
+    area = ROOT / next(tests for source, tests in AREAS.items() if path.startswith(source))
+    public = [
+        node.name
+        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    known = re.compile(rf"\b({'|'.join([path[:-3].replace('/', '[.]'), *public])})\b")
+    texts = {p: p.read_text(encoding="utf-8") for p in sorted(area.rglob("test_*.py"))}
+    texts = {p: text for p, text in texts.items() if not STARTS_PROCESSES.search(text)}
+    mirror = f"test_{Path(path).name}"
+    first = [p for p, text in texts.items() if p.name == mirror or known.search(text)]
+    first.sort(key=lambda p: p.name != mirror)
+    return [[*map(str, first), path], [str(p) for p in texts if p not in first]]
+
+
+def import_once() -> None:
+    """Import what takes seconds, never saerepgeo: its imports are what a mutant changes."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
+    for name in (
+        "torch",
+        "lightning",
+        "torchmetrics",
+        "scipy.stats",
+        "sklearn.cluster",
+        "sae_lens",
+    ):
+        importlib.import_module(name)
+
+
+def read_in_place(path: str, source: str) -> None:
+    """Let this process import `source` for the file, through whatever import hook stands there."""
+    target, read = str(ROOT / path), SourceFileLoader.get_data
+
+    def get_data(self: SourceFileLoader, wanted: str) -> bytes:
+        if self.path != target:
+            return read(self, wanted)
+        if wanted != target:
+            raise OSError("the byte code of the unchanged file")
+        return source.encode()
+
+    SourceFileLoader.get_data = get_data  # type: ignore[method-assign]
+    sys.dont_write_bytecode = True
+
+
+def passes(tests: list[str], scratch: Path, mutant: Mutant | None = None) -> bool:
+    """Return whether the tests pass in a forked child; a child that hangs or crashes does not."""
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # what it has started
+        code = os.waitstatus_to_exitcode(status)
+        if code in (3, 4):
+            raise RuntimeError(f"pytest did not start: {(scratch / 'log').read_text()}")
+        return code in (0, 5)  # 5: no tests there
+    os.setpgid(0, 0)
+    signal.alarm(SECONDS)
+    log = os.open(scratch / "log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    try:
+        if mutant:
+            read_in_place(mutant.path, mutant.source)
+        # a test's own processes are to read the mutant too
+        multiprocessing.get_context = partial(multiprocessing.get_context, "fork")
+        options = ["-xq", "-m", "not slow and not gpu", "-p", "no:cacheprovider"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--hypothesis-seed=0"]
+        os._exit(
+            pytest.main([*options, f"--basetemp={scratch / 'tests'}", *tests], plugins=[Limit()])
+        )
+    finally:
+        os._exit(3)
+
+
+class Limit:
+    """A plugin of pytest that ends the process where one test takes too long."""
+
+    def pytest_runtest_logstart(self) -> None:
+        signal.alarm(SECONDS)
+
+
+def is_killed(mutant: Mutant, scratch: Path) -> bool:
+    return not all(passes(tests, scratch, mutant) for tests in stages(mutant.path) if tests)
+
+
+def run(mutants: list[Mutant], equivalent: set[tuple[str, ...]], least: float) -> int:
+    counts: dict[str, Counter[str]] = {}
+    known: set[str] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(scratch / "hypothesis")
+        for n, mutant in enumerate(mutants, 1):
+            first, *_ = stages(mutant.path)
+            area = str(Path(mutant.path).parent)
+            if area not in known and not passes(first, scratch):
+                raise RuntimeError(
+                    f"tests fail on the unchanged source:\n{(scratch / 'log').read_text()}"
+                )
+            known.add(area)
+            began = time.monotonic()
+            if mutant.key in equivalent:
+                outcome = "equivalent"
+            else:
+                outcome = "killed" if is_killed(mutant, scratch) else "SURVIVED"
+            counts.setdefault(mutant.path, Counter())[outcome] += 1
+            where = f"{mutant.path}:{mutant.line}"
+            print(
+                f"{n:4} {outcome:10} {time.monotonic() - began:4.0f} s  {where}  "
+                f"{mutant.before}  ->  {mutant.after}",
+                flush=True,
+            )
+    total = sum(counts.values(), Counter[str]())
+    for path, count in sorted(counts.items()):
+        print(f"{path}: {', '.join(f'{v} {k}' for k, v in sorted(count.items()))}")
+    judged = total["killed"] + total["SURVIVED"]
+    rate = 100 * total["killed"] / max(judged, 1)
+    print(f"{total['killed']} of {judged} killed ({rate:.1f} %), {total['equivalent']} equivalent")
+    return int(rate < least)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sample", type=int, default=250)
+    parser.add_argument("--skip", type=int, default=0, help="of the sample, to go on after a stop")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--under", action="append", default=[], help="paths that start so only")
+    parser.add_argument("--line", help="only mutants whose changed line contains this")
+    parser.add_argument("--least", type=float, default=90.0, help="per cent to be killed")
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    drawn = sample(given.under or [""], given.sample, given.seed)[given.skip :]
+    drawn = [m for m in drawn if not given.line or given.line in m.before]
+    rows = [line.split(" | ") for line in EQUIVALENT.read_text(encoding="utf-8").splitlines()]
+    import_once()
+    return run(drawn, {tuple(row[:3]) for row in rows}, given.least)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
