@@ -95,11 +95,12 @@ def places(source: str) -> Iterator[tuple[str, int, int, int]]:
         ((a.lineno, a.col_offset), (a.end_lineno, a.end_col_offset))
         for a in without_effect(ast.parse(source))
     ]
-    nodes = list(ast_nodes(get_ast(source)))
+    nodes, lines = list(ast_nodes(get_ast(source))), source.splitlines()
     for name in OPERATORS:
         positions = get_operator(f"core/{name}")().mutation_positions
-        for n, ((line, column), _) in enumerate(p for node in nodes for p in positions(node)):
-            if not any(first <= (line, column) < last for first, last in spans):
+        for n, ((line, column), end) in enumerate(p for node in nodes for p in positions(node)):
+            is_mark = name.startswith("ReplaceBinary") and lines[end[0] - 1][end[1] :][:1] == ","
+            if not is_mark and not any(first <= (line, column) < last for first, last in spans):
                 yield name, n, line, column
 
 
@@ -125,12 +126,12 @@ def sample(prefixes: list[str], size: int, seed: int) -> list[Mutant]:
             if path.startswith(tuple(prefixes)) and not any(part in path for part in LEFT_OUT):
                 source = file.read_text(encoding="utf-8")
                 lines = source.splitlines()
-                here: Counter[tuple[str, int, int]] = Counter()  # a number becomes two others
+                here: Counter[tuple[str, ...]] = Counter()  # a number becomes two others
                 for name, n, line, column in places(source):
-                    here[name, line, column] += 1
-                    count = here[name, line, column]
-                    key = repr((seed, path, name, count, lines[line - 1].strip(), column))
-                    found.append((hashlib.sha256(key.encode()).digest(), path, name, n))
+                    key = name, lines[line - 1].strip(), str(column)
+                    here[key] += 1
+                    text = repr((seed, path, *key, here[key]))
+                    found.append((hashlib.sha256(text.encode()).digest(), path, name, n))
     drawn = (mutated(*place) for _, *place in sorted(found))
     return list(islice((mutant for mutant in drawn if mutant), size))
 
@@ -185,14 +186,17 @@ def read_in_place(path: str, source: str) -> None:
 def passes(tests: list[str], scratch: Path, mutant: Mutant | None = None) -> bool:
     """Return whether the tests pass in a forked child; a child that hangs or crashes does not."""
     if child := os.fork():
-        _, status = os.waitpid(child, 0)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)  # what it has started
+        try:
+            _, status = os.waitpid(child, 0)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # what it has started
         code = os.waitstatus_to_exitcode(status)
         if code in (3, 4):
             raise RuntimeError(f"pytest did not start: {(scratch / 'log').read_text()}")
         return code in (0, 5)  # 5: no tests there
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.alarm(SECONDS)
     log = os.open(scratch / "log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(log, 1)
@@ -273,6 +277,7 @@ def main() -> int:
     drawn = [m for m in drawn if not given.line or given.line in m.before]
     rows = [line.split(" | ") for line in EQUIVALENT.read_text(encoding="utf-8").splitlines()]
     import_once()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     return run(drawn, {tuple(row[:3]) for row in rows}, given.least)
 
 

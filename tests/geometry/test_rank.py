@@ -242,6 +242,7 @@ def test_bures_wasserstein_matches_matrix_square_roots() -> None:
     cross = np.linalg.eigvalsh(root @ gram_a @ root).clip(0) ** 0.5
     expected = math.sqrt(gram_a.trace() + gram_b.trace() - 2 * cross.sum())
     assert float(bures_wasserstein(a, b)) == pytest.approx(expected, rel=1e-6)
+    assert float(bures_wasserstein(b, a)) == pytest.approx(expected, rel=1e-6)
     # commuting diagonal matrices: Euclidean distance of the roots
     x, y = torch.tensor([1.0, 2.0, 0.0]).diag(), torch.tensor([4.0, 2.0, 3.0]).diag()
     assert float(bures_wasserstein(x, y)) == pytest.approx(math.sqrt(18), rel=1e-12)

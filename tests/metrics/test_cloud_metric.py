@@ -12,12 +12,17 @@ from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.metrics import (
     AverageGeodesicDistance,
     Betti0,
+    ClusterCount,
     LinearCKA,
+    MinimumSpanningTreeWeight,
+    NoiseShare,
     NumericalRank,
+    Silhouette,
     StableRank,
     TwoNN,
     cloud_metric,
 )
+from saerepgeo.metrics.cloud_metric import PairMetric
 
 
 def normal(n: int, dim: int, seed: int = 0) -> Tensor:
@@ -88,3 +93,30 @@ def test_pairs_are_both_clouds_or_neither() -> None:
             LinearCKA().update(*pair)
     with pytest.raises(ValueError, match="paired rows"):
         LinearCKA().update(cloud, LabeledCloud(normal(19, 3)))
+
+
+@pytest.mark.parametrize(
+    ("make_metric", "most"),
+    [
+        (TwoNN, 10_000),
+        (Betti0, 10_000),
+        (ClusterCount, 10_000),
+        (MinimumSpanningTreeWeight, 10_000),
+        (Silhouette, 5_000),
+        (LinearCKA, 5_000),
+        (AverageGeodesicDistance, 2_000),
+    ],
+)
+def test_the_sample_holds_as_many_points_as_is_said(make_metric, most: int) -> None:
+    metric = make_metric()
+    points = torch.arange(2.0 * most)[:, None]
+    metric.update(points, points) if isinstance(metric, PairMetric) else metric.update(points)
+    assert len(metric.points) == metric.n_left_out == most
+
+
+@pytest.mark.parametrize(
+    "metric", [ClusterCount, NoiseShare, NumericalRank, MinimumSpanningTreeWeight, Betti0]
+)
+def test_a_plot_starts_at_zero(metric) -> None:
+    assert metric.plot_lower_bound == 0
+    assert NoiseShare.plot_upper_bound == 1

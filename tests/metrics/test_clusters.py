@@ -37,6 +37,13 @@ def test_count_and_noise_are_those_of_the_points() -> None:
     assert float(noise.compute()) == pytest.approx(float((labels < 0).double().mean()))
 
 
+@pytest.mark.parametrize(("size", "expected"), [(9, 0), (10, 3), (11, 3)])
+def test_ten_points_are_a_cluster_by_default(size: int, expected: int) -> None:
+    metric = ClusterCount()
+    metric.update(10 * blobs(3, size))
+    assert float(metric.compute()) == expected
+
+
 @pytest.mark.parametrize(
     ("points", "expected"),
     [(torch.zeros(0, 2), math.nan), (torch.ones(50, 2), 0.0), (torch.zeros(1, 2), 0.0)],

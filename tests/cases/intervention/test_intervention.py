@@ -187,6 +187,24 @@ def test_changes_are_against_no_scaling_with_an_interval_over_items(points):
     assert row["mse_change_low"] < row["mse_change"] < row["mse_change_high"]
 
 
+@pytest.mark.parametrize(("n_items", "n_rows"), [(1, 0), (2, 4)])
+def test_two_items_give_rows_and_one_gives_none(points, n_items, n_rows):
+    kept = points.labels < n_items
+    effective = points.effective._replace(
+        values=points.effective.values[kept], indices=points.effective.indices[kept]
+    )
+    few = points._replace(
+        residuals=points.residuals[kept],
+        effective=effective,
+        labels=points.labels[kept],
+        recons_under=lambda gains: points.residuals[kept] + gains.sum(1, keepdim=True),
+    )
+    rows, found = displacement_rows(few, (1.5,), torch.Generator().manual_seed(0), 2, 3)
+    assert len(rows) == n_rows
+    assert len(found) == n_rows // 2
+    assert all(row["n_clusters"] == 2 for row in rows)
+
+
 def test_too_few_clusters_are_told(sae, concept, data):
     labels = torch.full((concept.tokens.numel(),), -1)
     tokenizer = data.tokenizer.tokenizer

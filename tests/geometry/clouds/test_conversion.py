@@ -81,6 +81,15 @@ def test_some_of_the_points_are_taken_alike_from_every_form() -> None:
             torch.testing.assert_close(as_float64(taken), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_the_size_is_the_root_mean_square_distance_to_the_mean() -> None:
+    points = forms() | {"aside": DenseCloud(forms()["dense"] + 3)}
+    x = forms()["dense"]
+    expected = float((x - x.mean(0)).square().sum(1).mean().sqrt())
+    for form, given in points.items():
+        assert as_cloud(given).size() == pytest.approx(expected, rel=1e-9), form
+
+
 def test_no_points_are_undefined_and_not_an_error() -> None:
     for points in (
         torch.zeros(0, 3),
