@@ -4,6 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := torch==2.13.0
 INSTALL := -m pip install --quiet
+# Byte code is kept: jaxtyping compiles what it checks, and all that it imports, in a way of its own.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q
 
 # The oldest versions that pyproject.toml declares, of Python too, and what is run with them.
 OLDEST := .venv-minimum
@@ -28,12 +30,12 @@ test: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile
+	$(PYTEST) -n 2 --dist worksteal -m "not thorough"
 
-# Of the gate's tests those that kill at random, at 80 moments and more: ten minutes on two cores.
+# What the gate samples: kills at 80 random moments and more, and the tests that it leaves out.
 test-faults: setup
-	SAEREPGEO_KILLED_RUNS=25 OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/faults/test_kills.py \
-		tests/faults/test_disks.py -k kill
+	$(PYTEST) -n 2 --dist worksteal -m thorough
+	SAEREPGEO_KILLED_RUNS=25 $(PYTEST) tests/faults/test_kills.py tests/faults/test_disks.py -k kill
 
 # Not in the gate: it sets up a second environment. Old versions warn of what has changed under them.
 test-minimum: $(OLDEST)/.ready

@@ -130,7 +130,7 @@ def test_several_saes_are_several_spaces(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize("case", [pytest.param("case1", marks=pytest.mark.thorough), "case2"])
 def test_two_processes_give_the_table_of_one_and_share_the_work(
     case: str, tmp_path: Path, sae: Path, tiny_data: dict[str, Any]
 ) -> None:

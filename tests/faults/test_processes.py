@@ -107,7 +107,7 @@ def lines_of(done: "subprocess.CompletedProcess[str]") -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.thorough)])
 def test_of_two_processes_one_is_killed(config, rank):
     start = time.monotonic()
     done = run_fit(config, *DDP, in_rank(rank, "on_train_batch_start", "SIGKILL"))
@@ -126,7 +126,7 @@ def test_two_processes_that_refuse_say_it_once(config):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.thorough)])
 def test_of_two_processes_one_is_stopped(config, rank):
     done = run_fit(config, *DDP, in_rank(rank, "on_train_batch_start", "SIGTERM"))
     (line,) = lines_of(done)
@@ -137,6 +137,7 @@ def test_of_two_processes_one_is_stopped(config, rank):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_stopped_while_they_load(config):
     done = run_fit(config, *DDP, in_rank(0, "on_fit_start", "SIGTERM"))
     assert lines_of(done) == ["stopped by SIGTERM; what was written is whole"]

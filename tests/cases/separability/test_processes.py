@@ -133,6 +133,7 @@ def test_split_between_two_processes_killed_and_resumed_equals_one(
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
 
 
+@pytest.mark.thorough
 def test_checkpoint_of_one_process_is_resumed_split(tmp_path, data, sae, uninterrupted):
     config = write_config(tmp_path, data, sae, STEPS)
     checkpoint = uninterrupted / "checkpoints" / "epoch=0-step=4.ckpt"
