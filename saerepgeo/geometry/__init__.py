@@ -39,8 +39,6 @@ from saerepgeo.geometry.graphs import betti_0 as betti_0
 from saerepgeo.geometry.graphs import connection_radius as connection_radius
 from saerepgeo.geometry.graphs import minimum_spanning_tree as minimum_spanning_tree
 from saerepgeo.geometry.graphs import mst_weight as mst_weight
-from saerepgeo.geometry.graphs import neighbor_graph_components as neighbor_graph_components
-from saerepgeo.geometry.graphs import persistence_0 as persistence_0
 from saerepgeo.geometry.nulls import PermutationTest as PermutationTest
 from saerepgeo.geometry.nulls import interval_of_draws as interval_of_draws
 from saerepgeo.geometry.nulls import null_test as null_test
@@ -48,12 +46,10 @@ from saerepgeo.geometry.nulls import permutation_test as permutation_test
 from saerepgeo.geometry.nulls import subsample_interval as subsample_interval
 from saerepgeo.geometry.rank import NumericalRankResult as NumericalRankResult
 from saerepgeo.geometry.rank import effective_rank as effective_rank
-from saerepgeo.geometry.rank import multilinear_rank as multilinear_rank
 from saerepgeo.geometry.rank import numerical_rank as numerical_rank
 from saerepgeo.geometry.rank import participation_ratio as participation_ratio
 from saerepgeo.geometry.rank import singular_values as singular_values
 from saerepgeo.geometry.rank import stable_rank as stable_rank
-from saerepgeo.geometry.rank import unfold as unfold
 from saerepgeo.geometry.separation import ClassMoments as ClassMoments
 from saerepgeo.geometry.separation import average_pairwise_distance as average_pairwise_distance
 from saerepgeo.geometry.separation import centroids as centroids
@@ -68,8 +64,6 @@ from saerepgeo.geometry.sketch import Sketch as Sketch
 from saerepgeo.geometry.sketch import empty_sketch as empty_sketch
 from saerepgeo.geometry.sketch import extend_sketch as extend_sketch
 from saerepgeo.geometry.sketch import merge_sketches as merge_sketches
-from saerepgeo.geometry.spsd import bures_wasserstein as bures_wasserstein
-from saerepgeo.geometry.spsd import spsd_distance as spsd_distance
 from saerepgeo.geometry.transport import Coupling as Coupling
 from saerepgeo.geometry.transport import gromov_wasserstein as gromov_wasserstein
 from saerepgeo.geometry.unfoldings import MODES as MODES

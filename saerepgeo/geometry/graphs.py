@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components, shortest_path
+from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud, Points
@@ -74,24 +74,12 @@ def mst_weight(points: Points) -> Estimate:
     return Estimate(minimum_spanning_tree(points).lengths.sum(), n_points, 0)
 
 
-def persistence_0(points: Points) -> Float[Tensor, "edge"]:
-    """Return the N − 1 finite death times of connected components as balls grow, ascending.
-
-    Vietoris–Rips filtration by distance, twice the radius: the deaths are the edges of the minimum
-    spanning tree. Empty for fewer than two points. Differentiable; raises as there.
-
-    >>> persistence_0(torch.tensor([[0.0], [5.0], [2.0]]))
-    tensor([2., 3.], dtype=torch.float64)
-    """
-    return minimum_spanning_tree(points).lengths.sort().values
-
-
 def betti_0(points: Points, radius: float) -> Estimate:
     """Return β₀(r) = 1 + #{edges of the minimum spanning tree longer than r}.
 
     The number of connected components of the graph that joins points at most `radius` apart. Not a
-    count of clusters: every outlier is a component. Over all radii: `persistence_0`. No points:
-    undefined. Raises ValueError for a negative or NaN radius, and for integer or non-finite points.
+    count of clusters: every outlier is a component. No points: undefined. Raises ValueError for a
+    negative or NaN radius, and for integer or non-finite points.
 
     >>> [float(betti_0(torch.tensor([[0.0], [5.0], [2.0]]), r)) for r in (0.0, 2.0, 3.0)]
     [3.0, 2.0, 1.0]
@@ -131,11 +119,11 @@ def average_geodesic_distance(
     The graph joins i and j where one is among the `n_neighbors` (at most N − 1) nearest neighbors
     of the other, by an edge of their distance; the mean runs over the pairs i < j that a path
     connects. A half circle of N points gives (π/3)(N+1)/(N−1). The mean falls as the graph falls
-    apart: read it with `neighbor_graph_components`. With `sources`, indices of points, it runs over
-    the paths from these only: of S random points an unbiased estimate, in S/N of the time.
-    Undefined for fewer than two points, and where no source has a path. O(N² k log N) time, memory
-    O(N k). Not differentiable. Raises ValueError for `n_neighbors` below 1, and for integer or
-    non-finite points. Source: Tenenbaum, de Silva & Langford 2000 (Isomap), steps 1 and 2.
+    apart. With `sources`, indices of points, it runs over the paths from these only: of S random
+    points an unbiased estimate, in S/N of the time. Undefined for fewer than two points, and
+    where no source has a path. O(N² k log N) time, memory O(N k). Not differentiable. Raises
+    ValueError for `n_neighbors` below 1, and for integer or non-finite points. Source: Tenenbaum,
+    de Silva & Langford 2000 (Isomap), steps 1 and 2.
 
     >>> line = torch.arange(10.0)[:, None]
     >>> round(float(average_geodesic_distance(line, 2)), 4)  # 11/3
@@ -156,18 +144,6 @@ def average_geodesic_distance(
     if not n_paths:
         return Estimate.undefined("no path starts at `sources`", cloud.n_points)
     return _estimate(cloud, total / n_paths)
-
-
-def neighbor_graph_components(points: Points, n_neighbors: int = 10) -> Estimate:
-    """Return the number of connected components of the graph of `average_geodesic_distance`.
-
-    No points: 0. Raises as there.
-
-    >>> float(neighbor_graph_components(torch.tensor([[0.0], [1.0], [7.0], [9.0]]), 1))
-    2.0
-    """
-    cloud, graph = _neighbor_graph(points, n_neighbors)
-    return _estimate(cloud, float(connected_components(graph, directed=False)[0]))
 
 
 def _estimate(cloud: Cloud, value: float) -> Estimate:

@@ -33,29 +33,13 @@ class NumericalRankResult(NamedTuple):
         return self.rank
 
 
-def unfold(tensor: Float[Tensor, "..."], mode: int) -> Float[Tensor, "mode rest"]:
-    """Return the mode-k unfolding X_(k): axis `mode` as rows, all others, in order, as columns.
-
-    The symmetric positive semidefinite matrix of the mode is G_k = X_(k) X_(k)ᵀ. Differentiable.
-    Raises ValueError where `tensor` has no axis `mode`. Source: Kolda & Bader 2009, *Tensor
-    Decompositions and Applications*, section 2.4.
-
-    >>> unfold(torch.zeros(2, 3, 5), 1).shape
-    torch.Size([3, 10])
-    """
-    if not -tensor.ndim <= mode < tensor.ndim:
-        raise ValueError(f"`mode` must name one of {tensor.ndim} axes, got {mode}")
-    moved = tensor.movedim(mode, 0)
-    return moved.reshape(moved.shape[0], math.prod(moved.shape[1:]))
-
-
 def singular_values(
     matrix: Float[Tensor, "row column"] | SparseLatents | Cloud,
 ) -> Float[Tensor, "value"]:
     """Return the singular values of `matrix` in float64, largest first; differentiable.
 
     None for an empty matrix. Raises ValueError for integer or non-finite input, and for tensors of
-    other than two axes: `unfold` them.
+    other than two axes: see `mode_spectra`.
 
     >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
     tensor([4., 3.], dtype=torch.float64)
@@ -146,29 +130,6 @@ def participation_ratio(sv: Float[Tensor, "value"]) -> Estimate:
     tensor(2., dtype=torch.float64)
     """
     return _of_spectrum(sv, lambda s: s.square().sum().square() / s.pow(4).sum())
-
-
-def multilinear_rank(
-    tensor: Float[Tensor, "..."],
-    tolerance: Tolerance = "eps",
-    *,
-    dtype: torch.dtype | None = None,
-    noise: float | None = None,
-) -> tuple[NumericalRankResult, ...]:
-    """Return the numerical rank of the unfolding of every mode (Tucker rank).
-
-    Arguments as in `numerical_rank`; `dtype` is by default that of `tensor`. An empty tensor has
-    rank 0 in every mode. Source: De Lathauwer, De Moor & Vandewalle 2000, *A Multilinear SVD*,
-    definition 2.
-
-    >>> [r.rank for r in multilinear_rank(torch.ones(3, 4, 5))]
-    [1, 1, 1]
-    """
-    precision, ranks = dtype or tensor.dtype, []
-    for matrix in (unfold(tensor, mode) for mode in range(tensor.ndim)):
-        sv, shape = singular_values(matrix), (matrix.shape[0], matrix.shape[1])
-        ranks.append(numerical_rank(sv, shape, tolerance, dtype=precision, noise=noise))
-    return tuple(ranks)
 
 
 def _of_spectrum(sv: Tensor, formula: Callable[[Tensor], Tensor]) -> Estimate:

@@ -21,8 +21,6 @@ from saerepgeo.geometry import (
     connection_radius,
     minimum_spanning_tree,
     mst_weight,
-    neighbor_graph_components,
-    persistence_0,
 )
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 
@@ -31,6 +29,11 @@ F64 = torch.float64
 
 def normal(n: int, dim: int, seed: int = 0) -> Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def edges(points: Tensor) -> Tensor:
+    """Return the lengths of the tree, which are also the radii at which components die."""
+    return minimum_spanning_tree(points).lengths.sort().values
 
 
 def half_circle(n: int) -> Tensor:
@@ -69,7 +72,6 @@ def test_known_weights() -> None:
 def test_no_edges_without_two_points(n: int) -> None:
     points = torch.ones(n, 3)
     assert minimum_spanning_tree(points).edges.shape == (0, 2)
-    assert persistence_0(points).shape == (0,)
     for figure, value in ((mst_weight(points), 0), (betti_0(points, 1.0), 1)):
         assert figure.n_used == n
         assert (figure.reason, float(figure)) == (None, value) if n else math.isnan(figure)
@@ -88,7 +90,7 @@ def test_equal_points_have_a_tree_without_weight_and_a_gradient_without_nan() ->
 def test_weight_is_differentiable() -> None:
     points = normal(12, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: mst_weight(x).value, points)
-    assert torch.autograd.gradcheck(persistence_0, points)
+    assert torch.autograd.gradcheck(edges, points)
     assert torch.autograd.gradcheck(
         lambda x: mst_weight(x).value,
         torch.cat([normal(5, 2), normal(5, 2, 1)]).requires_grad_(),
@@ -101,9 +103,7 @@ def test_motion_order_and_scale(seed: int, scale: float, offset: float) -> None:
     points = normal(25, 4, seed)
     turn = torch.from_numpy(ortho_group.rvs(4, random_state=seed))
     moved = scale * points[torch.randperm(25)] @ turn + offset
-    torch.testing.assert_close(
-        persistence_0(moved), scale * persistence_0(points), rtol=1e-7, atol=1e-9
-    )
+    torch.testing.assert_close(edges(moved), scale * edges(points), rtol=1e-7, atol=1e-9)
     paths, moved_paths = average_geodesic_distance(points, 4), average_geodesic_distance(moved, 4)
     assert float(moved_paths) == pytest.approx(scale * float(paths), rel=1e-7)
     assert moved_paths[1:] == paths[1:]
@@ -116,7 +116,7 @@ def test_betti_0_counts_the_components_of_the_ball_graph() -> None:
     expected = [connected_components(distances <= r)[0] for r in radii]
     for cloud in (points, MatrixCloud.of_points(points)):
         assert [float(betti_0(cloud, r)) for r in radii] == expected
-    exact = float(persistence_0(points)[7])
+    exact = float(edges(points)[7])
     assert float(betti_0(points, exact)) == float(betti_0(points, exact - 1e-9)) - 1
 
 
@@ -161,10 +161,9 @@ def test_all_neighbors_make_paths_straight() -> None:
         assert float(average_geodesic_distance(points, k)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_components_are_counted_and_pairs_between_them_left_out() -> None:
+def test_pairs_between_components_are_left_out() -> None:
     points = torch.cat([torch.arange(4.0), torch.arange(1000.0, 1006.0)])[:, None]
     found = average_geodesic_distance(points, 2)
-    assert float(neighbor_graph_components(points, 2)) == 2
     assert float(found) == pytest.approx((6 * 5 / 3 + 15 * 7 / 3) / 21)
 
 
@@ -173,7 +172,6 @@ def test_duplicates_are_edges_of_length_zero() -> None:
     assert float(found) == pytest.approx(10 / 3)
     equal = average_geodesic_distance(torch.ones(12, 2), 11)
     assert float(equal) == 0
-    assert float(neighbor_graph_components(torch.ones(12, 2), 11)) == 1
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -181,7 +179,6 @@ def test_geodesics_of_no_pairs_are_undefined(n: int) -> None:
     found = average_geodesic_distance(torch.ones(n, 3))
     assert math.isnan(found)
     assert "no pairs" in str(found.reason)
-    assert float(neighbor_graph_components(torch.ones(n, 3))) == n
 
 
 @pytest.mark.parametrize("function", [minimum_spanning_tree, average_geodesic_distance])

@@ -69,10 +69,6 @@ def lengths(cloud: Cloud) -> Tensor:
     return cloud.lengths(torch.stack([n, n + 1], 1))
 
 
-def ranks(x: Tensor) -> list[int]:
-    return [int(found) for found in g.multilinear_rank(x, dtype=torch.float64)]
-
-
 def interval(x: Any) -> Any:
     found = g.subsample_interval(g.mst_weight, x, n_draws=5)
     return (found.low, found.high) if found.n_draws else found
@@ -91,7 +87,6 @@ TENSORS = dict.fromkeys(OF_LATENTS, NOT_TAKEN)
 ANY_SHAPE = dict.fromkeys(("a scalar", "a vector", "3-D"), FINITE)
 ANY_NUMBER = {"NaN": FINITE, "inf": FINITE, "-inf": FINITE, "integers": FINITE, "booleans": FINITE}
 
-COARSE = {"half": FINITE, "bfloat16": FINITE}
 """Fewer directions stand out from rounding."""
 
 ROWS: dict[str, Row] = {
@@ -127,7 +122,6 @@ ROWS: dict[str, Row] = {
     ),
     "minimum_spanning_tree": Row(lambda x: g.minimum_spanning_tree(x).lengths, 1, ANYTHING),
     "mst_weight": Row(g.mst_weight, 1, {"one point": 0.0} | EQUAL_0),
-    "persistence_0": Row(g.persistence_0, 1, ANYTHING),
     "connection_radius": Row(g.connection_radius, 1, ANYTHING | EQUAL_0),
     "betti_0": Row(
         lambda x: g.betti_0(x, g.connection_radius(x, 2)),
@@ -135,11 +129,6 @@ ROWS: dict[str, Row] = {
         dict.fromkeys(("one point", *EQUAL_0), 1.0),
     ),
     "average_geodesic_distance": Row(lambda x: g.average_geodesic_distance(x, 5), 1, EQUAL_0),
-    "neighbor_graph_components": Row(
-        lambda x: g.neighbor_graph_components(x, 5),
-        0,
-        ANYTHING | {"empty": 0.0, "one point": 1.0, "two equal": 1.0},
-    ),
     "two_nn": Row(g.two_nn),
     "two_nn_within": Row(lambda x: g.two_nn_within(x, labels_of(x))),
     "gride": Row(lambda x: (found := g.gride(x, (1, 4)))._replace(distances=found.n1)),
@@ -162,10 +151,6 @@ ROWS: dict[str, Row] = {
     "subsample_interval": Row(interval, 1, EQUAL_0),
     # of matrices
     "singular_values": Row(g.singular_values, 1, ANYTHING | MOVES),
-    "unfold": Row(
-        lambda x: g.singular_values(g.unfold(x, 1)), 1, ANYTHING | MOVES | TENSORS | {"3-D": FINITE}
-    ),
-    "multilinear_rank": Row(ranks, 0, ANYTHING | MOVES | ANY_SHAPE | TENSORS),
     "effective_rank": Row(g.effective_rank, takes="spectrum"),
     "stable_rank": Row(g.stable_rank, takes="spectrum"),
     "participation_ratio": Row(g.participation_ratio, takes="spectrum"),
@@ -180,12 +165,6 @@ ROWS: dict[str, Row] = {
         lambda x: g.singular_values(g.merge_sketches(sketch(x), sketch(x)).rows),
         1,
         ANYTHING | MOVES,
-    ),
-    "spsd_distance": Row(
-        lambda x: g.spsd_distance(x, x.flip(0)), 0, ANYTHING | MOVES | TENSORS | COARSE
-    ),
-    "bures_wasserstein": Row(
-        lambda x: g.bures_wasserstein(x, x.flip(0)), 1, ANYTHING | MOVES | TENSORS
     ),
     # of two sets of points
     "procrustes_disparity": Row(lambda x: g.procrustes_disparity(x, beside(x))),

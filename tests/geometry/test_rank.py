@@ -5,7 +5,6 @@ from inspect import unwrap
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,15 +12,11 @@ from scipy.stats import ortho_group
 from torch import Tensor
 
 from saerepgeo.geometry import (
-    bures_wasserstein,
     effective_rank,
-    multilinear_rank,
     numerical_rank,
     participation_ratio,
     singular_values,
-    spsd_distance,
     stable_rank,
-    unfold,
 )
 
 F64 = torch.float64
@@ -39,18 +34,6 @@ def rotation(dim: int, seed: int) -> Tensor:
 
 def planted(noise: float) -> Tensor:
     return normal(300, 20) @ normal(20, 4608, seed=1) + noise * normal(300, 4608, seed=2)
-
-
-def test_unfolding_of_every_mode_matches_its_definition() -> None:
-    tensor = normal(2, 3, 4)
-    assert torch.equal(unfold(tensor, 0), tensor.reshape(2, 12))
-    assert torch.equal(unfold(tensor, 1), torch.stack([tensor[:, j].flatten() for j in range(3)]))
-    assert torch.equal(
-        unfold(tensor, -1), torch.stack([tensor[..., k].flatten() for k in range(4)])
-    )
-    assert unfold(torch.zeros(0, 3, 2), 1).shape == (3, 0)
-    with pytest.raises(ValueError, match="axes"):
-        unfold(tensor, 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (40, 6), (6, 40), (200, 3)])
@@ -138,14 +121,6 @@ def test_singular_values_refuse(bad: Tensor) -> None:
         unwrap(singular_values)(bad)
 
 
-def test_multilinear_rank_of_a_tucker_tensor() -> None:
-    core = normal(2, 3, 4)
-    factors = [normal(n, r, seed=r) for n, r in ((6, 2), (7, 3), (8, 4))]
-    tensor = torch.einsum("abc,ia,jb,kc->ijk", core, *factors)
-    assert [int(r) for r in multilinear_rank(tensor)] == [2, 3, 4]
-    assert [int(r) for r in multilinear_rank(torch.zeros(0, 3))] == [0, 0]
-
-
 def test_soft_ranks_match_their_formulas() -> None:
     sv = torch.tensor([5.0, 3.0, 1.0, 0.0], dtype=F64)
     share = np.array([5, 3, 1]) / 9
@@ -183,68 +158,3 @@ def test_ranks_ignore_rotation_order_and_scale(seed: int, scale: float) -> None:
     for soft_rank in SPECTRAL:
         assert float(soft_rank(sv)) == pytest.approx(float(soft_rank(moved_sv)), rel=1e-9)
         assert 1 - 1e-9 <= float(soft_rank(sv)) <= 3 + 1e-9
-
-
-@pytest.mark.parametrize("rank", [1, 3])
-def test_spsd_distance_of_a_scaled_matrix(rank: int) -> None:
-    a = normal(8, rank)
-    # 4 G has the factor 2 A
-    assert float(spsd_distance(a, 2 * a)) == pytest.approx(math.sqrt(rank) * math.log(4), rel=1e-12)
-    assert float(spsd_distance(a, a)) == pytest.approx(0, abs=1e-7)
-
-
-def test_spsd_distance_of_turned_planes_is_the_principal_angle() -> None:
-    for angle in (1e-9, 0.3, math.pi / 2):
-        a = torch.eye(3, 1, dtype=F64)
-        b = torch.tensor([[math.cos(angle)], [math.sin(angle)], [0.0]], dtype=F64)
-        assert float(spsd_distance(a, b)) == pytest.approx(angle, rel=1e-12)
-
-
-def test_spsd_distance_matches_its_definition_in_scipy() -> None:
-    a, b = normal(9, 3), normal(9, 3, seed=1)
-    gram_a, gram_b = (a @ a.T).numpy(), (b @ b.T).numpy()
-    basis_a, basis_b = scipy.linalg.orth(a.numpy()), scipy.linalg.orth(b.numpy())
-    left, cosines, right = np.linalg.svd(basis_a.T @ basis_b)
-    y_a, y_b = basis_a @ left, basis_b @ right.T
-    r_a, r_b = y_a.T @ gram_a @ y_a, y_b.T @ gram_b @ y_b
-    eigenvalues = scipy.linalg.eigh(r_b, r_a, eigvals_only=True)
-    expected = np.arccos(cosines) ** 2 @ np.ones(3) + 0.7 * (np.log(eigenvalues) ** 2).sum()
-    assert float(spsd_distance(a, b, weight=0.7)) ** 2 == pytest.approx(expected, rel=1e-9)
-
-
-@few
-@given(seed=st.integers(0, 10**6), scale=st.floats(1e-3, 1e3))
-def test_spsd_distance_is_an_invariant_metric_of_the_matrices(seed: int, scale: float) -> None:
-    a, b = normal(7, 2, seed=seed), normal(7, 2, seed=seed + 1)
-    turn, change = rotation(7, seed), rotation(2, seed)
-    expected = float(spsd_distance(a, b))
-    assert float(spsd_distance(b, a)) == pytest.approx(expected, rel=1e-7)
-    assert float(spsd_distance(scale * turn @ a @ change, scale * turn @ b)) == pytest.approx(
-        expected, rel=1e-7
-    )
-
-
-def test_spsd_distance_across_ranks_is_undefined() -> None:
-    estimate = spsd_distance(normal(6, 2), normal(6, 3))
-    assert math.isnan(estimate)
-    assert "ranks 2 and 3 differ" in str(estimate.reason)
-    doubled = normal(6, 2).repeat(1, 2)
-    assert float(spsd_distance(doubled, math.sqrt(2) * normal(6, 2))) == pytest.approx(0, abs=1e-6)
-    assert "zero" in str(spsd_distance(torch.zeros(6, 2), torch.zeros(6, 0)).reason)
-    with pytest.raises(ValueError, match="equally many rows"):
-        unwrap(spsd_distance)(normal(6, 2), normal(5, 2))
-
-
-def test_bures_wasserstein_matches_matrix_square_roots() -> None:
-    a, b = normal(5, 2), normal(5, 7, seed=1)
-    gram_a, gram_b = (a @ a.T).numpy(), (b @ b.T).numpy()
-    root = scipy.linalg.sqrtm(gram_b).real
-    cross = np.linalg.eigvalsh(root @ gram_a @ root).clip(0) ** 0.5
-    expected = math.sqrt(gram_a.trace() + gram_b.trace() - 2 * cross.sum())
-    assert float(bures_wasserstein(a, b)) == pytest.approx(expected, rel=1e-6)
-    assert float(bures_wasserstein(b, a)) == pytest.approx(expected, rel=1e-6)
-    # commuting diagonal matrices: Euclidean distance of the roots
-    x, y = torch.tensor([1.0, 2.0, 0.0]).diag(), torch.tensor([4.0, 2.0, 3.0]).diag()
-    assert float(bures_wasserstein(x, y)) == pytest.approx(math.sqrt(18), rel=1e-12)
-    assert float(bures_wasserstein(a, a @ rotation(2, 3))) == pytest.approx(0, abs=1e-13)
-    assert float(bures_wasserstein(torch.zeros(4, 0), torch.zeros(4, 0))) == 0

@@ -19,7 +19,6 @@ FUNCTIONS = {
     "betti_0": lambda x: geometry.betti_0(x, geometry.connection_radius(x, 2)),
     "agd": lambda x: geometry.average_geodesic_distance(x, 5),
     "mst_weight": geometry.mst_weight,
-    "persistence_0": geometry.persistence_0,
     "cluster": lambda x: geometry.cluster(x, 5).max(),
     "silhouette": lambda x: geometry.silhouette(x, LABELS),
     "singular_values": geometry.singular_values,
