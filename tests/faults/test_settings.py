@@ -1,17 +1,23 @@
 """Settings that are right: seeds of their own, nulls, several of one parent."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from faults.faults import Place
+from faults.test_faults import ASIDES, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from training_process import write_config
 
 from saerepgeo.bounds import check_settings
 from saerepgeo.cases import SeparabilityModule
-from saerepgeo.cli import main
+from saerepgeo.cli import GeometryCLI, main
+from saerepgeo.cli_checks import TrainerSettings
 from saerepgeo.data import ActivationDataModule
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
@@ -72,14 +78,12 @@ def test_python_users_meet_the_same_bounds() -> None:
 
 @pytest.mark.parametrize("cls", [ActivationDataModule, SeparabilityModule])
 def test_defaults_are_in_bounds(cls: type) -> None:
-    import inspect
-
-    given = {
+    defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(cls).parameters.items()
         if parameter.default is not parameter.empty
     }
-    check_settings(cls, given)
+    check_settings(cls, defaults)
 
 
 def test_loggers_see_both_seeds(tmp_path: Path) -> None:
@@ -88,3 +92,47 @@ def test_loggers_see_both_seeds(tmp_path: Path) -> None:
     assert data.hparams["seed"] == 3
     assert data.hparams_initial["data_seed"] == 3
     assert "seed" not in data.hparams_initial
+
+
+def names_of(key: str, cls: type, but: tuple[str, ...] = ()) -> list[str]:
+    own = inspect.signature(cls).parameters if key != "trainer" else cls.__annotations__
+    return [f"{key}.{name}" for name in own if name not in but]
+
+
+NAMES = [
+    *names_of("data.init_args", ActivationDataModule, ("lm", "text", "prompts")),
+    *names_of("model.init_args", SeparabilityModule),
+    *names_of("trainer", TrainerSettings),
+]
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+VALUES = st.recursive(
+    SCALARS | st.integers(-2, 70),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES, min_size=1, max_size=2))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_value_is_taken_or_refused_in_one_line(
+    place: Place, monkeypatch: Any, capfd: Any, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(GeometryCLI, "fit", lambda cli, **given: None)  # all is checked before
+    arguments, path = place.command(), place.folder / "run.yaml"
+    tree = yaml.safe_load(path.read_text())
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        inner = tree
+        for parent in parents:
+            inner = inner[parent]
+        inner[last] = value
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    status = run(arguments, monkeypatch)
+    said = [line for line in capfd.readouterr().err.splitlines() if not ASIDES.match(line)]
+    if status != 0:
+        (line,) = said
+        assert (status, line[:7]) == (2, "error: "), line
+        assert line.isprintable(), repr(line)
+        assert len(line) < 700
