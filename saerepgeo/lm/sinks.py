@@ -36,7 +36,8 @@ def sink_norm(norms: Float[Tensor, "position"]) -> float:
     reach = rate * math.log(n_top / LEVEL)
     above, below = logs[:n_top], logs[1 : n_top + 1]
     least = max(float(spread), math.log(NARROWEST_GAP))
-    is_gap = (above - below > reach / torch.arange(1, n_top + 1)) & (above - below > least)
+    n_above = torch.arange(1, n_top + 1, device=logs.device)
+    is_gap = (above - below > reach / n_above) & (above - below > least)
     is_gap &= above > median + spread * math.sqrt(2 * math.log(len(logs)))
     found = is_gap.nonzero()[:, 0]
     top = below[found[-1]] if len(found) else logs[0]

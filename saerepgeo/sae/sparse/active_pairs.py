@@ -60,7 +60,7 @@ class Pairs:
     @cached_property
     def by_latent(self) -> LatentOrder:
         """The pairs in the order of their latents, the same in every run; found once and kept."""
-        if self.columns.is_cuda:
+        if self.columns.device.type != "cpu":
             columns, order = torch.sort(self.columns.int(), stable=True)
             bounds = torch.arange(self.d_sae + 1, device=columns.device, dtype=columns.dtype)
             return LatentOrder(order, self.points[order], torch.searchsorted(columns, bounds))

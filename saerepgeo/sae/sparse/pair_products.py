@@ -71,7 +71,7 @@ def dot_rows(dense: Points, pairs: Pairs, rows: Decoder) -> PerPair:
 
 def sum_by_latent(values: PerPair, pairs: Pairs) -> PerLatent:
     """Return Σ_{(p, j)} values for every latent j."""
-    if not values.is_cuda:  # bincount adds atomically on CUDA
+    if values.device.type == "cpu":  # elsewhere bincount adds atomically
         return torch.bincount(pairs.columns, values, minlength=pairs.d_sae).to(values)
     order, _, offsets = pairs.by_latent
     return torch.segment_reduce(values.index_select(0, order), "sum", offsets=offsets.long())
@@ -134,7 +134,7 @@ class _PairDecoder(torch.autograd.Function):
         grad_values = grad_weight = None
         if ctx.needs_input_grad[0]:
             # torch has no fast dot products of bfloat16 rows on the CPU
-            dtype = ctx.dtype if grad.is_cuda else weight.dtype
+            dtype = weight.dtype if grad.device.type == "cpu" else ctx.dtype
             grad_values = dot_rows(grad.to(dtype), ctx.pairs, weight.to(dtype)).to(weight.dtype)
         if ctx.needs_input_grad[1]:
             low = values.to(ctx.dtype), ctx.pairs, grad.to(ctx.dtype)
