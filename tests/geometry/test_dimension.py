@@ -212,6 +212,7 @@ def test_bad_points_are_refused(function, points: Tensor, message: str) -> None:
         (two_nn, {"tolerance": -1.0}, "`tolerance`"),
         (gride, {"n1": [0, 1]}, "`n1`"),
         (gride, {"n1": []}, "`n1`"),
+        (gride, {"tolerance": 1.0}, "`tolerance`"),
     ],
 )
 def test_bad_arguments_are_refused(function, arguments: dict, message: str) -> None:
@@ -250,3 +251,11 @@ def test_dimension_within_classes_does_not_see_how_lie_to_each_other() -> None:
     few = two_nn_within(points[:29], labels[:29])
     assert math.isnan(float(few))
     assert few.reason is not None
+
+
+@pytest.mark.parametrize(("n", "is_defined"), [(29, False), (30, True)])
+def test_thirty_points_are_enough(n: int, is_defined: bool) -> None:
+    points, labels = normal(n, 4), torch.arange(n) % 2
+    for found in (two_nn(points), two_nn_within(points, labels), gride(points, [1])):
+        assert (found.reason is None) == is_defined
+        assert found.n_used == n

@@ -10,11 +10,14 @@ from saerepgeo.geometry import (
     centroids,
     class_moments,
     fisher_ratio,
+    interval_of_draws,
     permutation_test,
     procrustes_disparity,
     subsample_interval,
 )
 from saerepgeo.types import Estimate
+
+LEVEL_RATE = {"level": 0.95, "rate": 0.5}
 
 
 def _generator(seed=0):
@@ -249,3 +252,27 @@ def test_pairing_can_be_permuted():
     )
     assert test.statistic == pytest.approx(0.0, abs=1e-9)
     assert test.p_value == 0.01
+
+
+def test_the_defaults_are_those_of_the_docstring():
+    points, labels = torch.randn(30, 2, generator=_generator()), torch.arange(30) % 2
+    test = permutation_test(_gap, points, labels)
+    assert test.n_draws == 999
+    assert test == permutation_test(_gap, points, labels, 999, _generator(), alternative="greater")
+    interval = subsample_interval(lambda x: x.mean(), points)
+    said = {"fraction": 0.5, "n_draws": 200, "level": 0.95, "rate": 0.5}
+    assert interval == subsample_interval(
+        lambda x: x.mean(), points, **said, generator=_generator()
+    )
+    draws = [float(d) for d in range(9)]
+    assert interval_of_draws(4.0, draws, 0.5) == interval_of_draws(4.0, draws, 0.5, **LEVEL_RATE)
+
+
+def test_an_interval_from_fewer_than_two_draws_is_none():
+    for draws, n in (([], 0), ([3.0], 0), ([3.0, 4.0], 2)):
+        interval = interval_of_draws(3.0, draws, 0.5)
+        assert (interval.low != interval.low) == (n == 0)
+        assert interval.n_draws == n
+    for kwargs in ({"fraction": 1.0}, {"fraction": 0.5, "level": 1.0}, {"fraction": -0.1}):
+        with pytest.raises(ValueError, match="`fraction`"):
+            interval_of_draws(1.0, [1.0, 2.0], **kwargs)

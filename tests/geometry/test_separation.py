@@ -257,6 +257,12 @@ def test_refuses(points, labels, message):
         unwrap(class_moments)(points, labels, 2)
 
 
+def test_more_sums_than_memory_are_refused():
+    points = SparseLatents(torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.long), 2**21)
+    with pytest.raises(ValueError, match="too many"):
+        class_moments(points, torch.tensor([0]), 2**9 + 1, dtype=torch.float32)
+
+
 def test_silhouette_refuses():
     with pytest.raises(ValueError, match="one entry a point"):
         unwrap(silhouette)(torch.ones(3, 2), torch.tensor([0, 1]))

@@ -158,6 +158,7 @@ GOOD = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
         ((torch.zeros(0, 0), GOOD), "`c1` must be a square, non-empty"),
         ((torch.zeros(2, 3), GOOD), "`c1` must be a square"),
         ((torch.tensor([[0.0, 1.0], [2.0, 0.0]]), GOOD), "`c1` must be symmetric"),
+        ((1e5 * torch.tensor([[0.0, 1.0], [1.01, 0.0]]), GOOD), "`c1` must be symmetric"),
         ((GOOD, GOOD, torch.tensor([0.5, 0.6])), "`p` must hold 2"),
         ((GOOD, GOOD, torch.tensor([1.5, -0.5])), "`p` must hold 2"),
         ((GOOD, GOOD, None, torch.tensor([1.0])), "`q` must hold 2"),

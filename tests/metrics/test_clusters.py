@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from saerepgeo.geometry import cluster
-from saerepgeo.metrics import ClusterCount, NoiseShare
+from saerepgeo.metrics import (
+    ClusterCount,
+    MinimumSpanningTreeWeight,
+    NoiseShare,
+    TwoNNPerCluster,
+)
 from tests.metrics.harness import ProcessPair, check_metric
 
 
@@ -54,3 +59,27 @@ def test_degenerate_clouds(points: Tensor, expected: float) -> None:
     metric.update(points)
     assert float(metric.compute()) == pytest.approx(expected, nan_ok=True)
     assert (metric.reason is not None) == math.isnan(expected)
+
+
+def test_no_clusters_have_no_tree() -> None:
+    metric = MinimumSpanningTreeWeight("clusters")
+    metric.update(torch.linspace(0, 1, 5)[:, None])
+    assert str(metric.estimate().reason).startswith("0 clusters")
+    assert metric.estimate().n_used == 0
+
+
+def test_clusters_of_two_points_have_no_dimension() -> None:
+    pairs = torch.tensor([[0.0], [0.1], [50.0], [50.2], [90.0], [90.3], [200.0], [200.4]])
+    metric = TwoNNPerCluster(min_cluster_size=2)
+    metric.update(pairs)
+    found = metric.estimate()
+    assert "no cluster has a dimension" in str(found.reason)
+    assert found.n_used == 0
+    assert found.n_dropped > 1
+
+
+@pytest.mark.parametrize("make_metric", [ClusterCount, NoiseShare])
+def test_every_point_counts(make_metric) -> None:
+    metric = make_metric(8)
+    metric.update(blobs())
+    assert (metric.estimate().n_used, metric.estimate().n_dropped) == (90, 0)

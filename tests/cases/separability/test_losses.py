@@ -35,6 +35,7 @@ def distances(points, labels):
 
 def test_squared_error_is_the_sum_over_the_width_averaged_over_points():
     assert mean_squared_error(torch.zeros(4, 3), torch.full((4, 3), 2.0)) == 12
+    assert mean_squared_error(torch.zeros(1, 3), torch.full((1, 3), 2.0)) == 12
     assert mean_squared_error(torch.zeros(0, 3), torch.zeros(0, 3)) == 0
 
 
@@ -122,3 +123,13 @@ def test_sparse_latents_give_the_term_and_gradient_of_dense_ones(kind):
 
 def dense(values, indices):
     return torch.zeros(len(values), 9).scatter(1, indices, values)
+
+
+def test_two_items_have_a_shape_to_transport(points, labels):
+    """Of two items GW is half the squared difference of the two distances, here over its target."""
+    chosen = labels >= 3
+    d = distances(points, labels)
+    target = torch.zeros(5, 5)
+    target[3, 4] = target[4, 3] = 2 * d[3, 4]
+    found = term(points[chosen], labels[chosen], "gromov_wasserstein", target=target)
+    assert float(found) == pytest.approx(0.25, rel=1e-4)

@@ -7,6 +7,7 @@ import torch
 
 from saerepgeo import geometry
 from saerepgeo.geometry import DenseCloud, MatrixCloud, as_cloud, as_float64, take_points
+from saerepgeo.geometry.clouds.entries import check_squares, in_float32
 from saerepgeo.types import Estimate, SparseLatents
 
 LABELS = torch.arange(90) % 4 - 1
@@ -112,3 +113,35 @@ def test_a_cloud_leaves_the_points_as_they_are() -> None:
         before = as_float64(points).clone()
         as_cloud(points)
         assert torch.equal(as_float64(points), before), form
+
+
+@pytest.mark.parametrize(("power", "fits"), [(-62, False), (-59, True), (59, True), (61, False)])
+def test_what_float32_cannot_square_stays_float64(power: int, fits: bool) -> None:
+    points = torch.tensor([[1.0, -0.5]], dtype=torch.float64) * 2.0**power
+    found = in_float32(points)
+    assert found.dtype == (torch.float32 if fits else torch.float64)
+    assert torch.equal(found.double(), points)
+
+
+@pytest.mark.parametrize(
+    ("power", "fits"), [(-512, False), (-511, True), (510, True), (511, False)]
+)
+def test_squares_must_be_normal_numbers_that_add_up(power: int, fits: bool) -> None:
+    points = torch.full((2, 1), 2.0**power, dtype=torch.float64)
+    if fits:
+        check_squares(points)
+    else:
+        with pytest.raises(ValueError, match="squares"):
+            check_squares(points)
+
+
+@pytest.mark.parametrize("value", [-0.5, -2.0])
+def test_distances_below_zero_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="≥ 0"):
+        MatrixCloud(torch.tensor([[0.0, value], [value, 0.0]]))
+
+
+def test_distances_keep_their_precision() -> None:
+    third = torch.tensor([[0.0, 1 / 3], [1 / 3, 0.0]], dtype=torch.float64)
+    assert torch.equal(MatrixCloud(third).distances, third)
+    assert MatrixCloud(third.bfloat16()).distances.dtype == torch.float32

@@ -114,6 +114,13 @@ def test_small_points_on_the_far_side_do_not_hide_the_nearest() -> None:
     assert int(found.indices[0]) > 20
 
 
+def test_points_of_one_entry_are_told_apart_below_the_rounding_of_float32() -> None:
+    values = 1 + 1e-9 * torch.arange(100, dtype=F64)[torch.randperm(100, generator=generator())]
+    points = SparseLatents(values[:, None], torch.zeros(100, 1).long(), 200)
+    found = nearest_neighbors(points, 1)
+    np.testing.assert_allclose(found.distances, torch.full((100, 1), 1e-9), rtol=1e-6)
+
+
 def test_an_index_given_twice_adds_up() -> None:
     points = SparseLatents(torch.ones(3, 2), torch.tensor([[0, 0], [0, 1], [2, 2]]), 200)
     expected = oracle(points.to_dense(), 2)

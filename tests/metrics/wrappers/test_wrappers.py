@@ -138,3 +138,28 @@ def test_plain_metrics_are_not_summed_over_processes(process_pair) -> None:
     )
     assert float(whole["sum_metric"]) == pytest.approx(float(points.sum()), rel=1e-4)
     assert_same(again, whole)
+
+
+def test_the_defaults_are_those_of_the_docstring() -> None:
+    metric, n = SubsampleInterval(TwoNN()), 4096
+    cloud = LabeledCloud(torch.zeros(n, 1))
+    assert len(metric.rows(cloud, 0)) == 1024
+    assert len(metric.draws(LabeledCloud(normal(20, 2)))) == 100
+    evidence = Evidence([TwoNN()])
+    assert evidence.around.n_draws == 100
+    assert [test.n_draws for test in evidence.tests] == [199]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SubsampleInterval(TwoNN(), n_draws=-1),
+        lambda: SubsampleInterval(TwoNN(), share=1.0),
+        lambda: SubsampleInterval(TwoNN(), share=0.0),
+        lambda: SubsampleInterval(TwoNN(), level=1.0),
+        lambda: NullTest(TwoNN(), n_draws=-1),
+    ],
+)
+def test_bad_arguments_are_refused(make) -> None:
+    with pytest.raises(ValueError, match="`n_draws`"):
+        make()
