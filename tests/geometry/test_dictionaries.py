@@ -136,3 +136,28 @@ def test_refuses_residuals_on_which_nothing_is_active():
 def test_residuals_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="`residuals` must be finite"):
         random_dictionary(None, torch.tensor([[value, 1.0]]))
+
+
+def test_a_jumprelu_dictionary_of_many_active_latents_has_none_below_zero():
+    sae = _sae("jumprelu")
+    with torch.no_grad():
+        sae.b_enc.fill_(1e6)
+        sae.b_enc[:9].fill_(-1e6)
+    random = random_dictionary(sae, _residuals()).requires_grad_(False)
+    assert float(random.threshold.max()) == 0
+    assert float(random.encode(_residuals()).min()) == 0
+
+
+def test_one_latent_of_one_point_is_enough():
+    sae = _sae("standard")
+    with torch.no_grad():
+        sae.b_enc.fill_(-1e6)
+        sae.b_enc[5] = 1e6
+    random = random_dictionary(sae, _residuals(1))
+    assert int((random.encode(_residuals(1)) != 0).sum()) == 1
+
+
+def test_the_default_seed_is_zero():
+    sae = _sae("topk")
+    zero = random_dictionary(sae, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(random_dictionary(sae).W_dec, zero.W_dec)

@@ -20,6 +20,7 @@ from saerepgeo.metrics import (
     Silhouette,
     StableRank,
     TwoNN,
+    UnmatchedMass,
     cloud_metric,
 )
 from saerepgeo.metrics.cloud_metric import PairMetric
@@ -120,3 +121,25 @@ def test_the_sample_holds_as_many_points_as_is_said(make_metric, most: int) -> N
 def test_a_plot_starts_at_zero(metric) -> None:
     assert metric.plot_lower_bound == 0
     assert NoiseShare.plot_upper_bound == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "used"), [(None, "own", "own"), ("given", "own", "given")]
+)
+def test_states_are_joined_over_the_group_given_else_the_metrics_own(given, own, used) -> None:
+    metric = TwoNN(process_group=own)
+    groups = []
+
+    def gather(state: Tensor, group: str) -> list[Tensor]:
+        groups.append(group)
+        return [state]
+
+    metric._sync_dist(gather, given)
+    assert set(groups) == {used}
+
+
+def test_intervals_are_cut_off_where_figures_end() -> None:
+    ends = {NoiseShare: (0, 1), UnmatchedMass: (0, 1), Silhouette: (-1, 1)}
+    for metric, bounds in ends.items():
+        assert metric.bounds == bounds
+    assert LinearCKA.bounds == (-torch.inf, 1)

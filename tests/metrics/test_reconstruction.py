@@ -321,3 +321,14 @@ def test_robust_fvu_of_equal_points_and_of_zeros():
         metric.update(residuals + 1, residuals)
         assert metric.compute().isnan()
         assert metric.reason == "all residuals are equal: no variance"
+
+
+@pytest.mark.parametrize("power", [-32, 30, 31])
+def test_robust_fvu_counts_norms_apart_up_to_the_ends_of_its_range(power):
+    points = torch.eye(150, dtype=torch.float64)
+    points[0] *= 2
+    metric, scaled = RobustFVU(), RobustFVU()
+    metric.update(0.5 * points, points)
+    scaled.update(0.5 * points * 2.0**power, points * 2.0**power)
+    assert float(scaled.compute()) == pytest.approx(float(metric.compute()), rel=1e-12)
+    assert scaled.estimate().n_dropped == 1

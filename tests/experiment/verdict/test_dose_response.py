@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -118,3 +119,22 @@ def test_the_test_is_of_the_errors_response_and_not_of_separabilitys():
     result = dose_response(runs(lambda s, d: 0.4 * d, lambda s, d: 0.1 * (-1) ** s * d))
     assert result.p_value == 1
     assert result.interval.low < 0 < result.interval.high
+
+
+@pytest.mark.parametrize(
+    ("doses", "powers"),
+    [
+        ((-1.0, -0.4, 0.4, 1.0), (1, 2, 3)),
+        ((-1.0, 0.3, 0.4, 1.0), (1, 2)),
+        ((-1.0, -0.4, -0.3, 1.0), (1, 2)),
+        ((-1.0, 1.0), (1, 2)),
+    ],
+)
+def test_the_cubic_term_needs_two_doses_on_each_side(doses, powers):
+    def error(dose):
+        return 0.1 * dose + 0.05 * dose**2 + 0.2 * dose**3
+
+    design = np.array(doses)[:, None] ** np.array(powers)
+    expected = np.linalg.lstsq(design, error(np.array(doses)))[0][0]
+    table = [Run(s, d, math.exp(d), math.exp(error(d))) for s in range(4) for d in (0.0, *doses)]
+    assert dose_response(table).slope == pytest.approx(expected)
