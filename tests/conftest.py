@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,12 @@ def tiny_data(tiny_lm: Path, text_file: Path) -> dict[str, Any]:
         "n_lanes": 4,
         "validation_contexts": 8,
     }
+
+
+@pytest.fixture
+def emulated() -> Iterator[torch.device]:
+    """A device other than the CPU, without hardware."""
+    from emulated_device import active
+
+    with active() as device:
+        yield device

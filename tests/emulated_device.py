@@ -52,6 +52,7 @@ class EmulatedTensor(Tensor):
     host: Tensor
 
     @staticmethod
+    @torch.inference_mode(False)  # of whose tensors torch takes no views of wrappers
     def __new__(cls, host: Tensor) -> "EmulatedTensor":
         made = Tensor._make_wrapper_subclass(
             cls,
@@ -82,27 +83,29 @@ class EmulatedTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        name, device = func.overloadpacket.__name__, kwargs.get("device")
-        if device is None:
-            _check_together(name, args, kwargs)
-        else:
-            kwargs["device"] = HOST
+        kwargs = kwargs or {}
+        leaves = tree_leaves((args, kwargs))
+        devices = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
+        if not devices:
+            _check_together(func.overloadpacket.__name__, args, kwargs)
         out = func(*tree_map(_behind, args), **tree_map(_behind, kwargs))
-        if device is not None and torch.device(device).type != NAME:
+        if any(device.type != NAME for device in devices):
             return out
         if torch.Tag.inplace_view in func.tags:  # `squeeze_` and such: the wrapper's shape as well
             with torch._C._DisableTorchDispatch():
                 func(*args, **kwargs)
         # what is changed in place, or given as `out`, is returned itself
-        given = {id(t.host): t for t in tree_leaves((args, kwargs)) if isinstance(t, cls)}
+        given = {id(t.host): t for t in leaves if isinstance(t, cls)}
         for tensor in given.values():
             assert tensor.shape == tensor.host.shape, f"{func} resizes: give it a kernel above"
-        given |= {id(t): t for t in tree_leaves(args) if isinstance(t, Tensor)}
-        return tree_map(lambda x: given.get(id(x)) if id(x) in given else _on_device(x), out)
+        given |= {id(t): t for t in leaves if isinstance(t, Tensor)}
+        return tree_map(lambda x: given[id(x)] if id(x) in given else _on_device(x), out)
 
 
 def _behind(x: Any) -> Any:
+    """Return what stands for a tensor, or the device, on the host."""
+    if isinstance(x, torch.device):
+        return HOST
     return x.host if isinstance(x, EmulatedTensor) else x
 
 

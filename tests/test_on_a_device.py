@@ -1,30 +1,45 @@
-"""The commands run on a device other than the CPU."""
+"""The commands run on a device other than the CPU, the language model with them."""
 
-from collections.abc import Iterator
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from emulated_device import active
+import yaml
+from safetensors.torch import load_file
 from training_process import write_config
 
+from saerepgeo.cases.intervention import displacement, interventions
 from saerepgeo.cli import main
+from saerepgeo.experiment import main as experiment
+from saerepgeo.report.files import read_rows
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 
 # Lightning's advice and jsonargparse's remarks on Lightning: the command line shows what matters
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
-ON_DEVICE = ("--trainer.accelerator", "emulated", "--trainer.strategy", "emulated")
+ON_DEVICE = {"accelerator": "emulated", "strategy": "emulated"}
+FEW_DRAWS = {"protocols": ["sound"], "n_permutations": 3, "n_nulls": 2, "n_subsamples": 3}
 
 
 @pytest.fixture(autouse=True)
-def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulated: torch.device) -> None:
     """The emulated device, and a cache that no other test reads."""
     monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["saerepgeo"])
-    with active() as found:
-        yield found
+
+
+@pytest.fixture
+def data(tmp_path: Path, tiny_data: dict[str, Any]) -> dict[str, Any]:
+    """Few prompts: every operation on the device passes through Python."""
+    days = ["Monday", "Tuesday", "Wednesday", "Friday", "Sunday"]
+    texts = ("{} comes.", "It rains on {}.", "We met on a {} in May.", "{}, then rest.")
+    prompts = [text.format(day) for day in days for text in texts]
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"days": {"items": days, "prompts": prompts}}))
+    return tiny_data | {"prompts": str(path), "concepts": ["days"]}
 
 
 @pytest.fixture
@@ -32,6 +47,108 @@ def sae(tmp_path: Path) -> Path:
     return save_sae(new_sae("topk", d_in=32, d_sae=96, k=4), tmp_path / "topk")
 
 
-def test_a_fit(tmp_path: Path, tiny_data: dict[str, Any], sae: Path) -> None:
-    config = write_config(tmp_path, tiny_data, sae, 4)
-    assert main(["fit", "--config", str(config), *ON_DEVICE]) == 0
+def configured(config: Path, model: dict[str, Any] | None = None, **trainer: Any) -> list[str]:
+    """Return the arguments for a configuration with other settings, on the device."""
+    settings = yaml.safe_load(config.read_text())
+    settings["trainer"] |= ON_DEVICE | trainer
+    if model is not None:
+        settings["model"] = model
+    config.write_text(yaml.safe_dump(settings))
+    return ["--config", str(config)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "sae" / "training" / "sae_weights.safetensors")
+
+
+def test_a_fit_is_that_of_the_cpu(tmp_path: Path, data: dict[str, Any], sae: Path) -> None:
+    folders = [tmp_path / name for name in ("cpu", "device")]
+    for folder in folders:
+        folder.mkdir()
+        config = write_config(folder, data, sae, 4)
+        arguments = configured(config) if folder.name == "device" else ["--config", str(config)]
+        assert main(["fit", *arguments]) == 0
+    expected, found = map(weights, folders)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path, data, sae):
+    arguments = configured(write_config(tmp_path, data, sae, 4))
+    assert main(["fit", *arguments]) == 0
+    whole = weights(tmp_path)
+    (middle,) = (tmp_path / "checkpoints").glob("*step=2*.ckpt")
+    assert main(["fit", *arguments, "--ckpt_path", str(middle)]) == 0
+    assert all(weights(tmp_path)[name].equal(tensor) for name, tensor in whole.items())
+
+
+def test_pretraining(tmp_path, data, sae):
+    init = {"architecture": "topk", "d_in": 32, "d_sae": 96, "options": {"k": 4}}
+    model = {
+        "class_path": "saerepgeo.cases.SeparabilityModule",
+        "init_args": {"sae": init, "weight": 0.0},
+    }
+    config = write_config(tmp_path, data | {"concept_fraction": 0.0}, sae, 3)
+    assert main(["fit", *configured(config, model)]) == 0
+    assert (tmp_path / "sae" / "sae_weights.safetensors").is_file()
+
+
+def analysis(case: str, sae: Path, folder: Path, **options: Any) -> dict[str, Any]:
+    """Return model and callback of an analysis."""
+    artifacts = {
+        "class_path": f"saerepgeo.cases.{case}.artifacts.{case.title()}Artifacts",
+        "init_args": {"dirpath": str(folder)},
+    }
+    init = {"sae": {"path": str(sae)}} | options
+    model = {"class_path": f"saerepgeo.cases.{case}.module.{case.title()}Module", "init_args": init}
+    return {"model": model, "callbacks": [artifacts]}
+
+
+def test_case_1(tmp_path, data, sae):
+    options = {"n_draws": 1, "noise_levels": [0.0, 0.1]}
+    config = write_config(tmp_path, data, sae, 1)
+    settings = analysis("stratification", sae, tmp_path / "out", **options)
+    assert main(["test", *configured(config, **settings)]) == 0
+    assert read_rows(tmp_path / "out" / "results.csv")
+
+
+def test_case_2(tmp_path, data, sae):
+    config = write_config(tmp_path, data, sae, 1)
+    settings = analysis("structure", sae, tmp_path / "out", **FEW_DRAWS)
+    assert main(["test", *configured(config, **settings)]) == 0
+    assert read_rows(tmp_path / "out" / "results.csv")
+
+
+def test_case_3(tmp_path, data, sae, monkeypatch):
+    few = partial(displacement.displacement_rows, n_steps=2, n_draws=2)
+    monkeypatch.setattr(interventions, "displacement_rows", few)
+    monkeypatch.setattr(  # UMAP reads NumPy arrays, and takes long to compile
+        "saerepgeo.cases.structure.paper_embedding.paper_embedding",
+        lambda points: points.detach().cpu().double()[:, :2],
+    )
+    artifacts = {
+        "class_path": "saerepgeo.cases.intervention.artifacts.InterventionArtifacts",
+        "init_args": {"dirpath": str(tmp_path / "out")},
+    }
+    config = write_config(tmp_path, data, sae, 1)
+    assert main(["test", *configured(config, callbacks=[artifacts])]) == 0
+    assert list((tmp_path / "out").glob("*.csv"))
+
+
+def test_a_cell_of_an_experiment(tmp_path, data, sae):
+    base = write_config(tmp_path, data | {"heldout_items": 0.3}, sae, 3)
+    configured(base, callbacks=None)
+    settings = {
+        "base": str(base),
+        "output": str(tmp_path / "out"),
+        "regularizers": ["gromov_wasserstein"],
+        "doses": [0.5],
+        "seeds": [0],
+        "checkpoint_every": 2,
+        "n_contexts": 2,
+        "n_processes": 1,
+    }
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    assert experiment(["--config", str(path)]) == 0
+    assert read_rows(tmp_path / "out" / "finetune_results.csv")

@@ -122,7 +122,8 @@ def displace(
         raise ValueError(f"needs two or more items apart from each other, got {len(target)}")
     wanted = scale_factor * average_pairwise_distance(before).value
     variance = (points.residuals - points.residuals.mean(0)).square().sum(1).mean()
-    log_gains = torch.zeros(points.n_items, points.effective.d_sae, requires_grad=True)
+    log_gains = torch.zeros(points.n_items, points.effective.d_sae, device=target.device)
+    log_gains.requires_grad_()
     optimizer = torch.optim.Adam([log_gains], lr=LEARNING_RATE)
     plan: Tensor | None = None
     for step in range(n_steps + 1):
@@ -153,7 +154,7 @@ def random_displacement(
     before = points.moments()
     centers = centroids(before)
     directions = torch.randn(centers.shape, generator=generator, dtype=centers.dtype)
-    directions = directions.where(centers > 0, 0)
+    directions = directions.to(centers.device).where(centers > 0, 0)
     shift = torch.stack(
         [_stretched(*row) for row in zip(directions, centers, norms.tolist(), strict=True)]
     )

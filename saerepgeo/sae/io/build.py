@@ -193,7 +193,9 @@ def new_sae(
         | {"normalize_activations": normalize_activations}
     )
     sae = _quiet_sae(check_new(architecture, d_in, d_sae, settings, metadata, device))
-    rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+    # on the CPU by name, for Lightning has another device be the default where modules are made
+    options: Any = {"generator": torch.Generator().manual_seed(seed), "device": "cpu"}
+    rows = torch.randn(d_sae, d_in, **options)
     rows /= rows.norm(dim=1, keepdim=True)
     with torch.no_grad():
         sae.W_dec.copy_(rows)
