@@ -11,20 +11,20 @@ from saerepgeo.callbacks.processes import SIGNALS, Stopped, is_child, listen, sa
 
 def run() -> int:
     """Run the command line and return the exit status."""
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    previous, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
     listen()  # before the slow imports
     try:
         from saerepgeo.cli_help import COMMANDS
 
         if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-            _set(previous)  # these stop their workers themselves
             command = importlib.import_module(COMMANDS[sys.argv[1]][0])
             return int(command.main(sys.argv[2:]))
         from saerepgeo.cli import main
 
         return main()
     except Stopped as stopped:
-        if not is_child():
+        is_worker = any(arg.startswith("--worker=") for arg in sys.argv)  # an experiment's says it
+        if not is_child() and not is_worker:
             print(stopped, file=sys.stderr)
         return stopped.status
     except (ValueError, OSError) as error:
@@ -36,6 +36,7 @@ def run() -> int:
             return stopped.status
         return 2
     finally:
+        sys.unraisablehook = hook
         _set(previous)
 
 

@@ -40,6 +40,17 @@ def listen() -> None:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
 
+    def dropped(lost: "sys.UnraisableHookArgs") -> None:
+        """Send a signal again that came in a `__del__`: Python drops what is raised there."""
+        if not isinstance(lost.exc_value, Stopped):
+            sys.__unraisablehook__(lost)
+            return
+        for number in SIGNALS:
+            signal.signal(number, stop)
+        again = os.getpid(), lost.exc_value.status - 128
+        threading.Timer(0.02, os.kill, again).start()  # here it would be dropped once more
+
+    sys.unraisablehook = dropped
     for number in SIGNALS:
         signal.signal(number, stop)
     if is_child():

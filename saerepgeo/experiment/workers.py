@@ -49,18 +49,16 @@ def wait_for_workers(
 
     def stop(number: int, *_: object) -> None:
         received.append(number)
-        for worker in workers:
-            worker.terminate()
+        if number == signal.SIGTERM:  # the terminal sends Ctrl-C to the workers as well
+            for worker in workers:
+                worker.terminate()
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in STOPPING}
     try:
         statuses = [worker.wait() for worker in workers]
-    except KeyboardInterrupt:  # the terminal has sent it to the workers as well
-        for worker in workers:
-            worker.wait()
-        raise Interrupted(SIGNALLED + signal.SIGINT) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     ends = [SIGNALLED - status if status < 0 else status for status in statuses]
     stopped = [SIGNALLED + number for number in received]
     stopped += [status for status in ends if status - SIGNALLED in STOPPING]

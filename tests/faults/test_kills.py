@@ -1,4 +1,4 @@
-"""A fit killed at random moments and resumed ends with the weights and figures of one never killed.
+"""A run killed at random moments and resumed ends with the weights and figures of one never killed.
 
 `make test-faults` kills at 50 moments and more; the gate at a few.
 """
@@ -15,6 +15,8 @@ import yaml
 from safetensors.torch import load_file
 from training_process import write_config
 
+from saerepgeo.report.files import read_rows
+
 N_RUNS = int(os.environ.get("SAEREPGEO_KILLED_RUNS", "1"))
 ENDS = (-9, 128 + 15, 0)
 """Killed, stopped by SIGTERM, or faster than the signal."""
@@ -22,8 +24,10 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("regularizer", ["aedp", "gromov_wasserstein"])
-def test_killed_at_random_moments_and_resumed(
+@pytest.mark.parametrize(
+    "regularizer", ["gromov_wasserstein", pytest.param("aedp", marks=pytest.mark.thorough)]
+)
+def test_fits_killed_at_random_moments_and_resumed(
     tmp_path: Path, tiny_data: dict[str, Any], small_sae: Path, regularizer: str
 ) -> None:
     (tmp_path / "given").mkdir()
@@ -36,13 +40,49 @@ def test_killed_at_random_moments_and_resumed(
     name = "lightning.pytorch.callbacks.ModelCheckpoint"
     config["trainer"]["callbacks"].append({"class_path": name, "init_args": best})
     path.write_text(yaml.safe_dump(config))
+    whole, *runs = killed("fit", tmp_path, len(regularizer))
+    for run in runs:
+        assert_same(run, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_experiments_killed_at_random_moments_and_run_again(
+    tmp_path: Path, tiny_data: dict[str, Any], small_sae: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    base = write_config(tmp_path / "given", tiny_data, small_sae, 7)
+    about: dict[str, Any] = {"base": str(base), "output": str(tmp_path / "given" / "out")}
+    about |= {"regularizers": ["fisher"], "doses": [0.5], "seeds": [0], "n_processes": 1}
+    (tmp_path / "given" / "experiment.yaml").write_text(yaml.safe_dump(about))
+    whole, *runs = killed("experiment", tmp_path, 1)
+    expected = rows_of(whole)
+    assert len(expected) > 2
+    for run in runs:
+        assert rows_of(run) == expected, run
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of an experiment's table, without the time that they took."""
+    rows = read_rows(folder / "out" / "finetune_results.csv")
+    return [{n: v for n, v in row.items() if n != "seconds_per_step"} for row in rows]
+
+
+def killed(command: str, place: Path, seed: int) -> list[Path]:
+    """Return the folders of an undisturbed run and of `N_RUNS` that were killed and resumed."""
     where = [str(TESTS.parent), str(TESTS)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(where), "OMP_NUM_THREADS": "1"}
     if os.access("/dev/shm", os.W_OK):  # another file system than the checkpoints'
         environment["TMPDIR"] = "/dev/shm"
-    arguments = [str(path), str(tmp_path / "runs"), str(N_RUNS), str(len(regularizer))]
     done = subprocess.run(
-        [sys.executable, str(TESTS / "killed_fits.py"), *arguments],
+        [
+            sys.executable,
+            str(TESTS / "killed_runs.py"),
+            command,
+            str(place),
+            str(N_RUNS),
+            str(seed),
+        ],
         env=environment,
         capture_output=True,
         text=True,
@@ -58,7 +98,7 @@ def test_killed_at_random_moments_and_resumed(
         assert last == 0, said(run)
         assert all(end in ENDS for end in ends), said(run)
         assert "Traceback" not in said(run), said(run)
-        assert_same(Path(run["folder"]), Path(whole["folder"]))
+    return [Path(run["folder"]) for run in (whole, *runs)]
 
 
 def said(run: dict[str, Any]) -> str:

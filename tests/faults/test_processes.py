@@ -88,6 +88,35 @@ def test_a_second_signal_ends_at_once(place, monkeypatch, capfd):
     assert said == "stopped by SIGTERM; what was written is whole"
 
 
+DROPPED = """
+import os, signal, time
+from saerepgeo.callbacks.processes import Stopped, listen
+
+class Cycle:
+    def __del__(self):
+        if not os.environ.pop("SENT", None):
+            os.environ["SENT"] = "1"
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(10**6):
+                pass
+
+listen()
+try:
+    Cycle()
+    time.sleep(10)
+    print("not stopped")
+except Stopped as stopped:
+    print(stopped.status)
+"""
+
+
+def test_a_signal_that_comes_while_an_object_is_taken_down_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("143\n", "")
+
+
 @pytest.fixture
 def config(tmp_path: Path, tiny_data: dict[str, Any], small_sae: Path) -> Path:
     return write_config(tmp_path, tiny_data, small_sae, 6)

@@ -1,8 +1,9 @@
-"""Kill fits at random moments and resume them; a process of its own that imports once and forks.
+"""Kill runs at random moments and resume them; a process of its own that imports once and forks.
 
-`python killed_fits.py RUN.yaml FOLDER N SEED`: one undisturbed fit into `FOLDER/whole`, then `N`
-fits, each into a folder of its own, killed by SIGKILL or SIGTERM at a random moment, and its
-resumption perhaps killed again; prints one JSON line of `{"folder", "ends"}` for each.
+`python killed_runs.py COMMAND FOLDER N SEED`: `FOLDER/given` holds `run.yaml`, and for the command
+`experiment` its `experiment.yaml`. One undisturbed run into `FOLDER/whole`, then `N` runs, each
+into a folder of its own, killed by SIGKILL or SIGTERM at a random moment, and its resumption
+perhaps killed again; prints one JSON line of `{"folder", "ends"}` for each.
 """
 
 import json
@@ -18,6 +19,7 @@ import yaml
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 KILLS_AT_MOST = 3
+CONFIGS = {"fit": "run.yaml", "experiment": "experiment.yaml"}
 
 
 def moved(config: Any, old: str, new: str) -> Any:
@@ -29,8 +31,8 @@ def moved(config: Any, old: str, new: str) -> Any:
     return config.replace(old, new) if isinstance(config, str) else config
 
 
-def fit(folder: Path, *options: str) -> int:
-    """Start a fit in a fork; return its process number. What it says goes into `said.txt`."""
+def start(command: str, folder: Path, again: bool = False) -> int:
+    """Start a run in a fork; return its process number. What it says goes into `said.txt`."""
     if number := os.fork():
         return number
     status = 70
@@ -40,7 +42,8 @@ def fit(folder: Path, *options: str) -> int:
             os.dup2(said, stream)
         import saerepgeo.__main__ as entry
 
-        sys.argv = ["saerepgeo", "fit", "--config", str(folder / "run.yaml"), *options]
+        options = ["--ckpt_path", "last"] if again and command == "fit" else []
+        sys.argv = ["saerepgeo", command, "--config", str(folder / CONFIGS[command]), *options]
         status = entry.run()
     except BaseException:
         import traceback
@@ -56,41 +59,46 @@ def ended(number: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
-def killed_and_resumed(folder: Path, draw: random.Random, seconds: float) -> list[int]:
+def killed_and_resumed(
+    command: str, folder: Path, draw: random.Random, seconds: float
+) -> list[int]:
     """Return how each attempt ended, the last one undisturbed."""
     ends: list[int] = []
     for _ in range(draw.randint(1, KILLS_AT_MOST)):
-        number = fit(folder, *(("--ckpt_path", "last") if ends else ()))
+        number = start(command, folder, bool(ends))
         time.sleep(draw.uniform(0, seconds))
         os.kill(number, draw.choice(SIGNALS))  # a process that has ended waits to be asked for
         ends.append(ended(number))
-    return [*ends, ended(fit(folder, "--ckpt_path", "last"))]
+    return [*ends, ended(start(command, folder, True))]
 
 
-def main(config_path: str, place: str, n_runs: int, seed: int) -> None:
-    """Run the undisturbed fit and the others."""
+def main(command: str, place: Path, n_runs: int, seed: int) -> None:
+    """Run the undisturbed run and the others."""
     # imported once, for all forks
     import ot  # noqa: F401
     import transformer_lens  # noqa: F401
 
     import saerepgeo.cases.separability.module
     import saerepgeo.cli
+    import saerepgeo.experiment
     import saerepgeo.lm.frozen  # noqa: F401
 
-    config = yaml.safe_load(Path(config_path).read_text())
-    draw, old, seconds = random.Random(seed), config["trainer"]["default_root_dir"], 0.0
+    configs = {path.name: yaml.safe_load(path.read_text()) for path in place.glob("given/*.yaml")}
+    draw, seconds = random.Random(seed), 0.0
     for name in ["first", "whole", *(f"run{index}" for index in range(n_runs))]:
-        folder = Path(place) / name
-        folder.mkdir(parents=True)
-        (folder / "run.yaml").write_text(yaml.safe_dump(moved(config, old, str(folder))))
+        folder = place / name
+        folder.mkdir()
+        for file, config in configs.items():
+            own = moved(config, str(place / "given"), str(folder))
+            (folder / file).write_text(yaml.safe_dump(own))
         if name in ("first", "whole"):  # the first fills the cache
-            start = time.perf_counter()
-            ends = [ended(fit(folder))]
-            seconds = time.perf_counter() - start
+            begun = time.perf_counter()
+            ends = [ended(start(command, folder))]
+            seconds = time.perf_counter() - begun
         else:
-            ends = killed_and_resumed(folder, draw, seconds)
+            ends = killed_and_resumed(command, folder, draw, seconds)
         print(json.dumps({"folder": str(folder), "ends": ends, "seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
