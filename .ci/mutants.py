@@ -1,18 +1,20 @@
 """Change the source in one place at a time, and see whether the tests of its area notice.
 
-    python .ci/mutants.py [--sample 250] [--seed 0] [--under PREFIX]... [--skip N] [--least 90]
+    python .ci/mutants.py [--sample N] [--under PREFIX]... [--tests FILE]... [--least PER_CENT]
 
 cosmic-ray makes the mutants; no file is changed. torch and the rest are imported once; each mutant
-is a forked child whose imports read the mutated source. First run the tests that know a name of
-the file, then those of the whole area; a child that hangs is killed, and so is its mutant. Status
-1 when of those that are not in equivalent_mutants.txt fewer than `--least` per cent are killed.
+is a forked child whose imports read the mutated source, and which runs those tests of its area
+that call the changed function. A child that hangs is killed, and so is its mutant. Status 1 when
+of those that are not in equivalent_mutants.txt fewer than `--least` per cent are killed.
 """
 
 import argparse
 import ast
 import contextlib
+import gc
 import hashlib
 import importlib
+import json
 import multiprocessing
 import os
 import re
@@ -20,20 +22,23 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = f"{ROOT}/saerepgeo/"
 EQUIVALENT = ROOT / ".ci" / "equivalent_mutants.txt"
 SECONDS = 90
 """A test's time. The slowest takes a third of it unchanged on a busy core."""
@@ -67,6 +72,12 @@ OPERATORS = [
     *OTHERS.split(),
 ]
 """Each change a likely slip; most of cosmic-ray's others, such as `+` to `<<`, only raise."""
+
+
+ONCE = """
+    torch lightning torchmetrics scipy.stats scipy.cluster.hierarchy sklearn.cluster sae_lens ot
+    beartype.door hypothesis.strategies
+"""
 
 
 class Mutant(NamedTuple):
@@ -136,36 +147,37 @@ def sample(prefixes: list[str], size: int, seed: int) -> list[Mutant]:
     return list(islice((mutant for mutant in drawn if mutant), size))
 
 
-def stages(path: str) -> list[list[str]]:
-    """Return the test files that know the file or a name of it, and the rest of its area."""
-    area = ROOT / next(tests for source, tests in AREAS.items() if path.startswith(source))
-    public = [
-        node.name
-        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-    ]
-    known = re.compile(rf"\b({'|'.join([path[:-3].replace('/', '[.]'), *public])})\b")
-    texts = {p: p.read_text(encoding="utf-8") for p in sorted(area.rglob("test_*.py"))}
-    texts = {p: text for p, text in texts.items() if not STARTS_PROCESSES.search(text)}
-    mirror = f"test_{Path(path).name}"
-    first = [p for p, text in texts.items() if p.name == mirror or known.search(text)]
-    first.sort(key=lambda p: p.name != mirror)
-    return [[*map(str, first), path], [str(p) for p in texts if p not in first]]
+def function_at(path: str, line: int) -> str:
+    """Return path and qualified name of the innermost function of a line, or the path alone."""
+    names: list[str] = []
+    inside: ast.AST | None = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    while inside is not None:
+        for node in ast.iter_child_nodes(inside):
+            if hasattr(node, "body") and node.lineno <= line <= node.end_lineno:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    names += [node.name, "<locals>"] if hasattr(node, "args") else [node.name]
+                    is_function = hasattr(node, "args")
+                inside = node
+                break
+        else:
+            inside = None
+    if not names or not is_function:
+        return path
+    return f"{path}:{'.'.join(names[:-1])}"
 
 
 def import_once() -> None:
     """Import what takes seconds, never saerepgeo: its imports are what a mutant changes."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
-    for name in (
-        "torch",
-        "lightning",
-        "torchmetrics",
-        "scipy.stats",
-        "sklearn.cluster",
-        "sae_lens",
-    ):
+    os.environ |= {"JSONARGPARSE_DEPRECATION_WARNINGS": "off", "HYPOTHESIS_PROFILE": "mutants"}
+    for name in ONCE.split():
         importlib.import_module(name)
+    # a failure is enough: its least example would take minutes
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    settings = {"derandomize": True, "database": None, "phases": phases}
+    hypothesis.settings.register_profile("mutants", **settings)
+    hypothesis.settings.load_profile("mutants")
+    gc.freeze()
 
 
 def read_in_place(path: str, source: str) -> None:
@@ -183,7 +195,54 @@ def read_in_place(path: str, source: str) -> None:
     sys.dont_write_bytecode = True
 
 
-def passes(tests: list[str], scratch: Path, mutant: Mutant | None = None) -> bool:
+class Witness:
+    """A plugin of pytest that writes which tests call each function of the package."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.called = file, defaultdict[str, dict[str, None]](dict)
+
+    def watched(self, test: str) -> Iterator[None]:
+        def note(frame: FrameType, event: str, _: Any) -> None:
+            name = frame.f_code.co_filename
+            if event == "call" and name.startswith(PACKAGE):
+                path = name[len(PACKAGE) - len("saerepgeo/") :]
+                self.called[f"{path}:{frame.f_code.co_qualname}"][test] = None
+                self.called[path][test] = None
+
+        sys.setprofile(note)
+        try:
+            return (yield)
+        finally:
+            sys.setprofile(None)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        # a fixture is made for the first of its tests and serves all of the file
+        return (yield from self.watched(item.nodeid.split("::")[0] + "::"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        return (yield from self.watched(item.nodeid))
+
+    def pytest_sessionfinish(self) -> None:
+        self.file.write_text(json.dumps({k: list(v) for k, v in self.called.items()}))
+
+
+class Chosen:
+    """A plugin of pytest that keeps given tests, and ends the process where one takes too long."""
+
+    def __init__(self, tests: Iterable[str]) -> None:
+        self.tests = set(tests)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        whole = {test for test in self.tests if test.endswith("::")}
+        items[:] = [i for i in items if i.nodeid in self.tests or f"{i.location[0]}::" in whole]
+
+    def pytest_runtest_logstart(self) -> None:
+        signal.alarm(SECONDS)
+
+
+def passes(tests: Iterable[str], plugin: Any, scratch: Path, mutant: Mutant | None = None) -> bool:
     """Return whether the tests pass in a forked child; a child that hangs or crashes does not."""
     if child := os.fork():
         try:
@@ -197,61 +256,60 @@ def passes(tests: list[str], scratch: Path, mutant: Mutant | None = None) -> boo
         return code in (0, 5)  # 5: no tests there
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.alarm(SECONDS)
     log = os.open(scratch / "log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
     try:
         if mutant:
+            signal.alarm(SECONDS)
             read_in_place(mutant.path, mutant.source)
         # a test's own processes are to read the mutant too
         multiprocessing.get_context = partial(multiprocessing.get_context, "fork")
         options = ["-xq", "-m", "not slow and not gpu", "-p", "no:cacheprovider"]
-        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--hypothesis-seed=0"]
-        os._exit(
-            pytest.main([*options, f"--basetemp={scratch / 'tests'}", *tests], plugins=[Limit()])
-        )
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        options += [f"--basetemp={scratch / 'tests'}", *tests]
+        os._exit(pytest.main(options, plugins=[plugin]))
     finally:
         os._exit(3)
 
 
-class Limit:
-    """A plugin of pytest that ends the process where one test takes too long."""
+def tests_of(area: str, folders: list[str], scratch: Path) -> dict[str, list[str]]:
+    """Return which tests call each function, once they have passed on the unchanged source."""
+    files = [p for f in folders for p in [ROOT / f, *sorted((ROOT / f).rglob("test_*.py"))]]
+    files = [p for p in files if p.is_file() and not STARTS_PROCESSES.search(p.read_text())]
+    if not passes([*map(str, files), area], Witness(scratch / "called"), scratch):
+        log = (scratch / "log").read_text()
+        raise RuntimeError(f"the tests of the unchanged source fail:\n{log}")
+    return json.loads((scratch / "called").read_text())
 
-    def pytest_runtest_logstart(self) -> None:
-        signal.alarm(SECONDS)
+
+def is_killed(mutant: Mutant, called: dict[str, list[str]], scratch: Path) -> bool:
+    tests = called.get(function_at(mutant.path, mutant.line), [])
+    files = {test.split("::")[0]: None for test in tests}
+    mirror = f"test_{Path(mutant.path).name}"
+    given = sorted(files, key=lambda file: Path(file).name != mirror)
+    return bool(given) and not passes(given, Chosen(tests), scratch, mutant)
 
 
-def is_killed(mutant: Mutant, scratch: Path) -> bool:
-    return not all(passes(tests, scratch, mutant) for tests in stages(mutant.path) if tests)
-
-
-def run(mutants: list[Mutant], equivalent: set[tuple[str, ...]], least: float) -> int:
+def run(
+    mutants: list[Mutant], tests: list[str], equivalent: set[tuple[str, ...]], least: float
+) -> int:
     counts: dict[str, Counter[str]] = {}
-    known: set[str] = set()
+    called: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(scratch / "hypothesis")
         for n, mutant in enumerate(mutants, 1):
-            first, *_ = stages(mutant.path)
-            area = str(Path(mutant.path).parent)
-            if area not in known and not passes(first, scratch):
-                raise RuntimeError(
-                    f"tests fail on the unchanged source:\n{(scratch / 'log').read_text()}"
-                )
-            known.add(area)
+            area = next(area for area in AREAS if mutant.path.startswith(area))
+            if area not in called:
+                called[area] = tests_of(area, tests or [AREAS[area]], scratch)
             began = time.monotonic()
-            if mutant.key in equivalent:
-                outcome = "equivalent"
-            else:
-                outcome = "killed" if is_killed(mutant, scratch) else "SURVIVED"
+            outcome = "equivalent"
+            if mutant.key not in equivalent:
+                outcome = "killed" if is_killed(mutant, called[area], scratch) else "SURVIVED"
             counts.setdefault(mutant.path, Counter())[outcome] += 1
-            where = f"{mutant.path}:{mutant.line}"
-            print(
-                f"{n:4} {outcome:10} {time.monotonic() - began:4.0f} s  {where}  "
-                f"{mutant.before}  ->  {mutant.after}",
-                flush=True,
-            )
+            took = f"{time.monotonic() - began:3.0f} s  {mutant.path}:{mutant.line}"
+            change = f"{mutant.before}  ->  {mutant.after}"
+            print(f"{n:4} {outcome:10} {took}  {change}", flush=True)
     total = sum(counts.values(), Counter[str]())
     for path, count in sorted(counts.items()):
         print(f"{path}: {', '.join(f'{v} {k}' for k, v in sorted(count.items()))}")
@@ -269,17 +327,20 @@ def main() -> int:
     parser.add_argument("--skip", type=int, default=0, help="of the sample, to go on after a stop")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--under", action="append", default=[], help="paths that start so only")
+    parser.add_argument("--tests", action="append", default=[], help="these only, not the area's")
     parser.add_argument("--line", help="only mutants whose changed line contains this")
     parser.add_argument("--least", type=float, default=90.0, help="per cent to be killed")
     given = parser.parse_args()
     os.chdir(ROOT)
     drawn = sample(given.under or [""], given.sample, given.seed)[given.skip :]
     drawn = [m for m in drawn if not given.line or given.line in m.before]
-    rows = [line.split(" | ") for line in EQUIVALENT.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split(" || ") for line in EQUIVALENT.read_text(encoding="utf-8").splitlines()]
     import_once()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    return run(drawn, {tuple(row[:3]) for row in rows}, given.least)
+    return run(drawn, given.tests, {tuple(row[:3]) for row in rows}, given.least)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # past the farewells of what was imported

@@ -73,6 +73,7 @@ def coverage(repetitions: int, n_subsamples: int) -> dict[str, dict[str, float]]
     return found
 
 
+@pytest.mark.slow
 def test_intervals_are_about_their_value_and_hold_what_they_promise() -> None:
     found = coverage(repetitions=24, n_subsamples=20)
     assert len(found) == 5

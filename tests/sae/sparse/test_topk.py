@@ -80,6 +80,7 @@ def test_fused_equals_dense_with_every_gradient(
             assert_close(tensor.grad, theirs[name].grad, rtol=0.0, atol=1e-5 * largest)
 
 
+@pytest.mark.slow
 def test_gradcheck_in_float64() -> None:
     t = leaves(torch.float64)
 
