@@ -54,13 +54,12 @@ class EmulatedTensor(Tensor):
     @staticmethod
     @torch.inference_mode(False)  # of whose tensors torch takes no views of wrappers
     def __new__(cls, host: Tensor) -> "EmulatedTensor":
+        about: Any = {"layout": host.layout}
+        if host.layout == torch.strided:
+            about |= {"strides": host.stride(), "storage_offset": host.storage_offset()}
+        device = torch.device(NAME, 0)
         made = Tensor._make_wrapper_subclass(
-            cls,
-            host.size(),
-            strides=host.stride(),
-            storage_offset=host.storage_offset(),
-            dtype=host.dtype,
-            device=torch.device(NAME, 0),
+            cls, host.size(), dtype=host.dtype, device=device, **about
         )
         made.host = host
         return made
