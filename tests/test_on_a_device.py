@@ -112,7 +112,9 @@ def test_case_1(tmp_path, data, sae):
     assert read_rows(tmp_path / "out" / "results.csv")
 
 
-def test_case_2(tmp_path, data, sae):
+@pytest.mark.parametrize("matrix_points", [2048, 20], ids=["few points", "many points"])
+def test_case_2(tmp_path, data, sae, monkeypatch, matrix_points):
+    monkeypatch.setattr("saerepgeo.geometry.clouds.labeled.MATRIX_POINTS", matrix_points)
     config = write_config(tmp_path, data, sae, 1)
     settings = analysis("structure", sae, tmp_path / "out", **FEW_DRAWS)
     assert main(["test", *configured(config, **settings)]) == 0

@@ -89,7 +89,7 @@ class TwoNNPerCluster(CloudMetric):
         self.min_cluster_size, self.discard = min_cluster_size, discard
 
     def of(self, cloud: LabeledCloud) -> Estimate:
-        clusters = cloud.clusters(self.min_cluster_size).cpu()
+        clusters = cloud.clusters(self.min_cluster_size)
         members = [(clusters == k).nonzero()[:, 0] for k in range(int(clusters.max()) + 1)]
         found = []
         for rows in members:

@@ -28,7 +28,7 @@ def cluster_maps(title: str, protocol: str, clouds: Clouds, items: Sequence[str]
     unit = "residual units" if protocol == "sound" else "UMAP's units"
     for (top, bottom), (space, cloud) in zip(axes.T, clouds.items(), strict=False):
         flat, share = principal_plane(cloud.points)
-        clusters = cloud.clusters(MIN_CLUSTER_SIZE).cpu()
+        clusters = cloud.clusters(MIN_CLUSTER_SIZE)
         counts = f"{int(clusters.max()) + 1} HDBSCAN clusters, {int((clusters < 0).sum())} noise"
         top.set_title(f"{space}: {counts} (n = {len(flat)})", fontsize=9)
         _numbered(top, flat, clusters)

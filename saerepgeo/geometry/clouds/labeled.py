@@ -176,11 +176,11 @@ class LabeledCloud:
         return centroids(self.moments)
 
     def clusters(self, min_cluster_size: int) -> Int[Tensor, "point"]:
-        """Return the HDBSCAN cluster of each point, −1 for noise."""
+        """Return the HDBSCAN cluster of each point, −1 for noise; on the CPU, as labels are."""
 
         def find() -> Tensor:
             given = self.cloud if self._is_turned or self.is_large else self.points
-            return cluster(given, min_cluster_size)
+            return cluster(given, min_cluster_size).cpu()
 
         return self.found(("clusters", min_cluster_size), find)
 
@@ -188,7 +188,7 @@ class LabeledCloud:
         """Return the means of the clusters 0, 1, …"""
 
         def find() -> Tensor:
-            clusters = self.clusters(min_cluster_size).cpu()
+            clusters = self.clusters(min_cluster_size)
             members = [(clusters == k).nonzero()[:, 0] for k in range(int(clusters.max()) + 1)]
             if not members:
                 return torch.zeros(0, 1, dtype=torch.float64)
