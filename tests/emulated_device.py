@@ -64,6 +64,15 @@ class EmulatedTensor(Tensor):
         made.host = host
         return made
 
+    @property
+    def data(self) -> Tensor:
+        return Tensor.data.__get__(self)  # type: ignore[attr-defined]
+
+    @data.setter
+    def data(self, other: Tensor) -> None:
+        Tensor.data.__set__(self, other)  # type: ignore[attr-defined]
+        self.host = other.host  # type: ignore[attr-defined]
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"{NAME}({self.host!r})"
 

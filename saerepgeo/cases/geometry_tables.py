@@ -16,6 +16,9 @@ from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import to_dense
 
+ALONE: dict[str, Any] = {"sync_on_compute": False}
+"""Every process has all the points; some lie on the CPU, where nccl could not join them."""
+
 
 @dataclass(frozen=True)
 class GeometryTable:
@@ -77,8 +80,9 @@ def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str
     chosen[seen.prompts[is_mention], seen.positions[is_mention]] = True
     device = sae.sae.W_dec.device
     found, normalization = sae.encode_prompts(concept.residuals.to(device), chosen.to(device))
-    fvu, l0 = metrics.FractionVarianceUnexplained(), metrics.L0()
-    fvu.update(sae.decode(found, normalization).float().cpu(), outputs.residuals[chosen].cpu())
+    fvu = metrics.FractionVarianceUnexplained(**ALONE).to(device)
+    l0 = metrics.L0(**ALONE).to(device)
+    fvu.update(sae.decode(found, normalization).float(), outputs.residuals[chosen].to(device))
     l0.update(found)
     of_sae = {"fvu": float(fvu.compute()), "l0": float(l0.compute())}
     sizes = {"points": len(labels), "items": len(labels.unique())}
@@ -94,15 +98,15 @@ def _rows(data: ActivationDataModule, name: str, sae: SAEModel) -> list[dict[str
 
 def _figures(points: Tensor, labels: Tensor) -> dict[str, float]:
     # an exact sketch: all directions of the points and their mean
-    exact: dict[str, Any] = {"sketch_size": len(points) + 1, "center": True}
+    exact: dict[str, Any] = {"sketch_size": len(points) + 1, "center": True} | ALONE
     own: dict[str, Any] = {
         "rank": metrics.NumericalRank(**exact),
         "stable_rank": metrics.StableRank(**exact),
         "participation_ratio": metrics.ParticipationRatio(**exact),
         "effective_rank": metrics.EffectiveRank(**exact),
-        "dimension": metrics.TwoNN(),
-        "relative_aedp": metrics.RelativeAEDP(),
-        "fisher_ratio": metrics.FisherRatio(),
+        "dimension": metrics.TwoNN(**ALONE),
+        "relative_aedp": metrics.RelativeAEDP(**ALONE),
+        "fisher_ratio": metrics.FisherRatio(**ALONE),
     }
     collection = MetricCollection(own)
     collection.update(points.cpu(), labels=labels)
