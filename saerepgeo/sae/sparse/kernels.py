@@ -82,7 +82,8 @@ def bag_sum(
         block_width, dtype = _settings(rows)
         tensors = values.contiguous(), columns.contiguous(), offsets, rows.contiguous(), out
         grid = (n_bags, triton.cdiv(width, block_width))
-        _bag_sum_kernel[grid](*tensors, width, block_width, dtype)
+        with torch.cuda.device_of(rows):  # Triton launches on the current one
+            _bag_sum_kernel[grid](*tensors, width, block_width, dtype)
     return out
 
 
@@ -97,7 +98,8 @@ def bag_dots(
     out = rows.new_zeros(columns.shape[0])
     if out.numel() > 0 and width > 0:
         tensors = dense.contiguous(), columns.contiguous(), offsets, rows.contiguous(), out
-        _bag_dots_kernel[(n_bags,)](*tensors, width, *_settings(rows))
+        with torch.cuda.device_of(rows):
+            _bag_dots_kernel[(n_bags,)](*tensors, width, *_settings(rows))
     return out
 
 
