@@ -174,6 +174,9 @@ def test_refuses(arguments, message):
     [
         (torch.zeros(2, 3), "got shape"),
         (torch.full((2, 2), 0.3), "marginals"),
+        (torch.tensor([[0.5, 0.0], [0.5, 0.0]]), "marginals"),
+        (torch.tensor([[0.5, 0.5], [0.0, 0.0]]), "marginals"),
+        (torch.tensor([[0.2501, 0.2499], [0.25, 0.25]]), "marginals"),
         (-GOOD, "got shape"),
     ],
 )

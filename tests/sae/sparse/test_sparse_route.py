@@ -223,3 +223,16 @@ def test_too_many_for_the_sparse_route() -> None:
 
     assert select_above(points, weight, bias, torch.zeros(()), 0.4) is None
     assert select_batch_topk(points, weight, bias, 3000, 0.1) is None
+
+
+@pytest.mark.parametrize(("share", "is_found"), [(0.25, True), (0.2499, False)])
+def test_a_selection_gives_up_beyond_its_share_of_all_scores(share, is_found):
+    """Two of eight latents are active at each of more points than one chunk of scores has."""
+    points = torch.tensor([[1.0, 2.0, 0, 0, -1, -1, -1, 0]]).repeat(1300, 1)
+    found = select_above(points, torch.eye(8), torch.zeros(8), torch.zeros(()), share)
+    assert (found is not None) == is_found
+    if found is not None:
+        values, pairs = found
+        assert torch.equal(values, torch.tensor([1.0, 2.0]).repeat(1300))
+        assert torch.equal(pairs.columns, torch.tensor([0, 1]).repeat(1300))
+        assert torch.equal(pairs.offsets, 2 * torch.arange(1301))
