@@ -1,7 +1,6 @@
 """The commands run on a device other than the CPU, the language model with them."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from training_process import write_config
 
-from saerepgeo.cases.intervention import displacement, interventions
+from saerepgeo.cases.intervention.displacement import displacement_rows
 from saerepgeo.cli import main
 from saerepgeo.experiment import main as experiment
 from saerepgeo.report.files import read_rows
@@ -29,6 +28,8 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulated: torch.
     """The emulated device, and a cache that no other test reads."""
     monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["saerepgeo"])
+    for name in ("save_figure", "add_figure"):  # figures are made, but to draw them takes longest
+        monkeypatch.setattr(f"saerepgeo.report.tensorboard.{name}", lambda *_: None)
 
 
 @pytest.fixture
@@ -101,7 +102,11 @@ def analysis(case: str, sae: Path, folder: Path, **options: Any) -> dict[str, An
     }
     init = {"sae": {"path": str(sae)}} | options
     model = {"class_path": f"saerepgeo.cases.{case}.module.{case.title()}Module", "init_args": init}
-    return {"model": model, "callbacks": [artifacts]}
+    logger = {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": str(folder), "default_hp_metric": False},
+    }
+    return {"model": model, "callbacks": [artifacts], "logger": logger}
 
 
 def test_case_1(tmp_path, data, sae):
@@ -121,19 +126,27 @@ def test_case_2(tmp_path, data, sae, monkeypatch, matrix_points):
     assert read_rows(tmp_path / "out" / "results.csv")
 
 
+@pytest.mark.thorough  # UMAP compiles itself
+def test_case_2_as_the_paper_has_it(tmp_path, data, sae):
+    config = write_config(tmp_path, data, sae, 1)
+    settings = analysis("structure", sae, tmp_path / "out", protocols=["paper"])
+    assert main(["test", *configured(config, **settings)]) == 0
+    assert read_rows(tmp_path / "out" / "results.csv")
+
+
 def test_case_3(tmp_path, data, sae, monkeypatch):
-    few = partial(displacement.displacement_rows, n_steps=2, n_draws=2)
-    monkeypatch.setattr(interventions, "displacement_rows", few)
+    monkeypatch.setattr(
+        "saerepgeo.cases.intervention.interventions.displacement_rows",
+        lambda points, _, generator: displacement_rows(points, (1.0, 1.5), generator, 2, 2),
+    )
     monkeypatch.setattr(  # UMAP reads NumPy arrays, and takes long to compile
         "saerepgeo.cases.structure.paper_embedding.paper_embedding",
         lambda points: points.detach().cpu().double()[:, :2],
     )
-    artifacts = {
-        "class_path": "saerepgeo.cases.intervention.artifacts.InterventionArtifacts",
-        "init_args": {"dirpath": str(tmp_path / "out")},
-    }
+    settings = analysis("intervention", sae, tmp_path / "out")
+    settings["model"]["class_path"] = "saerepgeo.cases.SeparabilityModule"
     config = write_config(tmp_path, data, sae, 1)
-    assert main(["test", *configured(config, callbacks=[artifacts])]) == 0
+    assert main(["test", *configured(config, **settings)]) == 0
     assert list((tmp_path / "out").glob("*.csv"))
 
 
