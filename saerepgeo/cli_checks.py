@@ -1,16 +1,12 @@
-"""What the command line checks before a run writes anything, and when it writes its settings."""
+"""What the command line checks before a run writes anything."""
 
 import os
 import re
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from numbers import Real
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
 
 from saerepgeo.bounds import (
     Bound,
@@ -21,7 +17,6 @@ from saerepgeo.bounds import (
     PositiveInt,
     check_settings,
 )
-from saerepgeo.files import DiskError, write_bytes, written_to
 
 
 def _is_devices(value: Any) -> bool:
@@ -51,60 +46,6 @@ class TrainerSettings:
     gradient_clip_algorithm: Literal["norm", "value"] | None
     num_nodes: PositiveInt
     devices: Devices
-
-
-class SaveSettings(SaveConfigCallback):
-    """Write the settings once everything is loaded: a run that is refused leaves none behind."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait for the start."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        """Write the file whole, which Lightning's own writer does not."""
-        folder = trainer.log_dir  # of all processes the first one's
-        if folder is not None and trainer.is_global_zero and not self.already_saved:
-            settings = self.parser.dump(self.config, skip_none=False)
-            write_bytes(Path(folder) / self.config_filename, settings.encode())
-        self.already_saved = True
-
-
-@contextmanager
-def logged_to(trainer: Trainer) -> Iterator[None]:
-    """Say in one line, with its path, that what a logger writes does not fit on the disk.
-
-    TensorBoard writes in a thread of its own, which would end with a traceback or in silence.
-    Raises DiskError, at the end at the latest.
-    """
-    folder = getattr(trainer.logger, "save_dir", None) or trainer.default_root_dir
-    failed: list[DiskError] = []
-    previous = threading.excepthook
-
-    def heard(thread: Any) -> None:
-        try:
-            with written_to(folder):
-                raise thread.exc_value
-        except DiskError as error:
-            failed.append(error)
-        except BaseException:
-            previous(thread)
-
-    threading.excepthook = heard
-    try:
-        with written_to(folder):
-            yield
-        if failed:
-            raise failed[0]
-    finally:
-        threading.excepthook = previous
 
 
 class RunSettings:

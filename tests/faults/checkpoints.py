@@ -24,6 +24,7 @@ NAMES = ("epoch=0-step=2.ckpt", "last.ckpt")
 def trained(place: Place) -> Path:
     """Return a folder with the checkpoints of two steps of the working configuration."""
     config = copy.deepcopy(place.config)
+    config["trainer"]["logger"] = False
     into(config, Path("."))
     return _trained(yaml.safe_dump(config))
 

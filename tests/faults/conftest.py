@@ -26,6 +26,9 @@ def place(
     (tmp_path / "given").mkdir()
     config = yaml.safe_load(write_config(tmp_path, tiny_data, small_sae, 3).read_text())
     (tmp_path / "run.yaml").unlink()
+    logger = {"save_dir": str(tmp_path / "out" / "logs"), "name": "run"}
+    name = "lightning.pytorch.loggers.TensorBoardLogger"
+    config["trainer"]["logger"] = {"class_path": name, "init_args": logger}
     config["trainer"]["default_root_dir"] = str(tmp_path / "out")
     for callback in config["trainer"]["callbacks"]:
         for name, value in callback["init_args"].items():
