@@ -154,3 +154,16 @@ def test_bad_points_are_refused_and_leave_no_trace(points: Tensor, message: str)
 def test_bad_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(ValueError, match="`"):
         TwoNN(**arguments)
+
+
+@pytest.mark.parametrize(("level", "quantile"), [(0.95, 1.959964), (0.5, 0.674490)])
+def test_intervals_over_scales_are_those_of_the_standard_errors(level, quantile) -> None:
+    points = normal(120, 3)
+    metric = SubsampleInterval(GRIDE(n1=(1, 4)), n_draws=1, level=level)
+    metric.update(points)
+    found, curve = metric.compute(), gride(points, (1, 4))
+    for n1, value, error in zip((1, 4), curve.dimensions, curve.standard_errors, strict=True):
+        assert float(found[f"gride/{n1}"]) == pytest.approx(float(value))
+        low, high = (float(found[f"gride/{n1}/{end}"]) for end in ("low", "high"))
+        assert low == pytest.approx(float(value - quantile * error), rel=1e-5)
+        assert high == pytest.approx(float(value + quantile * error), rel=1e-5)

@@ -61,6 +61,8 @@ def select_topk(scores: Float[Tensor, "point d_sae"], k: int) -> TopK:
 
 def _select_by_groups(scores: Tensor, k: int) -> TopK | None:
     """Return the k largest of every row, or None where the maxima of groups tell too little."""
+    if scores.element_size() == 2 and bool(scores.isnan().any()):  # ordered by its sign
+        return None
     n_points, d_sae = scores.shape
     # NumPy's partition and comparisons are vectorised, torch's are not. The bits of 16-bit floats
     # are ordered as the floats are, except below zero.
@@ -150,13 +152,14 @@ def _flat_above(chunks: Iterator[Tensor], low: Tensor, max_share: float) -> Flat
 def _positions_above(scores: Tensor, low: Tensor, allowed: int) -> Tensor | None:
     """Return where scores > low in the flattened scores, or None for more than `allowed`."""
     if scores.device.type != "cpu":
-        flat = (scores > low).view(-1).nonzero().squeeze(1)
+        flat = (~(scores <= low)).view(-1).nonzero().squeeze(1)  # true of what is not a number
         return flat if len(flat) <= allowed else None
     # NumPy compares and lists positions 5–10 times faster than torch in one thread
     if scores.element_size() == 2:
         mask = _ordered_bits(scores, low) > _ordered_bits(low, low)
+        mask |= scores.isnan().numpy()  # of either sign: processors give the negative one
     else:
-        mask = ~(scores.numpy() <= low.numpy())  # true of what is not a number
+        mask = ~(scores.numpy() <= low.numpy())
     return None if np.count_nonzero(mask) > allowed else torch.from_numpy(np.flatnonzero(mask))
 
 

@@ -236,3 +236,14 @@ def test_a_selection_gives_up_beyond_its_share_of_all_scores(share, is_found):
         assert torch.equal(values, torch.tensor([1.0, 2.0]).repeat(1300))
         assert torch.equal(pairs.columns, torch.tensor([0, 1]).repeat(1300))
         assert torch.equal(pairs.offsets, 2 * torch.arange(1301))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_a_number_is_selected_and_not_lost(dtype) -> None:
+    points = data(3, 5)
+    points[2, 1] = torch.nan
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = select_above(points, data(4, 40).t(), torch.zeros(40), torch.zeros(()), 1.0)
+    assert found is not None
+    values, pairs = found
+    assert pairs.points[values.isnan()].tolist() == [2] * 40

@@ -120,11 +120,12 @@ def test_selection_is_exact(width: int, k: int, dtype: torch.dtype) -> None:
     assert all(len(set(row.tolist())) == k for row in indices)
 
 
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_not_a_number_is_selected(dtype: torch.dtype) -> None:
+def test_what_is_not_a_number_is_selected(dtype: torch.dtype, value: float) -> None:
     """A broken weight must show in the loss, not lose its latent."""
     scores = torch.randn(40, 4608, generator=torch.Generator().manual_seed(3)).to(dtype)
-    scores[3, 5] = torch.nan
+    scores[3, 5] = value
 
     values, indices = select_topk(scores, 32)
 
