@@ -169,47 +169,6 @@ def test_a_cell_of_an_experiment(tmp_path, data, sae):
     assert read_rows(tmp_path / "out" / "finetune_results.csv")
 
 
-SAES: dict[str, dict[str, Any]] = {
-    "topk": {"k": 4, "rescale_acts_by_decoder_norm": True},
-    "abstopk": {"k": 4},
-    "batchtopk": {"k": 4, "rescale_acts_by_decoder_norm": True},
-    "matryoshka_batchtopk": {"k": 4, "matryoshka_widths": [16, 48]},
-    "standard": {"normalize_activations": "expected_average_only_in", "input_scale": 0.5},
-    "jumprelu": {"normalize_activations": "layer_norm"},
-    "gated": {},
-    "matching_pursuit": {"residual_threshold": 0.5},
-}
-
-
-@pytest.mark.parametrize("architecture", SAES)
-def test_an_exported_sae_is_that_of_the_cpu(architecture, tmp_path, emulated):
-    for name in ("cpu", "device"):
-        made = new_sae(architecture, d_in=16, d_sae=48, **SAES[architecture])
-        with torch.no_grad():
-            made.sae.W_dec.mul_(torch.arange(1, 49)[:, None])
-        save_sae(made.to("cpu" if name == "cpu" else emulated), tmp_path / name)
-    for path in sorted((tmp_path / "cpu").rglob("*.*")):
-        found = tmp_path / "device" / path.relative_to(tmp_path / "cpu")
-        if path.suffix == ".json":
-            assert found.read_bytes() == path.read_bytes(), path.name
-        else:
-            torch.testing.assert_close(load_file(found), load_file(path))
-
-
-@pytest.mark.parametrize("architecture", SAES)
-def test_a_step_of_an_sae_is_that_of_the_cpu(architecture, emulated):
-    grads: dict[str, list[torch.Tensor]] = {}
-    points = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
-    for device in ("cpu", emulated):
-        made = new_sae(architecture, d_in=16, d_sae=48, **SAES[architecture]).to(device).train()
-        out = made(points.to(device), dead_mask=torch.ones(48, dtype=torch.bool, device=device))
-        loss = (out.recons - points.to(device)).square().sum() + sum(out.losses.values())
-        loss.backward()
-        grads[str(device)] = [p.grad.cpu() for p in made.parameters() if p.grad is not None]
-    for found, expected in zip(grads[str(emulated)], grads["cpu"], strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_a_geometry_table_is_that_of_the_cpu_and_of_one_process(data, emulated, monkeypatch):
     from saerepgeo import ActivationDataModule, geometry_table
 
