@@ -25,8 +25,12 @@ class MatrixCloud(Cloud):
         if distances.shape[0] != distances.shape[1] or bool((distances < 0).any()):
             raise ValueError(f"`distances` must be square and ≥ 0, got {tuple(distances.shape)}")
         held = distances.detach()
-        self.distances = held if held.dtype == torch.float64 else held.float()
-        self.n_points, self.device = len(distances), distances.device
+        self._hold(held if held.dtype == torch.float64 else held.float())
+
+    def _hold(self, distances: Tensor) -> "MatrixCloud":
+        """Take distances over that need no check."""
+        self.distances, self.n_points, self.device = distances, len(distances), distances.device
+        return self
 
     @classmethod
     def of_points(cls, points: Float[Tensor, "point dim"]) -> "MatrixCloud":
@@ -40,7 +44,7 @@ class MatrixCloud(Cloud):
         return cls(gram_distances(x).mul_(unit))
 
     def take(self, index: Int[Tensor, "kept"]) -> "MatrixCloud":
-        return MatrixCloud(self.distances[index][:, index])
+        return object.__new__(MatrixCloud)._hold(self.distances[index][:, index])
 
     def size(self) -> float:
         unit = unit_of(self.distances)
