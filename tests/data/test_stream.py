@@ -165,3 +165,9 @@ def test_no_concept_points_is_an_error(contexts):
     none = ActivationBatch(torch.zeros(0, 1), *torch.zeros(2, 0, dtype=torch.long))
     with pytest.raises(ValueError, match="needs concept points"):
         ActivationStream(plan(), points_of, contexts, none)
+
+
+def test_a_stream_starts_at_its_first_step(contexts):
+    begun = ActivationStream(plan(), points_of, contexts, labeled())
+    for mine, theirs in zip(take(begun, 2), take(stream(contexts, 0), 2), strict=True):
+        assert torch.equal(mine.residuals, theirs.residuals)

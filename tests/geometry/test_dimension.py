@@ -259,3 +259,12 @@ def test_thirty_points_are_enough(n: int, is_defined: bool) -> None:
     for found in (two_nn(points), two_nn_within(points, labels), gride(points, [1])):
         assert (found.reason is None) == is_defined
         assert found.n_used == n
+
+
+def test_points_without_two_neighbors_of_their_class_are_counted() -> None:
+    points = normal(60, 3)
+    points[1] = points[0]
+    labels = torch.arange(60) % 2
+    labels[50:52], labels[52:55] = 7, -1  # a class of two, and background
+    found = two_nn_within(points, torch.where(points[:, 0] == points[0, 0], 0, labels))
+    assert (found.n_used, found.n_dropped) == (53, 4)

@@ -119,8 +119,8 @@ def test_the_sample_holds_as_many_points_as_is_said(make_metric, most: int) -> N
     "metric", [ClusterCount, NoiseShare, NumericalRank, MinimumSpanningTreeWeight, Betti0]
 )
 def test_a_plot_starts_at_zero(metric) -> None:
-    assert metric.plot_lower_bound == 0
-    assert NoiseShare.plot_upper_bound == 1
+    assert metric().plot_lower_bound == 0
+    assert NoiseShare().plot_upper_bound == 1
 
 
 @pytest.mark.parametrize(
@@ -141,5 +141,5 @@ def test_states_are_joined_over_the_group_given_else_the_metrics_own(given, own,
 def test_intervals_are_cut_off_where_figures_end() -> None:
     ends = {NoiseShare: (0, 1), UnmatchedMass: (0, 1), Silhouette: (-1, 1)}
     for metric, bounds in ends.items():
-        assert metric.bounds == bounds
-    assert LinearCKA.bounds == (-torch.inf, 1)
+        assert metric().bounds == bounds
+    assert LinearCKA().bounds == (-torch.inf, 1)

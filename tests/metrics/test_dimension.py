@@ -89,6 +89,11 @@ def test_too_few_points_are_undefined(n: int) -> None:
     assert ("at least 30" if n else "no points") in str(metric.reason)
 
 
+def test_an_undefined_curve_is_named_by_its_first_scale() -> None:
+    metric = updated(GRIDE(n1=(2, 4)), normal(20, 3))
+    assert list(metric.compute()) == ["gride/2"]
+
+
 def test_equal_points_are_undefined() -> None:
     metric = updated(TwoNN(), torch.full((100, 3), 0.1))
     assert math.isnan(metric.compute())

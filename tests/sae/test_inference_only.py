@@ -260,3 +260,11 @@ def test_interventions_keep_what_the_context_predicts(
     )
     assert {row["protocol"] for row in found.rows} == {"paper", "sound"}
     assert all(row["mse_loss"] > 0 for row in found.rows)
+
+
+def test_a_constant_scale_of_a_transcoder_is_undone_where_it_writes(prompts: Tensor) -> None:
+    sae = lens_sae("transcoder", normalize_activations="expected_average_only_in")
+    model, points = INFERENCE_ONLY["transcoder"](sae, 4.0), prompts[0]
+    with torch.no_grad():
+        found = model.decode(*model.encode(points))
+        assert_close(found, sae.decode(sae.encode(4 * points)) / 4)

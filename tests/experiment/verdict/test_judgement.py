@@ -157,3 +157,13 @@ def test_the_random_walk_grows_as_the_formula_says():
     expected = random_walk_distance(start, n_features, n_steps, alpha)
     assert (sum(squares) / 50) ** 0.5 == pytest.approx(expected, rel=2e-4)
     assert expected > start + 0.05
+
+
+def test_contrasts_have_95_percent_intervals():
+    table = rows(0.1, chance=0.05)
+    found = control_contrasts(table)
+    assert found == control_contrasts(table, ("relative_aedp", "mse"), 0.95)
+    narrow = control_contrasts(table, ("relative_aedp", "mse"), 0.5)
+    for wide, one in zip(found, narrow, strict=True):
+        if (wide["split"], wide["figure"]) == ("heldout_items", "mse"):
+            assert wide["low"] < one["low"] < one["high"] < wide["high"]
