@@ -163,3 +163,17 @@ def test_the_defaults_are_those_of_the_docstring() -> None:
 def test_bad_arguments_are_refused(make) -> None:
     with pytest.raises(ValueError, match="`n_draws`"):
         make()
+
+
+@pytest.mark.parametrize("of_named", [False, True])
+def test_items_are_dealt_to_prompts_and_to_what_has_one(of_named: bool) -> None:
+    prompts = torch.arange(30) // 3
+    labels = torch.where(torch.arange(30) % 3 == 0, -1, prompts % 4)
+    cloud = LabeledCloud(normal(30, 2), labels=labels, prompts=prompts)
+    drawing = PermutedItems(of_named=of_named).drawing(cloud, 0)
+    dealt = [drawing(k).named if of_named else drawing(k).labels for k in range(3)]
+    for items in dealt:
+        assert torch.equal(items == -1, labels == -1)
+        assert torch.equal(items.sort().values, labels.sort().values)
+        assert torch.equal(items[1::3], items[2::3])
+    assert not torch.equal(dealt[0], dealt[1])

@@ -14,6 +14,7 @@ from saerepgeo.sae.io.build import assemble, new_sae
 from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.io.load import load_sae
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.sae.sae_source import SAESource
 
 
 @pytest.fixture
@@ -159,3 +160,23 @@ def test_model_kwargs_in_the_metadata_do_not_warn(make_lens: Callable[..., Any])
         model = assemble(cfg, dict(make_lens("standard").state_dict()))
     assert isinstance(model, SAEModel)
     assert model.metadata["model_from_pretrained_kwargs"] == {"center_writing_weights": True}
+
+
+def test_weights_are_read_before_a_run_and_refused(folder: Path) -> None:
+    source = SAESource(path=str(folder))
+    source.check_weights()
+    (folder / "sae_weights.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="sae_weights"):
+        source.check_weights()
+
+
+def test_settings_of_a_new_sae_are_refused_before_a_run() -> None:
+    SAESource(architecture="topk", d_in=8, d_sae=16, options={"k": 16}).check_weights()
+    with pytest.raises(ValueError, match="`k`"):
+        SAESource(architecture="topk", d_in=8, d_sae=16, options={"k": 17}).check_weights()
+
+
+def test_a_new_sae_is_drawn_from_seed_zero_by_default() -> None:
+    source = SAESource(architecture="topk", d_in=8, d_sae=16, options={"k": 2})
+    assert torch.equal(source.build().sae.W_enc, source.build(seed=0).sae.W_enc)
+    assert not torch.equal(source.build().sae.W_enc, source.build(seed=1).sae.W_enc)
