@@ -86,6 +86,8 @@ class Mutant(NamedTuple):
     before: str
     after: str
     source: str
+    function: str
+    """Path and qualified name of the function that is changed, or the path alone."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -115,6 +117,18 @@ def places(source: str) -> Iterator[tuple[str, int, int, int]]:
                 yield name, n, line, column
 
 
+def functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[range, str]]:
+    """Yield the lines and the qualified name of every function, the innermost last."""
+    for child in ast.iter_child_nodes(node):
+        inner = prefix
+        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            inner = f"{prefix}{child.name}."
+        if isinstance(child, ast.FunctionDef):
+            yield range(child.lineno, (child.end_lineno or 0) + 1), f"{prefix}{child.name}"
+            inner += "<locals>."
+        yield from functions(child, inner)
+
+
 def mutated(path: str, operator: str, place: int) -> Mutant | None:
     """Return the mutant, or None where it is the source still or no Python."""
     source = (ROOT / path).read_text(encoding="utf-8")
@@ -124,7 +138,9 @@ def mutated(path: str, operator: str, place: int) -> Mutant | None:
         lines = enumerate(zip(source.splitlines(), text.splitlines(), strict=True), 1)
         for line, (before, after) in lines:
             if before != after:
-                return Mutant(path, line, before.strip(), after.strip(), text)
+                at = [name for span, name in functions(ast.parse(source)) if line in span]
+                function = ":".join([path, *at[-1:]])
+                return Mutant(path, line, before.strip(), after.strip(), text, function)
     return None
 
 
@@ -145,25 +161,6 @@ def sample(prefixes: list[str], size: int, seed: int) -> list[Mutant]:
                     found.append((hashlib.sha256(text.encode()).digest(), path, name, n))
     drawn = (mutated(*place) for _, *place in sorted(found))
     return list(islice((mutant for mutant in drawn if mutant), size))
-
-
-def function_at(path: str, line: int) -> str:
-    """Return path and qualified name of the innermost function of a line, or the path alone."""
-    names: list[str] = []
-    inside: ast.AST | None = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    while inside is not None:
-        for node in ast.iter_child_nodes(inside):
-            if hasattr(node, "body") and node.lineno <= line <= node.end_lineno:
-                if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                    names += [node.name, "<locals>"] if hasattr(node, "args") else [node.name]
-                    is_function = hasattr(node, "args")
-                inside = node
-                break
-        else:
-            inside = None
-    if not names or not is_function:
-        return path
-    return f"{path}:{'.'.join(names[:-1])}"
 
 
 def import_once() -> None:
@@ -284,7 +281,7 @@ def tests_of(area: str, folders: list[str], scratch: Path) -> dict[str, list[str
 
 
 def is_killed(mutant: Mutant, called: dict[str, list[str]], scratch: Path) -> bool:
-    tests = called.get(function_at(mutant.path, mutant.line), [])
+    tests = called.get(mutant.function, [])
     files = {test.split("::")[0]: None for test in tests}
     mirror = f"test_{Path(mutant.path).name}"
     given = sorted(files, key=lambda file: Path(file).name != mirror)
