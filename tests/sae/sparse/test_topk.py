@@ -121,12 +121,15 @@ def test_selection_is_exact(width: int, k: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("is_last", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_what_is_not_a_number_is_selected(dtype: torch.dtype, sign: int) -> None:
+def test_what_is_not_a_number_is_selected(dtype: torch.dtype, sign: int, is_last: bool) -> None:
     """A broken weight must show in the loss, not lose its latent."""
     scores = torch.randn(40, 4608, generator=torch.Generator().manual_seed(3)).to(dtype)
     bits = torch.int32 if dtype == torch.float32 else torch.int16
-    scores.view(bits)[3, 5] = torch.iinfo(bits).max if sign > 0 else -1
+    infinity = int(torch.tensor(sign * torch.inf, dtype=dtype).view(bits))
+    last = torch.iinfo(bits).max if sign > 0 else -1  # of the bits that are not a number
+    scores.view(bits)[3, 5] = last if is_last else infinity + 1
 
     values, indices = select_topk(scores, 32)
 
