@@ -1,6 +1,7 @@
 """Every public function of geometry and every metric gives on a device what it gives on the CPU.
 
-A function or class without a row fails. Labels and places lie where the points do.
+And under autocast what it gives without. A function or class without a row fails. Labels and places
+lie where the points do.
 """
 
 from collections.abc import Callable
@@ -136,6 +137,15 @@ def test_of_points(name: str, emulated: torch.device) -> None:
         assert_alike(found, OF_POINTS[name](x, lambda value: value))
 
 
+@pytest.mark.parametrize("name", OF_POINTS)
+def test_of_points_whatever_autocast_the_caller_is_under(name: str) -> None:
+    for points in [*POINTS.values(), *([] if name in TENSORS else [LATENTS])]:
+        x = moved(points, torch.float32) if isinstance(points, Tensor) else points
+        expected = OF_POINTS[name](x, lambda value: value)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_alike(OF_POINTS[name](x, lambda value: value), expected)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_of_other_things(name: str, emulated: torch.device) -> None:
     assert_alike(OTHERS[name](lambda value: moved(value, emulated)), OTHERS[name](lambda x: x))
@@ -159,6 +169,20 @@ def test_metrics(
     x = POINTS["few entries" if name == "DeadFraction" else "narrow"]
     updates = [([part], given(part)) for part in x.split(20)]
     assert_alike(figures(make(), NAME, updates), figures(make(), "cpu", updates))
+
+
+@pytest.mark.parametrize("matrix_points", [2048, 20], ids=["few points", "many points"])
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_whatever_autocast_the_caller_is_under(
+    name: str, matrix_points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saerepgeo.geometry.clouds.labeled.MATRIX_POINTS", matrix_points)
+    make, given = METRICS[name].make, METRICS[name].given
+    x = POINTS["few entries" if name == "DeadFraction" else "narrow"].float()
+    updates = [([part], given(part)) for part in x.split(20)]
+    expected = figures(make(), "cpu", updates)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_alike(figures(make(), "cpu", updates), expected)
 
 
 @pytest.mark.parametrize("name", TOKENS)

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.entries import unit_of
+from saerepgeo.geometry.clouds.entries import full_precision, unit_of
 from saerepgeo.types import Float, Int, SparseLatents
+
+TF32 = 2.0**-10
+"""Distance of 1 to the next number in the format in which a GPU may multiply float32."""
 
 
 class Neighbors(NamedTuple):
@@ -81,6 +84,7 @@ class RowCloud(Cloud):
     def _squares(self, rows: Tensor, others: Tensor) -> Tensor:
         """Return `squared_distances` of few rows."""
 
+    @full_precision()
     def nominate(
         self, rows: Int[Tensor, "row"], count: int, precision: torch.dtype
     ) -> tuple[Int[Tensor, "row candidate"], Float[Tensor, "row"]]:
@@ -99,7 +103,10 @@ class RowCloud(Cloud):
             indices[part], farthest[part] = nearest.indices, nearest.values[:, -1].double()
         # |fl(⟨x,y⟩) − ⟨x,y⟩| ≤ n·u·‖x‖‖y‖ in any order of summation, and a few more roundings
         reach = self.norms[rows].sqrt() + self.norms.max().sqrt()
-        error = (self.n_terms + 8) * torch.finfo(precision).eps * reach.square()
+        eps = torch.finfo(precision).eps
+        if self.device.type == "cuda" and precision == torch.float32:
+            eps = TF32  # in which it may multiply: what is not proven is searched in float64
+        error = (self.n_terms + 8) * eps * reach.square()
         bounds = farthest + self.norms[rows] - error
         return indices.to(self.device), bounds.to(self.device)
 

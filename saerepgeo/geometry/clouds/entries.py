@@ -1,11 +1,20 @@
 """Entries of points: finite, and in a unit in which their squares neither under- nor overflow."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from saerepgeo.types import Float
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply in the precision of the points, whatever autocast the caller is under."""
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def check_finite(x: Tensor, name: str = "points") -> None:

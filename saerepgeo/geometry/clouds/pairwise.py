@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.entries import centered
+from saerepgeo.geometry.clouds.entries import centered, full_precision
 from saerepgeo.types import Float
 
 
+@full_precision()
 def gram_distances(
     x: Float[Tensor, "point dim"], y: Float[Tensor, "other dim"] | None = None
 ) -> Float[Tensor, "point other"]:
