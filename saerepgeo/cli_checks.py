@@ -74,6 +74,11 @@ def _check_trainer(settings: Any) -> None:
         if name not in is_word or isinstance(value, Real)
     }
     check_settings(TrainerSettings, given, prefix="trainer.")
+    if (precision := str(given.get("precision"))) in ("16", "16-mixed", "16-true"):
+        raise ValueError(
+            "`trainer.precision` must be 32-true or bf16-mixed, for float16 does not hold the "
+            f"squares of residuals, got {precision}"
+        )
     callbacks = given["callbacks"] or []
     _check_callbacks(callbacks if isinstance(callbacks, list) else [callbacks])
 
@@ -98,6 +103,11 @@ def check_run(
     """Check settings against each other, as `trainer` will, before it writes or starts anything."""
     if data is None:
         raise ValueError("`data` is not given: add --config FILE, or --data CLASS_PATH")
+    if trainer.strategy.root_device.type == "mps":
+        raise ValueError(
+            "`trainer.accelerator` must be cpu or gpu, for figures need float64, got mps: add "
+            "--trainer.accelerator cpu"
+        )
     data.trainer = module.trainer = trainer
     trainer.datamodule = data  # type: ignore[attr-defined]
     data.setup(stage)

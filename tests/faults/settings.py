@@ -66,7 +66,7 @@ TRAINER = out_of_bounds(
     log_every_n_steps=[-1],
     limit_val_batches=[-1],
     num_nodes=[0],
-    precision=["33", "32-tru"],
+    precision=["33", "32-tru", "16-mixed", "16-true", 16],
 )
 
 

@@ -2,9 +2,11 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from faults.faults import Place
 from faults.test_faults import ASIDES, run
@@ -17,10 +19,11 @@ from training_process import write_config
 from saerepgeo.bounds import check_settings
 from saerepgeo.cases import SeparabilityModule
 from saerepgeo.cli import GeometryCLI, main
-from saerepgeo.cli_checks import TrainerSettings
+from saerepgeo.cli_checks import TrainerSettings, check_run
 from saerepgeo.data import ActivationDataModule
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
+from saerepgeo.sae.sae_source import SAESource
 
 
 @pytest.fixture
@@ -84,6 +87,17 @@ def test_defaults_are_in_bounds(cls: type) -> None:
         if parameter.default is not parameter.empty
     }
     check_settings(cls, defaults)
+
+
+def test_a_device_without_float64_is_refused() -> None:
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("mps")))
+    with pytest.raises(ValueError, match=r"must be cpu or gpu, for figures need float64, got mps"):
+        check_run(
+            trainer,
+            SeparabilityModule(SAESource(architecture="topk", d_in=32, d_sae=64)),
+            ActivationDataModule(),
+            "fit",
+        )
 
 
 def test_loggers_see_both_seeds(tmp_path: Path) -> None:
