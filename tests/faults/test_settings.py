@@ -2,7 +2,6 @@
 
 import inspect
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,9 @@ from faults.test_faults import ASIDES, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from training_process import write_config
 
 from saerepgeo.bounds import check_settings
@@ -90,14 +91,11 @@ def test_defaults_are_in_bounds(cls: type) -> None:
 
 
 def test_a_device_without_float64_is_refused() -> None:
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("mps")))
-    with pytest.raises(ValueError, match=r"must be cpu or gpu, for figures need float64, got mps"):
-        check_run(
-            trainer,
-            SeparabilityModule(SAESource(architecture="topk", d_in=32, d_sae=64)),
-            ActivationDataModule(),
-            "fit",
-        )
+    strategy = SingleDeviceStrategy(torch.device("mps"), accelerator=CPUAccelerator())
+    trainer = Trainer(strategy=strategy, logger=False)
+    module = SeparabilityModule(SAESource(architecture="topk", d_in=32, d_sae=64))
+    with pytest.raises(ValueError, match="must be cpu or gpu, for figures need float64, got mps"):
+        check_run(trainer, module, ActivationDataModule(), "fit")
 
 
 def test_loggers_see_both_seeds(tmp_path: Path) -> None:
