@@ -112,6 +112,14 @@ def tiny_data(tiny_lm: Path, text_file: Path) -> dict[str, Any]:
     }
 
 
+def pytest_sessionstart() -> None:
+    """Take autograd's first step beside the emulated device: it counts devices once."""
+    from emulated_device import active
+
+    with active():
+        torch.ones((), requires_grad=True).mul(2).backward()
+
+
 @pytest.fixture
 def emulated() -> Iterator[torch.device]:
     """A device other than the CPU, without hardware."""

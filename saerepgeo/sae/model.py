@@ -194,6 +194,9 @@ class SAEModel(DecoderNorms):
 
     def _decode(self, latents: Tensor | SparseLatents) -> Tensor:
         if not isinstance(latents, SparseLatents):
+            if self.rescales_by_norm:  # SAELens divides by a norm of 0 as well
+                latents = latents / one_for_zero(self.decoder_norms())
+                return latents @ self.sae.W_dec + self.sae.b_dec
             return self.sae.decode(latents).to(self.sae.W_dec.dtype)
         values, _, pairs = as_active(latents)
         return self._decode_pairs(values, pairs, self.sae.W_dec) + self.sae.b_dec

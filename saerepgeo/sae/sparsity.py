@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from saerepgeo.sae.decoder_norms import one_for_zero
 from saerepgeo.sae.normalization import InputNormalization
 from saerepgeo.sae.sparse.active_pairs import ActiveLatents, Latents, Points, as_active, padded
 from saerepgeo.sae.sparse.pair_products import gather_scalars
@@ -116,7 +117,7 @@ def decode_dead(
     decoder, hidden = parameter("W_dec")[dead], _dead_hidden(cfg, sae_in, dead, parameter)
     if cfg.rescale_acts_by_decoder_norm:
         norms = decoder.norm(dim=1)
-        decoder, hidden = decoder / norms[:, None], hidden * norms
+        decoder, hidden = decoder / one_for_zero(norms)[:, None], hidden * norms
     return keep(hidden) @ decoder
 
 
@@ -160,7 +161,7 @@ def _matryoshka_terms(sae: Any, output: ForwardOutput) -> Terms:
     terms: Terms = {}
     latents, inner, start = to_dense(output.latents), sae.b_dec, 0
     if sae.cfg.rescale_acts_by_decoder_norm:
-        latents = latents * (1 / sae.W_dec.norm(dim=-1))
+        latents = latents / one_for_zero(sae.W_dec.norm(dim=-1))
     for width in sae.cfg.matryoshka_widths[:-1]:
         inner = latents[:, start:width] @ sae.W_dec[start:width] + inner
         terms[f"inner_mse_loss_{width}"] = output.mean_error(inner)

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from saerepgeo.sae.io.build import new_sae
+from saerepgeo.sae.io.export import save_sae
+from saerepgeo.sae.io.load import load_sae
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.normalization import normalize
 from saerepgeo.types import SparseLatents, to_dense
@@ -185,17 +188,28 @@ def test_a_common_norm_other_than_one_is_kept(make_lens: Callable[..., Any]) -> 
     assert not SAEModel(make_lens("standard")).has_constant_decoder_norm
 
 
-def test_zero_decoder_rows_survive(residuals: Tensor) -> None:
-    """A dead row of norm 0 gives no NaN, in either kind of latents."""
-    for is_rescaled in (False, True):
-        model = new_sae("topk", d_in=12, d_sae=40, k=40, rescale_acts_by_decoder_norm=is_rescaled)
-        with torch.no_grad():
-            model.sae.W_dec[3] = 0.0
-        (model.train()(residuals).recons - residuals).square().sum().backward()
+@pytest.mark.parametrize("is_rescaled", [False, True])
+@pytest.mark.parametrize("name", ["topk", "batchtopk", "matryoshka_batchtopk", "jumprelu"])
+def test_zero_decoder_rows_survive(
+    residuals: Tensor, name: str, is_rescaled: bool, tmp_path: Path
+) -> None:
+    """A row of norm 0 gives no NaN: in training, and in what is exported and read again."""
+    own: dict[str, Any] = {"matryoshka_widths": [10, 40]} if "matryoshka" in name else {}
+    if name != "jumprelu":
+        own |= {"k": 40, "rescale_acts_by_decoder_norm": is_rescaled}
+    model = new_sae(name, d_in=12, d_sae=40, **own)
+    with torch.no_grad():
+        model.sae.W_dec[3] = 0.0
+    output = model.train()(residuals, dead_mask=torch.arange(40) < 6)
+    losses = sum(output.losses.values(), torch.zeros(()))
+    ((output.recons - residuals).square().sum() + losses).backward()
+    if model.has_constant_decoder_norm:
         model.remove_parallel_gradient_()
-        model.normalize_decoder_()
-        assert model.sae.W_dec[3].norm() == 0
-        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    model.normalize_decoder_()
+    assert model.sae.W_dec[3].norm() == 0
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    assert bool(load_sae(path=save_sae(model, tmp_path))(residuals).recons.isfinite().all())
 
 
 def test_bias_starts_at_the_mean_of_the_data(residuals: Tensor) -> None:

@@ -66,6 +66,9 @@ def _inference_form(model: SAEModel) -> Stored:
     cfg = dict(model.sae.cfg.get_inference_sae_cfg_dict())
     weights = {name: tensor.clone() for name, tensor in model.sae.state_dict().items()}
     model.sae.process_state_dict_for_saving_inference(weights)
+    if model.rescales_by_norm:  # a row of zeros was divided by its norm
+        is_zero = model.sae.W_dec.norm(dim=-1) == 0
+        weights["W_dec"] = weights["W_dec"].masked_fill(is_zero[:, None], 0.0)
     if "rescale_acts_by_decoder_norm" in cfg:
         cfg["rescale_acts_by_decoder_norm"] = False
     if model.normalization == "expected_average_only_in":
