@@ -22,9 +22,9 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from functools import partial
 from importlib.machinery import SourceFileLoader
 from itertools import islice
 from pathlib import Path
@@ -260,8 +260,11 @@ def passes(tests: Iterable[str], plugin: Any, scratch: Path, mutant: Mutant | No
         if mutant:
             signal.alarm(SECONDS)
             read_in_place(mutant.path, mutant.source)
-        # a test's own processes are to read the mutant too
-        multiprocessing.get_context = partial(multiprocessing.get_context, "fork")
+        # a test's own processes are to read the mutant too, and as new ones they take no warning
+        # for an error
+        forked = multiprocessing.get_context("fork")
+        sys.modules["torch.multiprocessing"].get_context = lambda method=None: forked
+        os.register_at_fork(after_in_child=warnings.resetwarnings)
         options = ["-xq", "-m", "not slow and not gpu", "-p", "no:cacheprovider"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         options += [f"--basetemp={scratch / 'tests'}", *tests]
