@@ -49,7 +49,7 @@ $(OLDEST)/.ready: pyproject.toml .ci/minima.py
 	$(OLDEST)/bin/python $(INSTALL) --no-build-isolation -e .
 	touch $@
 
-# Not in the gate, which draws a few of one file: half an hour. Exits 1 below nine of ten killed.
+# Not in the gate, which draws a few of two files: 20 minutes. Exits 1 below nine of ten killed.
 test-mutants: setup
 	$(PY) .ci/mutants.py --sample 250
 
