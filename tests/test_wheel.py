@@ -85,7 +85,7 @@ def test_help_needs_no_repository(installed: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("command", ["fit", pytest.param("test", marks=pytest.mark.thorough)])
 def test_help_of_a_subcommand_is_a_screenful(installed: Path, tmp_path: Path, command: str) -> None:
     shown = run(installed, tmp_path, "-m", "saerepgeo", command, "--help")
     assert len(shown.splitlines()) < 70
@@ -96,6 +96,7 @@ def test_help_of_a_subcommand_is_a_screenful(installed: Path, tmp_path: Path, co
     assert max(map(len, shown.splitlines())) <= 100
 
 
+@pytest.mark.thorough
 def test_options_that_help_leaves_out_are_in_the_printed_config(
     installed: Path, tmp_path: Path
 ) -> None:

@@ -130,10 +130,11 @@ def test_without_a_cache_of_the_stream_nothing_of_it_is_kept(tmp_path, sae, tiny
 @pytest.mark.parametrize(
     ("module", "arguments", "callback"),
     [
-        (
+        pytest.param(
             "Stratification",
             {"n_draws": 1, "noise_levels": [0.0, 0.1]},
             "stratification",
+            marks=pytest.mark.thorough,
         ),
         ("Structure", FEW_DRAWS, "structure"),
     ],

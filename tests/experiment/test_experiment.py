@@ -214,6 +214,7 @@ def test_a_cell_that_fails_loses_no_other_and_is_not_tried_for_ever(settings, ca
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @LIGHTNINGS_ADVICE
 def test_a_killed_cell_resumes_and_comes_to_the_same_figures(settings, tmp_path):
     settings |= {"seeds": [0], "doses": [0.5], "settings": {"trainer.max_steps": 40}}

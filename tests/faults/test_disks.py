@@ -376,7 +376,7 @@ def test_a_fit_whose_export_does_not_fit_says_so_and_is_finished_by_another(
         assert (disk / "sae" / "figures.json").is_file()
 
 
-@pytest.mark.parametrize("kib", [1, 6])
+@pytest.mark.parametrize("kib", [1, pytest.param(6, marks=pytest.mark.thorough)])
 def test_a_logger_that_finds_no_room_ends_the_run_in_one_line(
     tiny_data: dict[str, Any], tmp_path: Path, kib: int
 ) -> None:

@@ -161,8 +161,9 @@ def test_of_two_processes_one_is_stopped(config, rank):
     (line,) = lines_of(done)
     assert "interrupted after step 1" in line
     assert done.returncode == 143
-    again = run_fit(config, *DDP, "--ckpt_path", "last")
-    assert again.returncode == 0, again.stderr
+    if rank == 1:
+        again = run_fit(config, *DDP, "--ckpt_path", "last")
+        assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.slow

@@ -211,6 +211,7 @@ def test_fit_refuses_what_has_no_training_form_before_it_fetches_weights(
     assert not hub.bodies(".safetensors")
 
 
+@pytest.mark.thorough
 def test_the_command_line_refuses_before_it_fetches_weights(
     server: HubServer, connect: Callable[[Path], None], tmp_path: Path, text_file: Path
 ) -> None:

@@ -55,12 +55,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Any, sae: Path
     return folder
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, data, sae, uninterrupted):
+@pytest.mark.parametrize("steps", [(8,), pytest.param((4, 8), marks=pytest.mark.thorough)], ids=str)
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, data, sae, uninterrupted, steps):
+    """Also right after a checkpoint, and just before the end."""
     config = write_config(tmp_path, data, sae, STEPS)
     first = run_fit(config, killing(3, "SIGKILL"))
     assert first.returncode == -signal.SIGKILL
     assert not (tmp_path / "sae").exists()
-    for step in (4, 8):  # right after a checkpoint, and just before the end
+    for step in steps:
         again = run_fit(config, "--ckpt_path", "last", killing(step, "SIGKILL"))
         assert again.returncode == -signal.SIGKILL, again.stderr
     last = run_fit(config, "--ckpt_path", "last")
@@ -156,7 +158,11 @@ def check_figures(folder: Path, expected_folder: Path) -> None:
     ("arguments", "message"),
     [
         (["--model.init_args.sae.path", "/nowhere"], "must be a folder that holds an SAE"),
-        (["--data.init_args.concepts", "[months, nothing]"], "no concept 'nothing'"),
+        pytest.param(
+            ["--data.init_args.concepts", "[months, nothing]"],
+            "no concept 'nothing'",
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_a_status(tmp_path, data, sae, arguments, message):

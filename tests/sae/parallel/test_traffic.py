@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from benchmarks.scale_out_on_paper import data_parallel_payload, moments_bytes, point_payload
 
+pytestmark = pytest.mark.thorough
 D_MODEL, K, N_ITEMS = 32, 4, 12 + 7
 Traffic = dict[str, dict[str, float]]
 
