@@ -189,7 +189,9 @@ def test_changes_are_against_no_scaling_with_an_interval_over_items(points):
 
 @pytest.mark.parametrize(("n_items", "n_rows"), [(1, 0), (2, 4)])
 def test_two_items_give_rows_and_one_gives_none(points, n_items, n_rows):
-    kept = points.labels < n_items
+    first = int((points.labels == 0).nonzero()[0, 0])
+    kept = torch.arange(len(points.labels)) == first  # one point is an item as well
+    kept |= (points.labels > 0) & (points.labels < n_items)
     effective = points.effective._replace(
         values=points.effective.values[kept], indices=points.effective.indices[kept]
     )
