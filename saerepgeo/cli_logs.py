@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from saerepgeo.callbacks.checkpoints import is_remote
 from saerepgeo.files import DiskError, write_bytes, written_to
 
 
@@ -19,18 +20,20 @@ class SaveSettings(SaveConfigCallback):
         """Wait for the start."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, pl_module, "fit")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, pl_module, "validate")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, pl_module, "test")
 
-    def _save(self, trainer: Trainer) -> None:
-        """Write the file whole, which Lightning's own writer does not."""
+    def _save(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file whole, which Lightning's own writer does in a bucket alone."""
         folder = trainer.log_dir  # of all processes the first one's
-        if folder is not None and trainer.is_global_zero and not self.already_saved:
+        if folder is not None and is_remote(folder):
+            super().setup(trainer, pl_module, stage)
+        elif folder is not None and trainer.is_global_zero and not self.already_saved:
             settings = self.parser.dump(self.config, skip_none=False)
             write_bytes(Path(folder) / self.config_filename, settings.encode())
         self.already_saved = True
@@ -84,7 +87,7 @@ def _log_folders(trainer: Trainer) -> list[Path]:
     if not trainer.is_global_zero:
         return []
     folders = [getattr(logger, "log_dir", None) for logger in trainer.loggers]
-    return [Path(folder) for folder in folders if folder is not None]
+    return [Path(folder) for folder in folders if folder is not None and not is_remote(folder)]
 
 
 def _entries(folder: Path) -> set[Path]:

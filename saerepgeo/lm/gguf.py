@@ -37,11 +37,12 @@ def converted(gguf: Path, name: str) -> Path:
         with replacing_folder(folder, first_stays=True) as scratch:
             _convert(gguf, scratch)
     except DiskError as error:
-        own = _OWN[folder] = Path(tempfile.mkdtemp(prefix="saerepgeo-"))
+        own = Path(tempfile.mkdtemp(prefix="saerepgeo-"))
         atexit.register(shutil.rmtree, own, ignore_errors=True)
         warnings.warn(f"{error}; `{gguf}` is converted for this run alone", stacklevel=2)
         with written_to(own):
             _convert(gguf, own)
+        _OWN[folder] = own
         return own
     return folder
 

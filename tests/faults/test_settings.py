@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 import yaml
@@ -56,6 +57,19 @@ def test_settings_are_written_by_a_run_that_begins(
     assert main(["fit", "--config", str(config)]) == 0
     written = yaml.safe_load((config.parent / "resolved_config.yaml").read_text())
     assert written["trainer"]["max_steps"] == 2
+
+
+def test_settings_of_a_run_in_a_bucket_are_written_there(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    monkeypatch.setattr("sys.argv", ["saerepgeo"])
+    bucket = fsspec.filesystem("memory")
+    options = ["--trainer.default_root_dir", "memory://bucket/run"]
+    assert main(["fit", "--config", str(config), *options]) == 0
+    written = yaml.safe_load(bucket.cat("/bucket/run/resolved_config.yaml"))
+    assert written["trainer"]["max_steps"] == 2
+    assert not (config.parent / "memory:").exists()
 
 
 def test_settings_of_one_parent_all_reach_the_cells() -> None:
