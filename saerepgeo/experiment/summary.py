@@ -10,7 +10,7 @@ from saerepgeo.experiment.cells import ITEMS, TEXT, Cell
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.verdict import control_contrasts, judge
 from saerepgeo.files import write_json
-from saerepgeo.report.files import read_rows, save_figure, write_rows
+from saerepgeo.report.files import read_rows, write_rows
 
 ENDPOINTS = {ITEMS: "primary", TEXT: "secondary"}
 """Splits on which the verdict measures the error, and their rank."""
@@ -93,7 +93,7 @@ def _draw(folder: Path, rows: list[dict[str, Any]], separability: str, error: st
     from torch.utils.tensorboard import SummaryWriter
 
     from saerepgeo.experiment.figures import dose_response_figure, pareto_figure
-    from saerepgeo.report.tensorboard import add_figure
+    from saerepgeo.report.tensorboard import show_figure
 
     figures = {
         "dose_response": dose_response_figure(rows, separability, error),
@@ -101,5 +101,4 @@ def _draw(folder: Path, rows: list[dict[str, Any]], separability: str, error: st
     }
     with SummaryWriter(str(folder / "tensorboard")) as writer:
         for name, figure in figures.items():
-            save_figure(figure, folder / name)
-            add_figure(writer, f"experiment/{name}", figure)
+            show_figure(writer, figure, folder / name, f"experiment/{name}")

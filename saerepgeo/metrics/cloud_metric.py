@@ -267,7 +267,8 @@ def evaluate(metrics: Collection[CloudFigure], *clouds: LabeledCloud) -> dict[st
             own = metric.pair_figures(*clouds)
         else:
             own = metric.figures(clouds[0])
-        metric.given_names = tuple(own)
+        if metric.given_names != (names := tuple(own)):  # a module's attributes are slow to set
+            metric.given_names = names
         found |= own
     return found
 

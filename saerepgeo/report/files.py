@@ -16,6 +16,7 @@ from saerepgeo.data.prompts import file_part
 from saerepgeo.files import replacing, write_bytes, written_to
 
 Row = Mapping[str, str | float | int | bool | None]
+DPI = 150
 
 
 def file_name(*parts: str) -> str:
@@ -95,20 +96,29 @@ def save_array(path: str | Path, array: Tensor | np.ndarray) -> None:
     write_bytes(path, content.getvalue())
 
 
-def save_figure(figure: Any, path: str | Path) -> None:
+def save_figure(figure: Any, path: str | Path) -> np.ndarray:
     """Write a matplotlib figure as PNG and SVG; `path` goes without either suffix.
 
-    The same figure gives the same SVG bytes: no date, and ids that do not depend on the run.
+    Returns the picture, `[height, width, RGBA]` in bytes. The same figure gives the same SVG bytes:
+    no date, and ids that do not depend on the run.
     """
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.image import imsave
 
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not for every format
-    for suffix, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
-        content = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "saerepgeo"}):
-            figure.savefig(content, format=suffix, **options)
-        write_bytes(f"{path}.{suffix}", content.getvalue())
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    figure.set_layout_engine("none")  # laid out once; `savefig` would draw twice a format
+    picture = np.array(canvas.buffer_rgba())
+    png, svg = io.BytesIO(), io.BytesIO()
+    imsave(png, picture, format="png", dpi=DPI)
+    with matplotlib.rc_context({"svg.hashsalt": "saerepgeo"}):
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    write_bytes(f"{path}.png", png.getvalue())
+    write_bytes(f"{path}.svg", svg.getvalue())
+    return picture
 
 
 def _lock(path: Path) -> FileLock:

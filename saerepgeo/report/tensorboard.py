@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,21 +18,11 @@ def tensorboard_writer(trainer: Trainer) -> Any:
     return next((logger.experiment for logger in loggers), None)
 
 
-def show_figure(trainer: Trainer, figure: Any, path: Path, tag: str) -> None:
-    """Write a matplotlib figure (see `save_figure`), and show it under `tag`."""
-    save_figure(figure, path)
-    add_figure(tensorboard_writer(trainer), tag, figure)
-
-
-def add_figure(writer: Any, tag: str, figure: Any) -> None:
-    """Show a matplotlib figure under `tag`; nothing without a writer."""
-    if writer is None:
-        return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    writer.add_image(tag, np.asarray(canvas.buffer_rgba())[..., :3].copy(), dataformats="HWC")
+def show_figure(writer: Any, figure: Any, path: Path, tag: str) -> None:
+    """Write a matplotlib figure (see `save_figure`), and show it under `tag`, with a writer."""
+    picture = save_figure(figure, path)
+    if writer is not None:
+        writer.add_image(tag, picture[..., :3], dataformats="HWC")
 
 
 def add_points(trainer: Trainer, tag: str, batch: ConceptActivations, **spaces: Tensor) -> None:

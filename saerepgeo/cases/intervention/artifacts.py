@@ -16,7 +16,7 @@ from saerepgeo.cases.intervention.random_walk import Walk, random_walk_distance
 from saerepgeo.cases.structure.figures import principal_plane
 from saerepgeo.report.files import file_name, merge_rows, read_rows
 from saerepgeo.report.palette import COLORS, new_figure
-from saerepgeo.report.tensorboard import show_figure
+from saerepgeo.report.tensorboard import show_figure, tensorboard_writer
 from saerepgeo.types import ConceptActivations, Float
 
 TABLE = "intervention_analysis_results_icd_monge.csv"
@@ -74,7 +74,8 @@ class InterventionArtifacts(Callback):
         rank_zero_info(f"wrote {self.dirpath / TABLE}")
 
     def _show(self, trainer: Trainer, figure: Any, name: str) -> None:
-        show_figure(trainer, figure, self.dirpath / name, f"intervention/{name}")
+        writer = tensorboard_writer(trainer)
+        show_figure(writer, figure, self.dirpath / name, f"intervention/{name}")
 
 
 def centroid_map_figure(

@@ -15,7 +15,7 @@ from saerepgeo.geometry.unfoldings import MODES
 from saerepgeo.report.files import file_name, merge_rows, save_tensors
 from saerepgeo.report.palette import line_style, new_figure
 from saerepgeo.report.results import group_rows
-from saerepgeo.report.tensorboard import add_points, show_figure
+from saerepgeo.report.tensorboard import add_points, show_figure, tensorboard_writer
 from saerepgeo.types import ConceptActivations
 
 ROW_KEY = ("model", "concept")
@@ -81,7 +81,7 @@ class StratificationArtifacts(CaseArtifacts):
         for (metric,), own in group_rows(others, "metric").items():
             figures[f"{file_name(metric)}_by_noise"] = metric_by_noise(own)
         for name, figure in figures.items():
-            show_figure(trainer, figure, self.dirpath / name, name)
+            show_figure(tensorboard_writer(trainer), figure, self.dirpath / name, name)
         print(summary(strata(rank_rows(rows))))
 
 

@@ -13,7 +13,7 @@ from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.report.files import file_name, merge_rows, save_array, save_tensors
 from saerepgeo.report.metric_panels import metric_panels
 from saerepgeo.report.results import group_rows
-from saerepgeo.report.tensorboard import add_points, show_figure
+from saerepgeo.report.tensorboard import add_points, show_figure, tensorboard_writer
 from saerepgeo.types import ConceptActivations
 
 TABLE = "clustering_analysis_results.csv"
@@ -65,7 +65,7 @@ class StructureArtifacts(CaseArtifacts):
             drawn["dimension_by_scale"] = figures.dimension_by_scale(title, clouds["sound"])
         for name, figure in drawn.items():
             path = self.dirpath / f"{name}_{stem}"
-            show_figure(trainer, figure, path, f"{name}/{batch.concept}")
+            show_figure(tensorboard_writer(trainer), figure, path, f"{name}/{batch.concept}")
         where = batch.residuals, batch.is_real
         points = {space.name: module.points(space, *where) for space in (RESIDUALS, LATENTS)}
         add_points(trainer, "case2", batch, **points)
@@ -75,5 +75,5 @@ class StructureArtifacts(CaseArtifacts):
         for (protocol,), own in group_rows(rows, "protocol").items():
             figure = metric_panels(f"{module.name}, protocol {protocol}", own)
             path = self.dirpath / file_name("metrics", module.name, protocol)
-            show_figure(trainer, figure, path, f"metrics/{protocol}")
+            show_figure(tensorboard_writer(trainer), figure, path, f"metrics/{protocol}")
         print(summary(clustering_rows(rows)))

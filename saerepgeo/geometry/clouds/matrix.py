@@ -24,12 +24,12 @@ class MatrixCloud(Cloud):
         check_matrix(distances, "distances")
         if distances.shape[0] != distances.shape[1] or bool((distances < 0).any()):
             raise ValueError(f"`distances` must be square and ≥ 0, got {tuple(distances.shape)}")
-        held = distances.detach()
-        self._hold(held if held.dtype == torch.float64 else held.float())
+        self._hold(distances.detach())
 
     def _hold(self, distances: Tensor) -> "MatrixCloud":
         """Take distances over that need no check."""
-        self.distances, self.n_points, self.device = distances, len(distances), distances.device
+        self.distances = distances if distances.dtype == torch.float64 else distances.float()
+        self.n_points, self.device = len(distances), distances.device
         return self
 
     @classmethod
@@ -41,7 +41,9 @@ class MatrixCloud(Cloud):
         """
         check_matrix(points)
         x, unit = centered(points.detach())
-        return cls(gram_distances(x).mul_(unit))
+        distances = gram_distances(x).mul_(unit)
+        check_matrix(distances, "distances")  # they may overflow
+        return object.__new__(cls)._hold(distances)
 
     def take(self, index: Int[Tensor, "kept"]) -> "MatrixCloud":
         return object.__new__(MatrixCloud)._hold(self.distances[index][:, index])
