@@ -100,7 +100,9 @@ def _unit_pair(x: AnyPoints, y: AnyPoints, least: int) -> tuple[Tensor, Tensor] 
         centered = points - points.mean(0)
         # what is only rounding of equal points is 0
         rounding = 8 * torch.finfo(points.dtype).eps * points.detach().abs().amax(0)
-        centered = torch.where(centered.detach().abs().amax(0) > rounding, centered, 0.0)
+        is_rounding = centered.detach().abs().amax(0) <= rounding
+        if bool(is_rounding.any()):
+            centered = centered.masked_fill(is_rounding, 0.0)
         norm = centered.norm()
         if not bool(norm > 0):
             return Estimate.undefined("all points of one side are equal: no shape", n)

@@ -8,7 +8,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.cloud import Cloud, RowCloud
+from saerepgeo.geometry.clouds.cloud import Cloud
 from saerepgeo.geometry.clouds.matrix import MatrixCloud
 from saerepgeo.geometry.clouds.neighbors import components, nearest_neighbors
 from saerepgeo.types import Float, Int
@@ -73,13 +73,13 @@ def single_linkage(cloud: Cloud, core: Float[Tensor, "point"] | None = None) -> 
 def components_within(cloud: Cloud, radius: float) -> int:
     """Return the number of connected components of the graph of distances ≤ `radius`.
 
-    The edges to the neighbors that a `RowCloud` has found come first; then only points outside the
+    The edges to the neighbors that the cloud has found come first; then only points outside the
     largest component are measured against all others: any other edge that could join two
     components has such an end. No points give 0.
     """
     radius *= 1 + SLACK
-    if not isinstance(cloud, RowCloud) or cloud.n_points < 2:
-        return min(cloud.n_points, 1) + int((single_linkage(cloud).heights > radius).sum())
+    if cloud.n_points < 2:
+        return cloud.n_points
     found = nearest_neighbors(cloud, 1) if cloud.found is None else cloud.found
     is_edge = (found.distances <= radius).cpu().numpy()
     ends = [np.stack([is_edge.nonzero()[0], found.indices.cpu().numpy()[is_edge]])]

@@ -49,8 +49,10 @@ class MatrixCloud(Cloud):
         return object.__new__(MatrixCloud)._hold(self.distances[index][:, index])
 
     def size(self) -> float:
-        unit = unit_of(self.distances)
-        norm = float(torch.linalg.vector_norm(self.distances / unit)) * unit
+        norm = float(torch.linalg.vector_norm(self.distances, dtype=torch.float64))
+        if not 1e-140 < norm < 1e140:  # squares out of range
+            unit = unit_of(self.distances)
+            norm = float(torch.linalg.vector_norm(self.distances / unit)) * unit
         return norm / max(self.n_points, 1) / 2**0.5
 
     def nearest(self, k: int) -> Neighbors:

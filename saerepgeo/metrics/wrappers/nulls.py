@@ -47,14 +47,14 @@ class GaussianNull(Null):
         x = cloud.coordinates()
         x, unit = centered(x)
         gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
-        spread = (torch.linalg.eigvalsh(gram).clamp(min=0) / max(len(x) - 1, 1)).sqrt().float()
+        spread = (torch.linalg.eigvalsh(gram).clamp(min=0) / max(len(x) - 1, 1)).sqrt()
+        spread = in_float32(spread[None] * unit)
         # any of the points are as good as random ones
         sources = torch.arange(min(self.n_sources or len(x), len(x)))
 
         def draw(number: int) -> LabeledCloud:
             generator = generator_for(seed, f"null/{cloud.name}", number)
-            drawn = torch.randn(len(x), len(spread), generator=generator) * spread
-            noise = in_float32(drawn.double() * unit)
+            noise = torch.randn(len(x), spread.shape[1], generator=generator) * spread
             made = as_cloud(noise) if cloud.is_large else MatrixCloud.of_points(noise)
             return LabeledCloud.of_cloud(made, noise, sources)
 
