@@ -1,12 +1,14 @@
 """Whether two representations of the same points have the same shape."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from saerepgeo.geometry.clouds.cloud import Cloud
 from saerepgeo.geometry.clouds.conversion import AnyPoints, as_float64
 from saerepgeo.geometry.clouds.entries import unit_of
-from saerepgeo.types import Estimate, Float, SparseLatents
+from saerepgeo.types import Estimate, Float, Int, SparseLatents
 
 
 def procrustes_disparity(
@@ -56,23 +58,43 @@ def debiased_cka(
     >>> round(debiased_cka(x, 2 * x.flip(1) - 1).value.item(), 12)
     1.0
     """
+    return debiased_ckas(x, y, [None])[0]
+
+
+def debiased_ckas(
+    x: Float[Tensor, "point d_x"] | SparseLatents | Cloud,
+    y: Float[Tensor, "point d_y"] | SparseLatents | Cloud,
+    orders: Iterable[Int[Tensor, "point"] | None],
+) -> list[Estimate]:
+    """Return `debiased_cka(x, y[order])` for many orders of the points of y, None for their own.
+
+    What does not depend on the order is found once. Raises as `debiased_cka`.
+    """
     prepared = _unit_pair(x, y, least=4)
     if isinstance(prepared, Estimate):
-        return prepared
+        return [prepared for _ in orders]
     n, is_wide = len(prepared[0]), len(prepared[0]) < max(side.shape[1] for side in prepared)
     # for many points in few dimensions the same from products of columns
-    x, y = ((side @ side.T if is_wide else side) for side in prepared)
+    one, other = ((side @ side.T if is_wide else side) for side in prepared)
     norms_x, norms_y = (side.square().sum(1) for side in prepared)
 
-    def hsic(one: Tensor, norms: Tensor, other: Tensor, other_norms: Tensor) -> Tensor:
-        product = (one * other).sum() if is_wide else (one.T @ other).square().sum()
-        correction = norms.sum() * other_norms.sum() / ((n - 1) * (n - 2))
-        return product - n / (n - 2) * (norms * other_norms).sum() + correction
+    def hsic(a: Tensor, norms_a: Tensor, b: Tensor, norms_b: Tensor) -> Tensor:
+        product = (a * b).sum() if is_wide else (a.T @ b).square().sum()
+        correction = norms_a.sum() * norms_b.sum() / ((n - 1) * (n - 2))
+        return product - n / (n - 2) * (norms_a * norms_b).sum() + correction
 
-    own_x, own_y = hsic(x, norms_x, x, norms_x), hsic(y, norms_y, y, norms_y)
+    own_x, own_y = hsic(one, norms_x, one, norms_x), hsic(other, norms_y, other, norms_y)
     if min(own_x.item(), own_y.item()) <= 1e-12:
-        return Estimate.undefined("the self-similarity of one side is not positive", n)
-    return Estimate(hsic(x, norms_x, y, norms_y) / (own_x * own_y).sqrt(), n, 0)
+        reason = "the self-similarity of one side is not positive"
+        return [Estimate.undefined(reason, n) for _ in orders]
+    unit, found = (own_x * own_y).sqrt(), []
+    for order in orders:
+        b, norms_b = other, norms_y
+        if order is not None:
+            b, norms_b = other[order], norms_y[order]
+            b = b[:, order] if is_wide else b
+        found.append(Estimate(hsic(one, norms_x, b, norms_b) / unit, n, 0))
+    return found
 
 
 def _narrowed(points: Tensor) -> Tensor:

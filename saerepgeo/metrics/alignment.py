@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.alignment import debiased_cka, procrustes_disparity
+from saerepgeo.geometry.alignment import debiased_cka, debiased_ckas, procrustes_disparity
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.clusters import match_clusters
 from saerepgeo.metrics.cloud_metric import PairMetric
@@ -47,8 +47,12 @@ class LinearCKA(PairMetric):
     def of_pair(self, x: LabeledCloud, y: LabeledCloud) -> Estimate:
         return debiased_cka(_chosen(x), _chosen(y))
 
-    def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
-        return debiased_cka(_chosen(x), _shuffled(_chosen(y), generator))
+    def by_chance(
+        self, x: LabeledCloud, y: LabeledCloud, n_draws: int, generator: torch.Generator
+    ) -> list[Estimate]:
+        first, second = _chosen(x), _chosen(y)
+        orders = (torch.randperm(len(second), generator=generator) for _ in range(n_draws))
+        return debiased_ckas(first, second, orders)
 
 
 class ProcrustesDisparity(PairMetric):
@@ -91,9 +95,12 @@ class ProcrustesDisparity(PairMetric):
             return Estimate.undefined(reason, len(first))
         return procrustes_disparity(first, second)
 
-    def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
+    def by_chance(
+        self, x: LabeledCloud, y: LabeledCloud, n_draws: int, generator: torch.Generator
+    ) -> list[Estimate]:
         first, second = self._centers(x, y)
-        return procrustes_disparity(first, _shuffled(second, generator))
+        orders = (torch.randperm(len(second), generator=generator) for _ in range(n_draws))
+        return [procrustes_disparity(first, second[order]) for order in orders]
 
     def _centers(self, x: LabeledCloud, y: LabeledCloud) -> tuple[Tensor, Tensor]:
         if self.pairing == "items":
@@ -133,16 +140,15 @@ class UnmatchedMass(PairMetric):
         size = self.min_cluster_size
         return match_clusters(x.clusters(size), y.clusters(size)).unmatched_mass
 
-    def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
+    def by_chance(
+        self, x: LabeledCloud, y: LabeledCloud, n_draws: int, generator: torch.Generator
+    ) -> list[Estimate]:
         names, first = x.prompts.unique(return_inverse=True)
-        rank = torch.randperm(len(names), generator=generator)[first]
-        dealt = y.clusters(self.min_cluster_size)[rank.argsort(stable=True)]
-        return match_clusters(x.clusters(self.min_cluster_size), dealt).unmatched_mass
+        own, other = (cloud.clusters(self.min_cluster_size) for cloud in (x, y))
+        orders = (torch.randperm(len(names), generator=generator) for _ in range(n_draws))
+        dealt = (other[order[first].argsort(stable=True)] for order in orders)
+        return [match_clusters(own, labels).unmatched_mass for labels in dealt]
 
 
 def _chosen(cloud: LabeledCloud) -> Tensor:
     return cloud.coordinates(cloud.labeled if len(cloud.labeled) else None)
-
-
-def _shuffled(rows: Tensor, generator: torch.Generator) -> Tensor:
-    return rows[torch.randperm(len(rows), generator=generator)]

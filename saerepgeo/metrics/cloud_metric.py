@@ -247,9 +247,11 @@ class PairMetric(CloudMetric):
         """Return the figure of two representations."""
         raise NotImplementedError
 
-    def by_chance(self, x: LabeledCloud, y: LabeledCloud, generator: torch.Generator) -> Estimate:
-        """Return the figure under one random pairing."""
-        return Estimate.undefined("no null is defined")
+    def by_chance(
+        self, x: LabeledCloud, y: LabeledCloud, n_draws: int, generator: torch.Generator
+    ) -> list[Estimate]:
+        """Return the figure under random pairings."""
+        return n_draws * [Estimate.undefined("no null is defined")]
 
     def pair_figures(self, x: LabeledCloud, y: LabeledCloud) -> dict[str, Estimate]:
         """Return the figures of two representations by name."""

@@ -179,7 +179,7 @@ class Silhouette(CloudMetric):
         rows = cloud.labeled
         if self.classes is not None:
             rows = rows[torch.isin(cloud.labels[rows], torch.tensor(self.classes))]
-        return silhouette(cloud.coordinates(rows), cloud.labels[rows])
+        return silhouette(cloud.part(rows), cloud.labels[rows])
 
 
 def _chosen_classes(n_classes: int | None, classes: Sequence[int] | None) -> list[int] | None:

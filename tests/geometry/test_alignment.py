@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import procrustes
 
-from saerepgeo.geometry import debiased_cka, permutation_test, procrustes_disparity
+from saerepgeo.geometry import debiased_cka, debiased_ckas, permutation_test, procrustes_disparity
 
 
 def _points(seed, n, dim):
@@ -154,3 +154,14 @@ def test_undefined_figures_say_why(figure, a, reason):
 def test_refuses(figure, bad, message):
     with pytest.raises(ValueError, match=message):
         unwrap(figure)(bad, torch.randn(5, 2))
+
+
+@pytest.mark.parametrize("width", [3, 40], ids=["products of columns", "products of rows"])
+def test_cka_in_many_orders_is_that_of_reordered_points(width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(20, width, generator=generator, dtype=torch.float64) for _ in range(2))
+    orders = [torch.randperm(20, generator=generator) for _ in range(3)]
+    found = debiased_ckas(x, y, orders)
+    for order, figure in zip(orders, found, strict=True):
+        torch.testing.assert_close(figure.value, debiased_cka(x, y[order]).value)
+    assert len({float(figure) for figure in found}) == 3

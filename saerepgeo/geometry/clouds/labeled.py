@@ -24,7 +24,7 @@ from saerepgeo.geometry.clusters import cluster
 from saerepgeo.geometry.separation import ClassMoments, centroids, class_moments
 from saerepgeo.types import Float, Int, SparseLatents
 
-KEPT = ("cloud", "clusters", "centers")
+KEPT = ("cloud", "part", "clusters", "centers")
 """What other items of the same points do not change."""
 Found = TypeVar("Found")
 
@@ -110,6 +110,10 @@ class LabeledCloud:
     def cloud(self) -> Cloud:
         """The points as the neighbor search sees them."""
         return self.found(("cloud",), self._make_cloud)
+
+    def part(self, rows: Int[Tensor, "row"]) -> Cloud:
+        """Return the cloud of the points `rows` alone."""
+        return self.found(("part", rows.numpy().tobytes()), lambda: self.cloud.take(rows))
 
     def search(self, n_neighbors: int) -> None:
         """Find neighbors of every point, as many as there are, for all figures at once."""

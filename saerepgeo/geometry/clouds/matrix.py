@@ -49,8 +49,8 @@ class MatrixCloud(Cloud):
         return object.__new__(MatrixCloud)._hold(self.distances[index][:, index])
 
     def size(self) -> float:
-        norm = float(torch.linalg.vector_norm(self.distances, dtype=torch.float64))
-        if not 1e-140 < norm < 1e140:  # squares out of range
+        norm = float(torch.linalg.vector_norm(self.distances))
+        if not 1e-15 < norm < 1e15:  # squares may leave the range of float32
             unit = unit_of(self.distances)
             norm = float(torch.linalg.vector_norm(self.distances / unit)) * unit
         return norm / max(self.n_points, 1) / 2**0.5

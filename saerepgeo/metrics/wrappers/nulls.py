@@ -109,5 +109,5 @@ class RandomPairing(Null):
         found: Draws = {}
         for metric in cast(Sequence[PairMetric], metrics):
             generator = generator_for(seed, f"null/{y.name}/{metric.title}")
-            found[metric.stem] = [float(metric.by_chance(x, y, generator)) for _ in range(n)]
+            found[metric.stem] = [float(f) for f in metric.by_chance(x, y, n, generator)]
         return found
