@@ -8,6 +8,7 @@ only. `clouds` holds points by coordinates, by few entries or by distances.
 """
 
 from saerepgeo.geometry.alignment import debiased_cka as debiased_cka
+from saerepgeo.geometry.alignment import debiased_ckas as debiased_ckas
 from saerepgeo.geometry.alignment import procrustes_disparity as procrustes_disparity
 from saerepgeo.geometry.clouds.cloud import Cloud as Cloud
 from saerepgeo.geometry.clouds.cloud import Neighbors as Neighbors

@@ -62,9 +62,7 @@ def debiased_cka(
 
 
 def debiased_ckas(
-    x: Float[Tensor, "point d_x"] | SparseLatents | Cloud,
-    y: Float[Tensor, "point d_y"] | SparseLatents | Cloud,
-    orders: Iterable[Int[Tensor, "point"] | None],
+    x: AnyPoints, y: AnyPoints, orders: Iterable[Int[Tensor, "point"] | None]
 ) -> list[Estimate]:
     """Return `debiased_cka(x, y[order])` for many orders of the points of y, None for their own.
 
@@ -91,6 +89,7 @@ def debiased_ckas(
     for order in orders:
         b, norms_b = other, norms_y
         if order is not None:
+            order = order.to(other.device)
             b, norms_b = other[order], norms_y[order]
             b = b[:, order] if is_wide else b
         found.append(Estimate(hsic(one, norms_x, b, norms_b) / unit, n, 0))

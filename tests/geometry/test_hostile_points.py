@@ -169,6 +169,7 @@ ROWS: dict[str, Row] = {
     # of two sets of points
     "procrustes_disparity": Row(lambda x: g.procrustes_disparity(x, beside(x))),
     "debiased_cka": Row(lambda x: g.debiased_cka(x, beside(x))),
+    "debiased_ckas": Row(lambda x: g.debiased_ckas(x, beside(x), [None])[0]),
     "gromov_wasserstein": Row(
         lambda x: g.gromov_wasserstein(x, 2 * x).value,
         2,
