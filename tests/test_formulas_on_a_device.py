@@ -27,6 +27,7 @@ To = Callable[[Any], Any]
 LABELS = torch.arange(N) % 3
 PLACES = torch.arange(N) // 3, torch.arange(N) % 3
 EDGES = torch.stack([torch.arange(N - 1), torch.arange(N - 1) + 1], 1)
+ORDER = torch.arange(N).flip(0)
 OTHER = normal(N, 4, seed=1)
 RATIOS = 1 + normal(40).abs()
 SYMMETRIC = DISTANCES + DISTANCES.T
@@ -89,68 +90,7 @@ OF_POINTS: dict[str, Callable[[Any, To], Any]] = {
     "merge_sketches": lambda x, to: g.merge_sketches(sketch(to(x)), sketch(to(x))),
     "procrustes_disparity": lambda x, to: g.procrustes_disparity(to(x), to(OTHER)),
     "debiased_cka": lambda x, to: g.debiased_cka(to(x), to(OTHER)),
-    "debiased_ckas": lambda x, to: g.debiased_ckas(
-        to(x), to(OTHER), [torch.arange(len(x)).flip(0)]
-    )[0],
-    "random_dictionary", "empty_sketch", "extend_sketch")
-TENSORS += ("merge_sketches", "average_pairwise_distance", "pairwise_distances", "scale_free_mstw")
-"""Take no latents by their active entries."""
-
-
-def sketch(x: Tensor) -> g.Sketch:
-    return g.extend_sketch(g.empty_sketch(x.shape[1], 5, x.device), x)
-
-
-def random_decoder(x: Tensor, to: To) -> Tensor:
-    sae = new_sae("topk", d_in=x.shape[1], d_sae=16, k=2).to(to(x).device).sae
-    return g.random_dictionary(sae, to(x), generator_for(0, "test")).W_dec
-
-
-OF_POINTS: dict[str, Callable[[Any, To], Any]] = {
-    "as_cloud": lambda x, to: g.as_cloud(to(x)).lengths(to(EDGES)),
-    "as_float64": lambda x, to: g.as_float64(to(x)),
-    "check_finite": lambda x, to: g.check_finite(to(x)),
-    "take_points": lambda x, to: g.take_points(to(x), to(LABELS)),
-    "DenseCloud": lambda x, to: g.DenseCloud(to(x)).lengths(to(EDGES)),
-    "LabeledCloud": lambda x, to: g.LabeledCloud(to(x), to(LABELS)).item_centers,
-    "nearest_neighbors": lambda x, to: g.nearest_neighbors(to(x), 2).distances,
-    "distinct_points": lambda x, to: g.distinct_points(g.as_cloud(to(x)), 2, 1e-6)[0],
-    "single_linkage": lambda x, to: list(g.single_linkage(g.as_cloud(to(x))).heights),
-    "minimum_spanning_tree": lambda x, to: g.minimum_spanning_tree(to(x)).lengths,
-    "mst_weight": lambda x, to: g.mst_weight(to(x)),
-    "connection_radius": lambda x, to: g.connection_radius(to(x)),
-    "betti_0": lambda x, to: g.betti_0(to(x), g.connection_radius(to(x), 2)),
-    "average_geodesic_distance": lambda x, to: g.average_geodesic_distance(to(x), 5),
-    "two_nn": lambda x, to: g.two_nn(to(x)),
-    "two_nn_within": lambda x, to: g.two_nn_within(to(x), to(LABELS)),
-    "gride": lambda x, to: g.gride(to(x), (1, 4)),
-    "cluster": lambda x, to: g.cluster(to(x), 4),
-    "class_moments": lambda x, to: g.class_moments(to(x), to(LABELS), 3),
-    "centroids": lambda x, to: g.centroids(g.class_moments(to(x), to(LABELS), 3)),
-    "within_scatter": lambda x, to: g.within_scatter(g.class_moments(to(x), to(LABELS), 3)),
-    "fisher_ratio": lambda x, to: g.fisher_ratio(g.class_moments(to(x), to(LABELS), 3)),
-    "relative_aedp": lambda x, to: g.relative_aedp(g.class_moments(to(x), to(LABELS), 3)),
-    "average_pairwise_distance": lambda x, to: g.average_pairwise_distance(to(x)),
-    "pairwise_distances": lambda x, to: g.pairwise_distances(to(x)),
-    "scale_free_mstw": lambda x, to: g.scale_free_mstw(to(x)),
-    "silhouette": lambda x, to: g.silhouette(to(x), to(LABELS)),
-    "permutation_test": lambda x, to: g.permutation_test(g.silhouette, to(x), to(LABELS), 9),
-    "subsample_interval": lambda x, to: g.subsample_interval(
-        lambda part, labels: g.silhouette(part, labels), to(x), to(LABELS), n_draws=5
-    ),
-    "singular_values": lambda x, to: g.singular_values(to(x)),
-    "mode_spectra": lambda x, to: g.mode_spectra(to(x), *map(to, PLACES)).values,
-    "rank_by_rule": lambda x, to: g.rank_by_rule(
-        g.mode_spectra(to(x), *map(to, PLACES)), "prompt", 0.01
-    ),
-    "empty_sketch": lambda x, to: g.singular_values(sketch(to(x)).rows),
-    "extend_sketch": lambda x, to: g.extend_sketch(sketch(to(x)), to(x)),
-    "merge_sketches": lambda x, to: g.merge_sketches(sketch(to(x)), sketch(to(x))),
-    "procrustes_disparity": lambda x, to: g.procrustes_disparity(to(x), to(OTHER)),
-    "debiased_cka": lambda x, to: g.debiased_cka(to(x), to(OTHER)),
-    "debiased_ckas": lambda x, to: g.debiased_ckas(to(x), to(OTHER), [None, torch.arange(len(x))])[
-        1
-    ],
+    "debiased_ckas": lambda x, to: g.debiased_ckas(to(x), to(OTHER), [ORDER])[0],
     "random_dictionary": random_decoder,
 }
 OTHERS: dict[str, Callable[[To], Any]] = {
