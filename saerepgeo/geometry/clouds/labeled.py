@@ -111,8 +111,10 @@ class LabeledCloud:
         """The points as the neighbor search sees them."""
         return self.found(("cloud",), self._make_cloud)
 
-    def part(self, rows: Int[Tensor, "row"]) -> Cloud:
-        """Return the cloud of the points `rows` alone."""
+    def part(self, rows: Int[Tensor, "row"]) -> Any:
+        """Return the points `rows` by their distances where these are held, else coordinates."""
+        if not isinstance(self.cloud, MatrixCloud):
+            return self.coordinates(rows)
         return self.found(("part", rows.numpy().tobytes()), lambda: self.cloud.take(rows))
 
     def search(self, n_neighbors: int) -> None:
