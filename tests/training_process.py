@@ -10,6 +10,9 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback
 
+FEW_DRAWS = {"protocols": ["sound"], "n_permutations": 3, "n_nulls": 2, "n_subsamples": 3}
+"""Settings of case 2 with which it takes a moment."""
+
 
 class KillAt(Callback):
     """Send this process a signal in the middle of a step: gradients are there, weights are old."""
@@ -97,6 +100,21 @@ def run_fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=config.parent,
         check=False,
     )
+
+
+def analysis(case: str, sae: Path, folder: Path, **options: Any) -> dict[str, Any]:
+    """Return model and callback of an analysis."""
+    artifacts = {
+        "class_path": f"saerepgeo.cases.{case}.artifacts.{case.title()}Artifacts",
+        "init_args": {"dirpath": str(folder)},
+    }
+    init = {"sae": {"path": str(sae)}} | options
+    model = {"class_path": f"saerepgeo.cases.{case}.module.{case.title()}Module", "init_args": init}
+    logger = {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": str(folder), "default_hp_metric": False},
+    }
+    return {"model": model, "callbacks": [artifacts], "logger": logger}
 
 
 SPLIT = (
