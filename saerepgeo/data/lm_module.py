@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from saerepgeo.data.cache import LMSettings, cached_tensors, tokens_key
+from saerepgeo.data.cache import LMSettings, cached_tensors, library_versions, tokens_key
 from saerepgeo.data.text import open_text
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.hooks import check_hook_name
@@ -57,9 +57,13 @@ class LMDataModule(LightningDataModule):
     @property
     def lm_settings(self) -> LMSettings:
         """What residuals depend on besides the text."""
-        h = self.hparams
-        dtype = str(autocast_dtype(h["lm_dtype"], self._device))
-        return LMSettings(h["lm"], h["hook_name"], dtype, h["center_residuals"])
+        h, device = self.hparams, self._device
+        computed = str(autocast_dtype(h["lm_dtype"], device)), h["center_residuals"], device.type
+        return LMSettings(h["lm"], h["hook_name"], *computed, self._versions)
+
+    @cached_property
+    def _versions(self) -> str:
+        return library_versions()
 
     @cached_property
     def _fingerprint(self) -> str:
