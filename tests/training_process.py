@@ -25,6 +25,18 @@ class KillAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class RefuseIn(Callback):
+    """Find bad input in a hook, of several processes in one `rank` alone."""
+
+    def __init__(self, hook: str, rank: int) -> None:
+        self.rank = rank
+        setattr(self, hook, self._refuse)
+
+    def _refuse(self, trainer: Any, *_: Any, **__: Any) -> None:
+        if trainer.global_rank == self.rank:
+            raise ValueError(f"process {self.rank} found bad input")
+
+
 class SignalIn(Callback):
     """Send this process a signal in a hook, the first time; of several processes to one `rank`."""
 
@@ -83,16 +95,17 @@ def write_config(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> P
     return path
 
 
-def run_fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m saerepgeo fit` in a process of its own."""
+def run_fit(
+    config: Path, *arguments: str, command: str = "fit"
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m saerepgeo fit`, or another command, in a process of its own."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1]))),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
     }
-    command = [sys.executable, "-m", "saerepgeo", "fit", "--config", str(config), *arguments]
     return subprocess.run(
-        command,
+        [sys.executable, "-m", "saerepgeo", command, "--config", str(config), *arguments],
         env=environment,
         capture_output=True,
         text=True,
