@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback
 
+from saerepgeo.data.contexts import _Tokens
+
 FEW_DRAWS = {"protocols": ["sound"], "n_permutations": 3, "n_nulls": 2, "n_subsamples": 3}
 """Settings of case 2 with which it takes a moment."""
 
@@ -23,6 +25,20 @@ class KillAt(Callback):
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
+
+
+class NoteTokenizing(Callback):
+    """Write a line into `path` whenever this process tokenizes: its rank, and what of the text."""
+
+    def __init__(self, path: str) -> None:
+        gathered = _Tokens._gathered
+
+        def noted(tokens: _Tokens) -> Any:
+            with Path(path).open("a") as file:
+                file.write(f"{os.environ.get('LOCAL_RANK', '0')} {tokens.split}\n")
+            return gathered(tokens)
+
+        _Tokens._gathered = noted  # type: ignore[method-assign]
 
 
 class RefuseIn(Callback):

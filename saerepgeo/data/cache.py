@@ -158,9 +158,11 @@ def _keep(path: Path, key: str, tensors: Tensors) -> None:
             save_file(tensors, scratch, metadata={"key": key, "sums": _sums(tensors)})
     except DiskError as error:
         if path.parent not in _UNKEPT:
+            from lightning.pytorch.utilities import rank_zero_warn  # of several processes one
+
             _UNKEPT.add(path.parent)
             reason = os.strerror(error.errno or 0)
-            warnings.warn(
+            rank_zero_warn(
                 f"activations are not kept in {path.parent}: {reason}; the run goes on, and later "
                 "ones compute them again",
                 stacklevel=3,
