@@ -47,7 +47,8 @@ _TEXTS = {
     "print_config": "print all settings as YAML and stop; the way to start a config of one's own",
     "seed_everything": "seed of torch, NumPy and Python (default: %(default)s)",
     "trainer.accelerator": "cpu, gpu or auto (default: %(default)s)",
-    "trainer.devices": "how many, or a list of which; -1: all (default: %(default)s)",
+    "trainer.devices": "how many, or a list of which; -1: all; auto: all for `fit`, else one "
+    "unless a strategy is given (default: %(default)s)",
     "trainer.num_nodes": "machines (default: %(default)s)",
     "trainer.strategy": "auto, ddp, or a class of lightning.pytorch.strategies "
     "(default: %(default)s)",

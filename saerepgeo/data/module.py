@@ -114,8 +114,6 @@ class ActivationDataModule(LMDataModule):
     ) -> None:
         check_settings(ActivationDataModule, locals())
         super().__init__()
-        # of two processes and one concept, one has nothing to test
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.save_hyperparameters()
         self.step = 0
         self._stream: ActivationStream | None = None
@@ -156,6 +154,12 @@ class ActivationDataModule(LMDataModule):
         self._of_setup = stage
         if stage == "fit":
             _ = self._plan
+        n_concepts = len(self.prompts.names)
+        if stage == "test" and self._world_size > n_concepts:  # Lightning drops who has nothing
+            raise ValueError(
+                f"the number of devices must be at most that of the concepts, {n_concepts}, which "
+                f"they share, got {self._world_size}: set `trainer.devices` to {n_concepts}"
+            )
 
     def concept(
         self, name: str, with_padding: bool = False, hook_name: str | None = None
