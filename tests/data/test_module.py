@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from saerepgeo.data.cache import cache_size, clear_cache
+from saerepgeo.data.contexts import _Tokens
 from saerepgeo.data.lm_module import sample_contexts
 from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.data.stream import CallTokens
@@ -169,6 +170,23 @@ def test_activations_are_those_of_a_device_a_dtype_and_libraries(tiny_data, monk
         return
     with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'load'"):
         data.concept("days")
+
+
+def test_where_nothing_is_kept_text_is_tokenized_once(tiny_data, monkeypatch):
+    monkeypatch.setenv("SAEREPGEO_CACHE_GIB", "0")
+    seen, gathered = [], _Tokens._gathered
+    monkeypatch.setattr(
+        _Tokens, "_gathered", lambda tokens: seen.append(tokens.split) or gathered(tokens)
+    )
+    data = ActivationDataModule(**tiny_data)
+    data.setup("fit")
+    data.prepare_data()
+    data.prepare_data()
+    assert seen == ["train"]
+    next(iter(data.train_dataloader()))
+    for _ in range(2):
+        data.heldout_contexts()
+    assert seen == ["train", "heldout"]
 
 
 def test_cache_size_and_clearing(tiny_data, data):
