@@ -13,7 +13,7 @@ from saerepgeo.callbacks.checkpoints import WholeCheckpointIO
 from saerepgeo.callbacks.interruption import exit_status
 from saerepgeo.callbacks.processes import together
 from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
-from saerepgeo.cli_checks import check_parsed, check_run
+from saerepgeo.cli_checks import check_parsed, check_run, names_processes
 from saerepgeo.cli_errors import OneLineErrors, nearest
 from saerepgeo.cli_help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
 from saerepgeo.cli_logs import SaveSettings, logged_to
@@ -101,8 +101,19 @@ class GeometryCLI(LightningCLI):
     def before_test(self) -> None:
         check_run(self.trainer, self.model, self.datamodule, "test")
 
+    @property
+    def is_for_one_device(self) -> bool:
+        """Whether `trainer.devices: auto` is one: more would each repeat what an analysis does."""
+        return self.subcommand != "fit" and not names_processes(self._settings["trainer"])
+
+    @property
+    def _settings(self) -> Any:
+        return self.config[str(self.subcommand)]
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer; its checkpoints are whole, and know what they belong to."""
+        if self._settings["trainer"]["devices"] == "auto" and self.is_for_one_device:
+            kwargs["devices"] = 1
         trainer = super().instantiate_trainer(**kwargs)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
@@ -134,6 +145,23 @@ class GeometryCLI(LightningCLI):
             options = is_changed, kwargs.get("weights_only"), stage
             path = checkpoint_to_load(path, *parts, *options)
         return kwargs | {"ckpt_path": path}
+
+
+class OneDeviceCLI(GeometryCLI):
+    """A command inside `experiment` or `reproduce`: processes that it started would begin these."""
+
+    is_for_one_device = True
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return the trainer; ValueError where it is for several devices."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if trainer.world_size > 1:
+            raise ValueError(
+                f"`trainer.devices` must be one device here, as 1 or [0], got {trainer.world_size}:"
+                " run `fit` or `test` itself on several; an experiment's `n_processes` take one "
+                "each"
+            )
+        return trainer
 
 
 def main(args: list[str] | None = None, cli_class: type[GeometryCLI] = GeometryCLI) -> int:

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Annotated, Any, Literal
 
+from lightning.fabric.plugins.environments import (
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from saerepgeo.bounds import (
@@ -62,6 +67,14 @@ def check_parsed(settings: Any) -> None:
     if isinstance(sae, str | Real):
         raise ValueError(f"`model.init_args.sae` must be settings of its own, as path, got {sae!r}")
     _check_trainer(settings["trainer"])
+
+
+def names_processes(trainer: Any) -> bool:
+    """Return whether settings of the trainer, or who started this process, ask for several."""
+    if trainer["strategy"] != "auto" or int(trainer["num_nodes"]) > 1:
+        return True
+    is_slurm = SLURMEnvironment.detect() and int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    return is_slurm or any(each.detect() for each in (TorchElasticEnvironment, MPIEnvironment))
 
 
 def _check_trainer(settings: Any) -> None:

@@ -47,12 +47,13 @@ _TEXTS = {
     "print_config": "print all settings as YAML and stop; the way to start a config of one's own",
     "seed_everything": "seed of torch, NumPy and Python (default: %(default)s)",
     "trainer.accelerator": "cpu, gpu or auto (default: %(default)s)",
-    "trainer.devices": "how many, or a list of which; -1: all (default: %(default)s)",
+    "trainer.devices": "how many, or a list of which; -1: all; auto: all for `fit`, else one "
+    "unless a strategy is given (default: %(default)s)",
     "trainer.num_nodes": "machines (default: %(default)s)",
     "trainer.strategy": "auto, ddp, or a class of lightning.pytorch.strategies "
     "(default: %(default)s)",
-    "trainer.precision": "of the SAE: 32-true or bf16-mixed; the language model's is "
-    "data.init_args.lm_dtype (default: %(default)s)",
+    "trainer.precision": "of training and validating: 32-true or bf16-mixed; `test` computes in "
+    "float32, the language model in data.init_args.lm_dtype (default: %(default)s)",
     "trainer.enable_progress_bar": "whether to show one (default: %(default)s)",
     "model.help": "show the settings of a module and stop",
     "model": "the module by its class path, or one of its settings: --model.init_args.NAME VALUE",

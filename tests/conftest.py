@@ -1,5 +1,6 @@
 """A small random language model on disk, so that every test runs offline in seconds."""
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -110,6 +111,17 @@ def tiny_data(tiny_lm: Path, text_file: Path) -> dict[str, Any]:
         "n_lanes": 4,
         "validation_contexts": 8,
     }
+
+
+@pytest.fixture
+def few_prompts(tmp_path: Path, tiny_data: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of an `ActivationDataModule` with one concept of few prompts."""
+    days = ["Monday", "Tuesday", "Wednesday", "Friday", "Sunday"]
+    texts = ("{} comes.", "It rains on {}.", "We met on a {} in May.", "{}, then rest.")
+    prompts = [text.format(day) for day in days for text in texts]
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"days": {"items": days, "prompts": prompts}}))
+    return tiny_data | {"prompts": str(path), "concepts": ["days"]}
 
 
 def pytest_sessionstart() -> None:

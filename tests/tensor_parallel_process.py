@@ -5,6 +5,7 @@ does the same in one process.
 """
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,26 @@ def run(name: str, mesh: Any, rank: int) -> dict[str, Tensor]:
     return {f"{name}/{key}": tensor.clone().contiguous() for key, tensor in found.items()}
 
 
+def check_delayed_maximum(rank: int) -> None:
+    """Check that a process goes on while the other one is behind, and all learn the same."""
+    from saerepgeo.sae.parallel.collectives import DelayedMaximum
+
+    maximum = DelayedMaximum()
+    time.sleep(rank)
+    start = time.monotonic()
+    assert maximum.exchange(3 * rank) == 0
+    assert rank or time.monotonic() - start < 0.5
+    assert [maximum.exchange(0), maximum.exchange(0), maximum.exchange(rank)] == [3, 0, 0]
+    assert maximum.close() == 1
+
+
 def main(rank: int, world: int, folder: Path) -> None:
     from torch.distributed.device_mesh import init_device_mesh
 
     rendezvous = f"file://{folder / 'rendezvous'}"
     distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (1, world), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    check_delayed_maximum(rank)
     found: dict[str, Tensor] = {}
     for name in CASES:
         found |= run(name, mesh, rank)

@@ -1,6 +1,5 @@
 """The commands run on a device other than the CPU, the language model with them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from training_process import write_config
+from training_process import FEW_DRAWS, analysis, write_config
 
 from saerepgeo.cases.intervention.displacement import displacement_rows
 from saerepgeo.cli import main
@@ -21,7 +20,6 @@ from saerepgeo.sae.io.export import save_sae
 # Lightning's advice and jsonargparse's remarks on Lightning: the command line shows what matters
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
 ON_DEVICE = {"accelerator": "emulated", "strategy": "emulated"}
-FEW_DRAWS = {"protocols": ["sound"], "n_permutations": 3, "n_nulls": 2, "n_subsamples": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -31,17 +29,6 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulated: torch.
     monkeypatch.setattr("sys.argv", ["saerepgeo"])
     blank = np.zeros((1, 1, 4), np.uint8)  # figures are made, but to draw them takes longest
     monkeypatch.setattr("saerepgeo.report.tensorboard.save_figure", lambda *_: blank)
-
-
-@pytest.fixture
-def data(tmp_path: Path, tiny_data: dict[str, Any]) -> dict[str, Any]:
-    """Few prompts: every operation on the device passes through Python."""
-    days = ["Monday", "Tuesday", "Wednesday", "Friday", "Sunday"]
-    texts = ("{} comes.", "It rains on {}.", "We met on a {} in May.", "{}, then rest.")
-    prompts = [text.format(day) for day in days for text in texts]
-    path = tmp_path / "prompts.json"
-    path.write_text(json.dumps({"days": {"items": days, "prompts": prompts}}))
-    return tiny_data | {"prompts": str(path), "concepts": ["days"]}
 
 
 @pytest.fixture
@@ -61,6 +48,12 @@ def configured(config: Path, model: dict[str, Any] | None = None, **trainer: Any
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "sae" / "training" / "sae_weights.safetensors")
+
+
+@pytest.fixture
+def data(few_prompts: dict[str, Any]) -> dict[str, Any]:
+    """Few prompts: every operation on the device passes through Python."""
+    return few_prompts
 
 
 def test_a_fit_is_that_of_the_cpu(tmp_path: Path, data: dict[str, Any], sae: Path) -> None:
@@ -93,21 +86,6 @@ def test_pretraining(tmp_path, data, sae):
     config = write_config(tmp_path, data | {"concept_fraction": 0.0}, sae, 3)
     assert main(["fit", *configured(config, model)]) == 0
     assert (tmp_path / "sae" / "sae_weights.safetensors").is_file()
-
-
-def analysis(case: str, sae: Path, folder: Path, **options: Any) -> dict[str, Any]:
-    """Return model and callback of an analysis."""
-    artifacts = {
-        "class_path": f"saerepgeo.cases.{case}.artifacts.{case.title()}Artifacts",
-        "init_args": {"dirpath": str(folder)},
-    }
-    init = {"sae": {"path": str(sae)}} | options
-    model = {"class_path": f"saerepgeo.cases.{case}.module.{case.title()}Module", "init_args": init}
-    logger = {
-        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-        "init_args": {"save_dir": str(folder), "default_hp_metric": False},
-    }
-    return {"model": model, "callbacks": [artifacts], "logger": logger}
 
 
 def test_case_1(tmp_path, data, sae):

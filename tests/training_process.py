@@ -10,6 +10,11 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback
 
+from saerepgeo.data.contexts import _Tokens
+
+FEW_DRAWS = {"protocols": ["sound"], "n_permutations": 3, "n_nulls": 2, "n_subsamples": 3}
+"""Settings of case 2 with which it takes a moment."""
+
 
 class KillAt(Callback):
     """Send this process a signal in the middle of a step: gradients are there, weights are old."""
@@ -20,6 +25,32 @@ class KillAt(Callback):
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
+
+
+class NoteTokenizing(Callback):
+    """Write a line into `path` whenever this process tokenizes: its rank, and what of the text."""
+
+    def __init__(self, path: str) -> None:
+        gathered = _Tokens._gathered
+
+        def noted(tokens: _Tokens) -> Any:
+            with Path(path).open("a") as file:
+                file.write(f"{os.environ.get('LOCAL_RANK', '0')} {tokens.split}\n")
+            return gathered(tokens)
+
+        _Tokens._gathered = noted  # type: ignore[method-assign]
+
+
+class RefuseIn(Callback):
+    """Find bad input in a hook, of several processes in one `rank` alone."""
+
+    def __init__(self, hook: str, rank: int) -> None:
+        self.rank = rank
+        setattr(self, hook, self._refuse)
+
+    def _refuse(self, trainer: Any, *_: Any, **__: Any) -> None:
+        if trainer.global_rank == self.rank:
+            raise ValueError(f"process {self.rank} found bad input")
 
 
 class SignalIn(Callback):
@@ -80,16 +111,17 @@ def write_config(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> P
     return path
 
 
-def run_fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m saerepgeo fit` in a process of its own."""
+def run_fit(
+    config: Path, *arguments: str, command: str = "fit"
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m saerepgeo fit`, or another command, in a process of its own."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1]))),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
     }
-    command = [sys.executable, "-m", "saerepgeo", "fit", "--config", str(config), *arguments]
     return subprocess.run(
-        command,
+        [sys.executable, "-m", "saerepgeo", command, "--config", str(config), *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -97,6 +129,21 @@ def run_fit(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=config.parent,
         check=False,
     )
+
+
+def analysis(case: str, sae: Path, folder: Path, **options: Any) -> dict[str, Any]:
+    """Return model and callback of an analysis."""
+    artifacts = {
+        "class_path": f"saerepgeo.cases.{case}.artifacts.{case.title()}Artifacts",
+        "init_args": {"dirpath": str(folder)},
+    }
+    init = {"sae": {"path": str(sae)}} | options
+    model = {"class_path": f"saerepgeo.cases.{case}.module.{case.title()}Module", "init_args": init}
+    logger = {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": str(folder), "default_hp_metric": False},
+    }
+    return {"model": model, "callbacks": [artifacts], "logger": logger}
 
 
 SPLIT = (

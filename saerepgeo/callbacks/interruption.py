@@ -11,15 +11,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.callbacks.processes import SIGNALS, is_child
+from saerepgeo.sae.parallel.collectives import DelayedMaximum, is_distributed
 
 
 class Interruption(Callback):
     """On SIGINT or SIGTERM save `last.ckpt` in `dirpath` after the step in progress and stop.
 
     The same signal a second time ends the process at once, as it would without this callback.
-    With several processes one signalled process stops all of them at the same step. `fit` needs
-    `dirpath`, the folder of `ModelCheckpoint`. `test` stops between two steps and saves nothing:
-    what the steps before found stays. The exit status is `128 + received`, the signal that came.
+    With several processes a signal to one of them stops all after the next step: each tells the
+    others of every step, an integer from host to host while the next step is computed, which no
+    device and no process waits for. `fit` needs `dirpath`, the folder of `ModelCheckpoint`. `test`
+    stops between two steps and saves nothing: what the steps before found stays. The exit status
+    is `128 + received`, the signal that came.
     """
 
     def __init__(self, dirpath: str | None = None) -> None:
@@ -27,6 +30,7 @@ class Interruption(Callback):
         self.received: int | None = None
         self._n_finished, self._is_said = 0, False
         self._previous: dict[int, Any] = {}
+        self._of_all: DelayedMaximum | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None and stage == "fit":
@@ -39,6 +43,7 @@ class Interruption(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen(self._restore)
+        self._of_all = DelayedMaximum() if is_distributed() else None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._n_finished = 0
@@ -59,10 +64,9 @@ class Interruption(Callback):
             signal.signal(number, handler)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        is_received = self.received is not None
-        if not trainer.strategy.reduce_boolean_decision(is_received, all=False):
+        received = self.received or 0
+        if not (received if self._of_all is None else self._of_all.exchange(received)):
             return
-        self.received = self.received or int(signal.SIGTERM)  # the signal came to another process
         assert self.dirpath is not None
         path, step = self.dirpath / "last.ckpt", trainer.global_step
         trainer.save_checkpoint(path)
@@ -82,6 +86,10 @@ class Interruption(Callback):
         self._n_finished += 1
 
     def on_train_end(self, *_: Any) -> None:
+        if self._of_all is not None:
+            self._of_all.exchange(self.received or 0)
+            self.received = self._of_all.close() or self.received
+            self._of_all = None
         if self.received is not None and not self._is_said:
             name = signal.Signals(self.received).name
             rank_zero_info(f"{name} came after the last step: the end is written all the same")

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -70,9 +70,8 @@ def say(line: str) -> None:
     so, and stops the others by a signal.
     """
     if is_child():
-        parent, start = os.getppid(), time.monotonic()
-        while os.getppid() == parent and time.monotonic() < start + PATIENCE:
-            time.sleep(0.05)
+        parent = os.getppid()
+        _wait(lambda: os.getppid() != parent)
     print(line, file=sys.stderr, flush=True)
 
 
@@ -85,8 +84,8 @@ def together(trainer: Any) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        status = _end_others(trainer)
         is_lost = isinstance(error, RuntimeError) and any(word in str(error) for word in _LOST)
+        status = _end_others(trainer, is_lost)
         if is_lost and status > 0:
             raise SystemExit(status) from error  # the other process has said why
         if is_lost:
@@ -97,22 +96,31 @@ def together(trainer: Any) -> Iterator[None]:
         raise
 
 
-def _end_others(trainer: Any) -> int:
-    """End the processes that this one started; return the status of one that ended by itself."""
+def _end_others(trainer: Any, is_lost: bool) -> int:
+    """End the processes that this one started; return the status of one that ended by itself.
+
+    Where one `is_lost` it is given time to end: its connections close before it has a status.
+    """
     processes = list(getattr(trainer.strategy.launcher, "procs", ()))
     if not processes:
         return 0
     trainer.strategy.launcher.procs.clear()  # Lightning would kill this process for their ends
+    if is_lost:
+        _wait(lambda: any(process.poll() is not None for process in processes))
     ended = [process.poll() or 0 for process in processes]
     for process in processes:
         process.terminate()
-    until = time.monotonic() + PATIENCE
-    while any(p.poll() is None for p in processes) and time.monotonic() < until:
-        time.sleep(0.05)
+    _wait(lambda: all(process.poll() is not None for process in processes))
     for process in processes:
         process.kill()
         process.wait()
     return max(ended)
+
+
+def _wait(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def _end_with(parent: int) -> None:

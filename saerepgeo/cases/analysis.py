@@ -31,7 +31,8 @@ class AnalysisModule(LightningModule):
     """Spaces × metrics. A batch of `test` is one part of the work on one concept.
 
     The data module gives each concept once for every one of `parts`, which a subclass names: a
-    space, or a condition. Processes share the concepts.
+    space, or a condition. Processes share the concepts. Everything is computed in the dtype of the
+    SAE's weights, whatever `trainer.precision`, which is that of training.
     """
 
     parts: Sequence[str]

@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 import saerepgeo.metrics as metrics
 from saerepgeo.cases.analysis import ConceptPoints
 from saerepgeo.data.module import ActivationDataModule
+from saerepgeo.geometry.clouds.entries import full_precision
 from saerepgeo.sae.agreement import check_agreement
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import to_dense
@@ -44,6 +45,7 @@ class GeometryTable:
 
 
 @torch.no_grad()
+@full_precision()
 def geometry_table(data: ActivationDataModule, sae: SAEModel) -> GeometryTable:
     """Return, for each concept of `data`, the geometry of its residuals and of its latents.
 

@@ -13,6 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +44,16 @@ class LMSettings(NamedTuple):
     hook_name: str
     dtype: str
     center_residuals: bool
+    device: str
+    """Its kind: kernels of another round otherwise."""
+    versions: str
+    """Of the libraries that compute them."""
+
+
+def library_versions() -> str:
+    """Return names and versions of the libraries that a model is computed with."""
+    names = ("torch", "transformers", "transformer-lens")
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def tokens_key(kind: str, fingerprint: str, settings: LMSettings, tokens: Tensor) -> dict[str, Any]:
@@ -147,9 +158,11 @@ def _keep(path: Path, key: str, tensors: Tensors) -> None:
             save_file(tensors, scratch, metadata={"key": key, "sums": _sums(tensors)})
     except DiskError as error:
         if path.parent not in _UNKEPT:
+            from lightning.pytorch.utilities import rank_zero_warn  # of several processes one
+
             _UNKEPT.add(path.parent)
             reason = os.strerror(error.errno or 0)
-            warnings.warn(
+            rank_zero_warn(
                 f"activations are not kept in {path.parent}: {reason}; the run goes on, and later "
                 "ones compute them again",
                 stacklevel=3,

@@ -4,12 +4,14 @@ import json
 import time
 from functools import cached_property
 from itertools import islice
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from saerepgeo.data.cache import LMSettings, cached_tensors, tokens_key
+from saerepgeo.data.cache import LMSettings, cached_tensors, library_versions, tokens_key
+from saerepgeo.data.contexts import Contexts, StoredContexts, open_contexts
 from saerepgeo.data.text import open_text
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.hooks import check_hook_name
@@ -25,13 +27,17 @@ SAMPLE_SHAPE = 256, 64
 
 
 class LMDataModule(LightningDataModule):
-    """What the hyperparameters `lm`, `hook_name`, `lm_dtype` and `center_residuals` name.
+    """What the hyperparameters `lm`, `hook_name`, `lm_dtype`, `center_residuals`, `text` … name.
 
     `n_lm_tokens` went through the model as contexts so far, in `lm_seconds`. Of `n_positions` of
     text `n_sinks` were left out as attention sinks.
     """
 
     n_lm_tokens, lm_seconds, n_positions, n_sinks = 0, 0.0, 0, 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._contexts: dict[str, StoredContexts] = {}
 
     @cached_property
     def lm(self) -> FrozenLM:
@@ -57,9 +63,13 @@ class LMDataModule(LightningDataModule):
     @property
     def lm_settings(self) -> LMSettings:
         """What residuals depend on besides the text."""
-        h = self.hparams
-        dtype = str(autocast_dtype(h["lm_dtype"], self._device))
-        return LMSettings(h["lm"], h["hook_name"], dtype, h["center_residuals"])
+        h, device = self.hparams, self._device
+        computed = str(autocast_dtype(h["lm_dtype"], device)), h["center_residuals"], device.type
+        return LMSettings(h["lm"], h["hook_name"], *computed, self._versions)
+
+    @cached_property
+    def _versions(self) -> str:
+        return library_versions()
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -100,6 +110,23 @@ class LMDataModule(LightningDataModule):
         self.n_positions += n_real
         self.n_sinks += n_real - len(points)
         return points
+
+    def contexts(self, split: Literal["train", "heldout"]) -> Contexts:
+        """Return the contexts of the background text to train on, or of what is held out."""
+        if split in self._contexts:
+            return self._contexts[split]
+        h, apart = self.hparams, self.hparams["heldout_text"]
+        text = open_text(h["text"] if apart is None or split == "train" else apart)
+        part, fraction = split if apart is None else "all", h["heldout_text_fraction"]
+        found = open_contexts(text, self.tokenizer, h["context_size"], part, fraction)
+        if isinstance(found, StoredContexts):  # the others have a position of their own
+            self._contexts[split] = found
+        return found
+
+    def heldout_contexts(self) -> Tensor:
+        """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
+        contexts, wanted = self.contexts("heldout"), self.hparams["validation_contexts"]
+        return contexts.read(range(min(wanted, contexts.n_contexts or wanted)))
 
     def prepare_data(self) -> None:
         """Check the model in one process, before anything slow starts or is written.

@@ -1,12 +1,12 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from saerepgeo.bounds import (
     AtMostHalf,
@@ -27,11 +27,9 @@ from saerepgeo.data.concepts import (
     points_at,
     split_points,
 )
-from saerepgeo.data.contexts import Contexts, open_contexts
 from saerepgeo.data.lm_module import LMDataModule
 from saerepgeo.data.prompts import ConceptPrompts, load_prompts
 from saerepgeo.data.stream import ActivationStream, ResidualStatistics, StreamPlan
-from saerepgeo.data.text import open_text
 from saerepgeo.lm.precision import Dtype, autocast_dtype
 from saerepgeo.lm.sums import cache_root
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
@@ -116,11 +114,10 @@ class ActivationDataModule(LMDataModule):
     ) -> None:
         check_settings(ActivationDataModule, locals())
         super().__init__()
-        # of two processes and one concept, one has nothing to test
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.save_hyperparameters()
         self.step = 0
         self._stream: ActivationStream | None = None
+        self._of_setup: str | None = None
 
     @cached_property
     def prompts(self) -> ConceptPrompts:
@@ -128,11 +125,20 @@ class ActivationDataModule(LMDataModule):
         return load_prompts(self.hparams["prompts"], self.hparams["concepts"])
 
     def prepare_data(self) -> None:
-        """Check prompts and model in one process, before anything slow starts or is written."""
+        """In one process check prompts and model, then tokenize to disk the text that will be read.
+
+        The other processes find it there; where nothing can be kept each tokenizes for itself. It
+        may be called again, or not at all: what is read and not there is tokenized then.
+        """
         _ = self._keeps_stream
         if (n_positions := self.model_facts.n_positions) is not None:
             check_lengths(self.prompts, self.tokenizer, n_positions)
         super().prepare_data()
+        if self._stage == "fit" and self._plan_of_one.background_per_lane:
+            self.contexts("train")
+        is_validated = self.trainer is not None and self.trainer.limit_val_batches != 0
+        if is_validated and self._stage in ("fit", "validate"):
+            self.contexts("heldout")
 
     @property
     def hparams_initial(self) -> Any:
@@ -145,8 +151,15 @@ class ActivationDataModule(LMDataModule):
     def setup(self, stage: str) -> None:
         """Check the prompts file and the plan before the model is loaded."""
         _ = self.prompts
+        self._of_setup = stage
         if stage == "fit":
             _ = self._plan
+        n_concepts = len(self.prompts.names)
+        if stage == "test" and self._world_size > n_concepts:  # Lightning drops who has nothing
+            raise ValueError(
+                f"the number of devices must be at most that of the concepts, {n_concepts}, which "
+                f"they share, got {self._world_size}: set `trainer.devices` to {n_concepts}"
+            )
 
     def concept(
         self, name: str, with_padding: bool = False, hook_name: str | None = None
@@ -167,18 +180,6 @@ class ActivationDataModule(LMDataModule):
         h, activations = self.hparams, [self.concept(name) for name in self.prompts.names]
         heldout = h["heldout_items"], h["heldout_prompts"]
         return split_points(activations, self.prompts, *heldout, h["seed"])
-
-    def contexts(self, split: Literal["train", "heldout"]) -> Contexts:
-        """Return the contexts of the background text to train on, or of what is held out."""
-        h, apart = self.hparams, self.hparams["heldout_text"]
-        text = open_text(h["text"] if apart is None or split == "train" else apart)
-        part, fraction = split if apart is None else "all", h["heldout_text_fraction"]
-        return open_contexts(text, self.tokenizer, h["context_size"], part, fraction)
-
-    def heldout_contexts(self) -> Tensor:
-        """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
-        contexts, wanted = self.contexts("heldout"), self.hparams["validation_contexts"]
-        return contexts.read(range(min(wanted, contexts.n_contexts or wanted)))
 
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the background residuals; the same on every process."""
@@ -230,24 +231,35 @@ class ActivationDataModule(LMDataModule):
         return ActivationBatch(residuals, background, background)
 
     @property
+    def _stage(self) -> str | None:
+        """The trainer's; before it starts, that of `setup`."""
+        return (self.trainer.state.fn if self.trainer else None) or self._of_setup
+
+    @property
     def _keeps_stream(self) -> bool:
         steps, n_bytes = self.trainer.max_steps if self.trainer else -1, None
         if steps >= 0:
             dtype = autocast_dtype(self.hparams["lm_dtype"], self._device) or torch.float32
-            n_points = steps * self._plan.background_per_lane * self._plan.n_lanes
+            plan = self._plan_of_one
+            n_points = steps * plan.background_per_lane * plan.n_lanes
             n_bytes = n_points * self.model_facts.d_model * dtype.itemsize
         return keeps_stream(self.hparams["cache_stream"], n_bytes)
 
     @cached_property
     def _plan(self) -> StreamPlan:
+        return replace(self._plan_of_one, rank=self._rank, world_size=self._world_size)
+
+    @cached_property
+    def _plan_of_one(self) -> StreamPlan:
+        """The plan if there were one process."""
         h = self.hparams
         sizes = ("batch_size", "window_steps", "context_size", "lm_batch_size", "n_lanes", "seed")
         n_concept = h["concept_fraction"] * h["batch_size"] / h["n_lanes"]
         return StreamPlan(
             **{name: h[name] for name in sizes},
             n_concept=round(n_concept) * h["n_lanes"],
-            rank=self._rank,
-            world_size=self._world_size,
+            rank=0,
+            world_size=1,
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

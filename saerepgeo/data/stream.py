@@ -48,9 +48,13 @@ class StreamPlan:
 
     def __post_init__(self) -> None:
         if self.n_lanes % self.world_size:
+            fewer = max(n for n in range(1, self.world_size) if self.n_lanes % n == 0)
+            n_lanes = -(-self.n_lanes // self.world_size) * self.world_size
+            n_points = max(1, self.batch_size // n_lanes) * n_lanes
             raise ValueError(
                 f"the number of devices must divide `n_lanes` = {self.n_lanes}, got "
-                f"{self.world_size}; set `n_lanes` to a multiple of it"
+                f"{self.world_size}: set `trainer.devices` to {fewer}, or `n_lanes` to "
+                f"{n_lanes} and `batch_size` to {n_points}"
             )
         for name, value in (("batch_size", self.batch_size), ("n_concept", self.n_concept)):
             if value % self.n_lanes:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from saerepgeo.cli import GeometryCLI
+from saerepgeo.cli import OneDeviceCLI
 from saerepgeo.cli import main as run_command
 from saerepgeo.experiment.grid import Experiment
 
 
-class _Check(GeometryCLI):
+class _Check(OneDeviceCLI):
     """`fit` that builds everything and stops before anything is loaded or written."""
 
     def fit(self, **_: Any) -> None:

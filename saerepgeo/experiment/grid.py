@@ -18,6 +18,7 @@ from saerepgeo.yaml_files import read_yaml
 
 CONTROL = "none"
 """Regularizer of the cells with dose 0."""
+DEVICES = "trainer.devices"
 MODEL_FILES = (".safetensors", ".json", ".pt")
 """What an SAE or a language model is made of, in the formats that can be read."""
 OURS = (
@@ -62,7 +63,8 @@ class Experiment:
         n_contexts: held-out contexts on which the language model's losses are measured; 0: none.
         separability: column that measures separability in the verdict, on held-out items.
         error: column that measures the error in the verdict.
-        n_processes: worker processes to start; others, elsewhere, may share the folder.
+        n_processes: worker processes to start, each on one device: the GPUs in turn, unless
+            `trainer.devices` names one. Others, elsewhere, may share the folder.
         n_threads: threads of each worker; by default its share of the cores. Another number may
             change last digits.
         stale_after: seconds without a sign of life after which a cell is taken over.
@@ -140,6 +142,12 @@ class Experiment:
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
         """Return the rows of the result of `cell`; ValueError where it is damaged."""
         return read_result(self.result_path(cell), cell)
+
+    @property
+    def names_devices(self) -> bool:
+        """Whether the settings say which device cells run on."""
+        given = self.settings.get(DEVICES, _entry(read_yaml(self.base), DEVICES))
+        return str(given) not in ("None", "auto", "1")
 
     @property
     def finished(self) -> list[Cell]:

@@ -111,6 +111,7 @@ def _overlay(configs: Path, name: str) -> Path:
 def _run(
     configs: Path, overlay: Path, case: int, concepts: list[str] | None, output: str
 ) -> Outcome:
+    from saerepgeo.cli import OneDeviceCLI
     from saerepgeo.cli import main as run_command
 
     start, error, status = time.monotonic(), None, 0
@@ -127,7 +128,7 @@ def _run(
         if concepts:
             args.append(f"--data.init_args.concepts=[{','.join(concepts)}]")
         try:
-            status = run_command(args)
+            status = run_command(args, OneDeviceCLI)
             error = f"stopped with exit status {status}" if status else None
             model = _model_of(config, read_yaml(overlay))
             findings = list(_findings(case, model, concepts, Path(output)))

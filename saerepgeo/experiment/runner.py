@@ -184,13 +184,14 @@ def _try_cell(experiment: Experiment, cell: Cell) -> bool:
 
 
 def _run(experiment: Experiment, cell: Cell) -> None:
+    from saerepgeo.cli import OneDeviceCLI
     from saerepgeo.cli import main as run_command
 
     folder, started = experiment.folder(cell), time.perf_counter()
     checkpoints = folder / "checkpoints"
     newest = _newest(checkpoints)
     try:
-        status = run_command(experiment.command(cell))
+        status = run_command(experiment.command(cell), OneDeviceCLI)
     except (Exception, SystemExit) as error:
         if (status := _status(error)) <= SIGNALLED:
             record_failure(folder, "".join(traceback.format_exception(error)))
@@ -236,7 +237,8 @@ def _run_workers(experiment: Experiment, arguments: Sequence[str]) -> None:
     before = None
     while (now := _progress(experiment)) != before:
         before = now
-        statuses = wait_for_workers(arguments, experiment.n_processes, experiment.n_threads)
+        options = experiment.n_processes, experiment.n_threads, experiment.names_devices
+        statuses = wait_for_workers(arguments, *options)
         for cell in experiment.cells:
             if not experiment.is_finished(cell):
                 _note_death(experiment, cell)

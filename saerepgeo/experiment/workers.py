@@ -30,11 +30,24 @@ def set_threads(n_threads: int | None) -> None:
         torch.set_num_threads(n_threads)
 
 
+def own_gpu(number: int) -> dict[str, str]:
+    """Return the environment that shows worker `number` one of several GPUs, in turn."""
+    import torch
+
+    n_gpus = torch.cuda.device_count()
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(n_gpus)))
+    return {"CUDA_VISIBLE_DEVICES": shown.split(",")[number % n_gpus]} if n_gpus > 1 else {}
+
+
 def wait_for_workers(
-    arguments: Sequence[str], n_processes: int, n_threads: int | None = None
+    arguments: Sequence[str],
+    n_processes: int,
+    n_threads: int | None = None,
+    names_devices: bool = False,
 ) -> list[int]:
     """Run `n_processes` workers with the arguments of `experiment`; return their exit statuses.
 
+    Each sees one GPU, unless the arguments name devices (`names_devices`) and hold for all alike.
     SIGTERM is passed on to them, and none is left behind. Raises Interrupted where a signal was
     meant to stop this process or one of them.
     """
@@ -42,7 +55,10 @@ def wait_for_workers(
     n_threads = n_threads or max(1, (os.cpu_count() or 1) // n_processes)
     environment = os.environ | {"OMP_NUM_THREADS": str(n_threads)}
     workers = [
-        subprocess.Popen([*command, f"--worker={number}"], env=environment)
+        subprocess.Popen(
+            [*command, f"--worker={number}"],
+            env=environment | ({} if names_devices else own_gpu(number)),
+        )
         for number in range(n_processes)
     ]
     received: list[int] = []

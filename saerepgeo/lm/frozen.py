@@ -142,6 +142,9 @@ class FrozenLM:
         return -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0], log_probs
 
     def _spliced(self, tokens: Tensor, splice: Callable[[Tensor], Tensor]) -> Tensor:
+        if not tokens.numel():  # no model runs on none, but `splice` may be of all processes
+            splice(torch.zeros(*tokens.shape, self.d_model, device=self.device))
+            return torch.zeros(*tokens.shape, self._bridge.cfg.d_vocab, device=self.device)
         if self._layer is not None:
             with self._at_hook(self._layer, splice):
                 return self._logits(tokens)

@@ -26,7 +26,7 @@ def lm(tiny_lm: Path) -> FrozenLM:
 
 @pytest.fixture(scope="module")
 def settings(tiny_lm: Path) -> LMSettings:
-    return LMSettings(str(tiny_lm), HOOK, "None", False)
+    return LMSettings(str(tiny_lm), HOOK, "None", False, "cpu", "")
 
 
 @pytest.fixture(scope="module")

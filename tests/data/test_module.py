@@ -1,11 +1,13 @@
 """The data module: what it yields, what it keeps, what it refuses."""
 
+from importlib.metadata import version
 from itertools import islice
 
 import pytest
 import torch
 
 from saerepgeo.data.cache import cache_size, clear_cache
+from saerepgeo.data.contexts import _Tokens
 from saerepgeo.data.lm_module import sample_contexts
 from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.data.stream import CallTokens
@@ -148,6 +150,43 @@ def test_a_cached_stream_is_the_stream_and_needs_no_model(tiny_data, monkeypatch
     monkeypatch.setattr("saerepgeo.data.lm_module.FrozenLM", None)  # loading it would fail
     for got, batch in zip(islice(again.train_dataloader(), 4), expected[:4], strict=True):
         assert got.residuals.equal(batch.residuals)
+
+
+@pytest.mark.parametrize(
+    "other", ["hook", "dtype", "device", "torch", "transformers", "transformer-lens", None]
+)
+def test_activations_are_those_of_a_device_a_dtype_and_libraries(tiny_data, monkeypatch, other):
+    expected = ActivationDataModule(**tiny_data).concept("days")
+    monkeypatch.setattr("saerepgeo.data.lm_module.FrozenLM", None)  # loading it fails
+    monkeypatch.setattr(
+        "saerepgeo.data.cache.version", lambda name: "0" if name == other else version(name)
+    )
+    if other == "device":
+        monkeypatch.setattr(ActivationDataModule, "_device", torch.device("cuda"))
+    changes = {"hook": {"hook_name": "blocks.0.hook_resid_post"}, "dtype": {"lm_dtype": "bfloat16"}}
+    data = ActivationDataModule(**tiny_data | changes.get(other, {}))
+    if other is None:
+        assert data.concept("days").residuals.equal(expected.residuals)
+        return
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'load'"):
+        data.concept("days")
+
+
+def test_where_nothing_is_kept_text_is_tokenized_once(tiny_data, monkeypatch):
+    monkeypatch.setenv("SAEREPGEO_CACHE_GIB", "0")
+    seen, gathered = [], _Tokens._gathered
+    monkeypatch.setattr(
+        _Tokens, "_gathered", lambda tokens: seen.append(tokens.split) or gathered(tokens)
+    )
+    data = ActivationDataModule(**tiny_data)
+    data.setup("fit")
+    data.prepare_data()
+    data.prepare_data()
+    assert seen == ["train"]
+    next(iter(data.train_dataloader()))
+    for _ in range(2):
+        data.heldout_contexts()
+    assert seen == ["train", "heldout"]
 
 
 def test_cache_size_and_clearing(tiny_data, data):

@@ -21,7 +21,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     and writes what case 2 would write."""
     calls: list[list[str]] = []
 
-    def run(args: list[str]) -> int:
+    def run(args: list[str], _: type) -> int:
         calls.append(args)
         config = yaml.safe_load(Path(args[2]).read_text())
         if "gpt2" in args[4]:
@@ -65,7 +65,7 @@ def test_concepts_and_output_reach_every_path_of_the_config(
 ) -> None:
     seen: list[tuple[list[str], Any]] = []
 
-    def run(args: list[str]) -> int:
+    def run(args: list[str], _: type) -> int:
         seen.append((args, yaml.safe_load(Path(args[2]).read_text())))
         return 3
 
@@ -126,7 +126,7 @@ def test_the_same_failure_is_told_once_and_a_signal_ends_the_run(
     assert err.splitlines()[1:] == ["gpt2-small, case 2: the same"]
     assert out.count("failed: cannot reach the hub") == 2
 
-    def stopped(args: list[str]) -> int:
+    def stopped(args: list[str], _: type) -> int:
         raise SystemExit(143)
 
     monkeypatch.setattr(cli, "main", stopped)

@@ -106,6 +106,7 @@ FAULTS = [
     *(with_settings(f"no {name}", name, **{name: ...}) for name in ("base", "output", "seeds")),
     with_file("output is a file", "`output`.*taken", "taken"),
     with_file("output lies under a file", "`output`.*taken", "taken/deep/er"),
+    with_settings("two devices", "must be one device here", settings={"trainer.devices": 2}),
     with_settings("a misspelt option in the file", "sedes", sedes=[1]),
     Fault("a misspelt option", lambda place: experiment(place, "--sedes", "[1]"), "sedes"),
     Fault("no configuration", lambda _: ["experiment", "--config", "none.yaml"], "none.yaml"),

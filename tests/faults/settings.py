@@ -176,6 +176,12 @@ OPTIONS = [
     with_options("seed text", "`seed_everything` must be", "--seed_everything=x"),
     with_options("no devices", "devices=.0", "--trainer.devices=0"),
     with_options("devices text", "devices", "--trainer.devices=many"),
+    with_options(
+        "more devices than concepts",
+        "at most that of the concepts, 2, which they share, got 3: set `trainer.devices` to 2",
+        "--trainer.devices=3",
+        command="test",
+    ),
     with_options("more devices than lanes", "devices must divide `n_lanes`", "--trainer.devices=7"),
     with_options("no accelerator", "gpu", "--trainer.accelerator=gpu"),
     with_options("unknown accelerator", "accelerator", "--trainer.accelerator=abacus"),

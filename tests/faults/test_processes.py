@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from faults.faults import Place
 from faults.test_faults import ASIDES, run
-from training_process import run_fit, write_config
+from training_process import analysis, run_fit, write_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
 BEFORE = ("setup", "on_fit_start", "on_sanity_check_start", "on_sanity_check_end", "on_train_start")
@@ -155,11 +156,44 @@ def test_two_processes_that_refuse_say_it_once(config):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "hook", "rank"),
+    [
+        ("fit", "on_train_batch_start", 1),
+        ("test", "on_test_batch_start", 1),
+        pytest.param("fit", "on_validation_end", 0, marks=pytest.mark.thorough),
+        pytest.param("test", "on_test_batch_end", 0, marks=pytest.mark.thorough),
+    ],
+)
+def test_what_one_of_two_processes_refuses_ends_the_other(config, tmp_path, command, hook, rank):
+    """The other one waits in a collective: for gradients, or at the end of its concepts."""
+    if command == "test":
+        of_case_1(config, tmp_path)
+    callback = {"class_path": "training_process.RefuseIn", "init_args": dict(hook=hook, rank=rank)}
+    added = f"--trainer.callbacks+={json.dumps(callback)}"
+    start = time.monotonic()
+    done = run_fit(config, *DDP, added, command=command)
+    assert lines_of(done) == [f"error: process {rank} found bad input"]
+    assert done.returncode == 2
+    assert time.monotonic() - start < 240
+
+
+def of_case_1(config: Path, folder: Path) -> None:
+    """Make an analysis of a configuration, two steps a concept."""
+    settings = yaml.safe_load(config.read_text())
+    sae = Path(settings["model"]["init_args"]["sae"]["path"])
+    own = analysis("stratification", sae, folder / "out", n_draws=1, noise_levels=[0.0])
+    settings["model"] = own.pop("model")
+    settings["trainer"] |= own
+    config.write_text(yaml.safe_dump(settings))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.thorough)])
 def test_of_two_processes_one_is_stopped(config, rank):
     done = run_fit(config, *DDP, in_rank(rank, "on_train_batch_start", "SIGTERM"))
     (line,) = lines_of(done)
-    assert "interrupted after step 1" in line
+    assert "interrupted after step 2" in line  # all of them after the one in which it came
     assert done.returncode == 143
     if rank == 1:
         again = run_fit(config, *DDP, "--ckpt_path", "last")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from saerepgeo.cases.intervention.displacement import Displaced, displacement_rows, item_points
 from saerepgeo.cases.intervention.random_walk import Walk, paper_points, walk_rows
+from saerepgeo.geometry.clouds.entries import full_precision
 from saerepgeo.geometry.separation import centroids
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import ConceptActivations, Float, Int, generator_for
@@ -33,6 +34,7 @@ class Intervention(NamedTuple):
     """Of effective latents, before."""
 
 
+@full_precision()
 def intervene(
     sae: SAEModel,
     concept: ConceptActivations,
@@ -43,7 +45,7 @@ def intervene(
     cluster_labels: Int[Tensor, "point"] | None = None,
     outputs: Float[Tensor, "prompt position d_out"] | None = None,
 ) -> Intervention:
-    """Return both protocols' interventions on the latents of one concept.
+    """Return both protocols' interventions on the latents of one concept; never under autocast.
 
     Args:
         sae: in evaluation mode.

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from saerepgeo.bounds import Count, NotNegative, PositiveInt, check_settings
 from saerepgeo.cases.analysis import AnalysisModule, ConceptPoints
 from saerepgeo.cases.spaces import RESIDUALS, Space, all_spaces
+from saerepgeo.geometry.clouds.entries import full_precision
 from saerepgeo.metrics import TensorRanks
 from saerepgeo.metrics.cloud_metric import evaluate
 from saerepgeo.metrics.wrappers import Figure
@@ -83,6 +84,7 @@ class StratificationModule(AnalysisModule):
         self.parts = list(self._draws)
 
     @torch.no_grad()
+    @full_precision()
     def test_step(self, batch: AnalysisBatch, batch_idx: int) -> dict[str, Any]:
         """Return the rows of all spaces of one concept at one level of noise."""
         concept = batch.activations

@@ -12,6 +12,7 @@ from saerepgeo.cases.analysis import AnalysisModule, ConceptPoints
 from saerepgeo.cases.spaces import RESIDUALS, Space, all_spaces
 from saerepgeo.cases.structure.paper_embedding import paper_embedding
 from saerepgeo.cases.structure.protocols import paper_metrics, sound_metrics
+from saerepgeo.geometry.clouds.entries import full_precision
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.metrics import Evidence, NullTest, PairMetric, RandomDictionaries
 from saerepgeo.metrics.wrappers import Figure
@@ -82,6 +83,7 @@ class StructureModule(AnalysisModule):
         self.parts = list(self._spaces)
 
     @torch.no_grad()
+    @full_precision()
     def test_step(self, batch: AnalysisBatch, batch_idx: int) -> dict[str, Any]:
         """Return the rows of one space of one concept, and the cloud that they are about."""
         protocol, space = self._spaces[batch.part]

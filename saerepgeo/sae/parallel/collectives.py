@@ -35,10 +35,46 @@ class _Collective(torch.autograd.Function):
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Return Σ over processes of `tensor`, differentiable; the tensor itself on one process."""
+    return _Collective.apply(tensor, None, _summed, _summed) if is_distributed() else tensor
+
+
+class DelayedMaximum:
+    """The largest of a number over all processes, known at the next call: nobody waits for it.
+
+    It travels between the hosts by gloo, beside what devices compute and send; no device is read.
+    Every process must make the same calls.
+    """
+
+    def __init__(self) -> None:
+        self._group = distributed.new_group(backend="gloo")
+        self._asked: tuple[Tensor, Any] | None = None
+
+    def exchange(self, number: int) -> int:
+        """Give a number ≥ 0; return the largest of those given at the call before, at first 0."""
+        largest, given = self.last(), torch.tensor([number], device="cpu")
+        options = distributed.ReduceOp.MAX, self._group
+        self._asked = given, distributed.all_reduce(given, *options, async_op=True)
+        return largest
+
+    def last(self) -> int:
+        """Return the largest of the numbers given last, once: waits for those that come late."""
+        if self._asked is None:
+            return 0
+        (given, work), self._asked = self._asked, None
+        work.wait()
+        return int(given)
+
+    def close(self) -> int:
+        """Return `last()`, and free what was taken."""
+        largest = self.last()
+        distributed.destroy_process_group(self._group)
+        return largest
+
+
+def is_distributed() -> bool:
+    """Return whether several processes compute together."""
     is_ready = distributed.is_available() and distributed.is_initialized()
-    if not is_ready or distributed.get_world_size() == 1:
-        return tensor
-    return _Collective.apply(tensor, None, _summed, _summed)
+    return is_ready and distributed.get_world_size() > 1
 
 
 def gather_points(own: Float[Tensor, "own ..."], group: Group = None) -> Float[Tensor, "all ..."]:

@@ -230,5 +230,6 @@ def _check(model: SAEModel, mesh: Any) -> None:
         )
     if model.d_sae % n_processes:
         raise ValueError(
-            f"the number of devices must divide d_sae = {model.d_sae}, got {n_processes}"
+            f"the number of devices must divide d_sae = {model.d_sae}, got {n_processes}: take "
+            f"{max(n for n in range(1, n_processes) if model.d_sae % n == 0)} devices"
         )

@@ -85,14 +85,41 @@ def test_sigterm_leaves_a_checkpoint_of_its_step_and_exits_so(tmp_path, data, sa
     assert all(got[name].equal(expected[name]) for name in expected)
 
 
-def test_two_processes_train_the_same_sae(tmp_path, data, sae, uninterrupted):
+DDP = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+
+def noting(folder: Path) -> str:
+    options = {"path": str(folder / "tokenized.txt")}
+    callback = {"class_path": "training_process.NoteTokenizing", "init_args": options}
+    return f"--trainer.callbacks+={json.dumps(callback)}"
+
+
+def tokenized(folder: Path) -> list[str]:
+    """Return rank and split of every time that text was tokenized."""
+    return sorted((folder / "tokenized.txt").read_text().splitlines())
+
+
+def test_two_processes_train_the_same_sae(tmp_path, data, sae, uninterrupted, monkeypatch):
+    monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path / "cache"))
     config = write_config(tmp_path, data, sae, STEPS)
-    done = run_fit(config, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    done = run_fit(config, *DDP, noting(tmp_path))
     assert done.returncode == 0, done.stderr
+    assert tokenized(tmp_path) == ["0 heldout", "0 train"]
     check_close(tmp_path, uninterrupted, sae)
     silent, expected = silent_points(tmp_path), silent_points(uninterrupted)
     assert int(expected.max()) > data["batch_size"]  # some latent was silent for some steps
     assert silent.equal(expected)
+
+
+@pytest.mark.thorough
+def test_two_processes_without_a_cache_tokenize_each_for_itself(tmp_path, data, sae, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "activations").write_text("no folder")
+    monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path / "cache"))
+    done = run_fit(write_config(tmp_path, data, sae, 1), *DDP, noting(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert tokenized(tmp_path) == ["0 heldout", "0 train", "1 heldout", "1 train"]
+    assert done.stderr.count("activations are not kept in") == 1
 
 
 def silent_points(folder: Path) -> torch.Tensor:
