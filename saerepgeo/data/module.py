@@ -175,6 +175,11 @@ class ActivationDataModule(LMDataModule):
         part, fraction = split if apart is None else "all", h["heldout_text_fraction"]
         return open_contexts(text, self.tokenizer, h["context_size"], part, fraction)
 
+    @property
+    def n_labeled(self) -> int:
+        """How many labeled points a training batch of this process begins with."""
+        return self._plan.n_labeled
+
     def heldout_contexts(self) -> Tensor:
         """Return tokens `[context, position]` of held-out text, for losses of the model itself."""
         contexts, wanted = self.contexts("heldout"), self.hparams["validation_contexts"]
@@ -193,7 +198,7 @@ class ActivationDataModule(LMDataModule):
                 self._plan,
                 lambda tokens: self.points_of(tokens, keep).to(self._device),
                 self.contexts("train") if self._plan.background_per_lane else None,
-                self.points.train,
+                ActivationBatch(*(part.to(self._device) for part in self.points.train)),
                 first_step=self.step,
                 n_workers=self.hparams["n_workers"],
             )
