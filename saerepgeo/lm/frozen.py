@@ -66,10 +66,15 @@ class FrozenLM:
         tokenizer.check_fits(name, model.get_input_embeddings().num_embeddings)
         self._plain: Any = _twin(model)  # before booting, which rewires the modules in place
         self._bridge = hooked(model, tokenizer, name, self.device)
+        components = self._bridge.adapter.component_mapping
+        assert components is not None
+        self._blocks: str = components["blocks"].name
         self.d_model: int = self._bridge.cfg.d_model
         self._example = (torch.arange(8, device=self.device)[None] + 100) % self._bridge.cfg.d_vocab
         check_hook(self._bridge, name, hook_name, self._example)
         self._layer = self._plain_layer()
+        if self._layer is not None:
+            self._bridge = None  # which would hold in float32 what the plain model has in its dtype
         if self._layer is not None and self.autocast_dtype is not None:
             hold_weights(self._plain, self.autocast_dtype)
             cast_norms_once(self._plain, self.autocast_dtype, lambda: self._logits(self._example))
@@ -193,9 +198,7 @@ class FrozenLM:
             handle.remove()
 
     def _block(self, layer: int) -> Any:
-        components = self._bridge.adapter.component_mapping
-        assert components is not None
-        return self._plain.get_submodule(f"{components['blocks'].name}.{layer}")
+        return self._plain.get_submodule(f"{self._blocks}.{layer}")
 
     @torch.no_grad()
     def _plain_layer(self) -> int | None:
