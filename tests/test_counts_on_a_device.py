@@ -136,3 +136,20 @@ def test_a_step_waits_twice_at_most_however_many_concepts(
     assert of_3.n_operations == of_9.n_operations < 320
     assert of_9.largest <= 128 * 96  # the latents, as a dense tensor
     assert not of_9.names.keys() & {"_pdist_backward", "_cdist_backward"}
+
+
+def test_a_batch_waits_for_the_number_of_its_points_alone(
+    tiny_data: dict[str, Any], emulated: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in the language model's own code, and once to leave out special positions and sinks."""
+    monkeypatch.setattr(ActivationDataModule, "_device", emulated)
+    sizes = {"cache_stream": False, "window_steps": 4}  # one call of the model a batch
+    data = ActivationDataModule(**tiny_data | sizes)
+    batches = iter(data.stream)
+    next(batches)  # a whole window
+    for _ in range(4):
+        before = data.n_lm_tokens
+        with counted() as counts:
+            next(batches)
+        assert data.n_lm_tokens > before
+        assert counts.n_waits <= 2, counts.waits

@@ -196,7 +196,7 @@ class ActivationDataModule(LMDataModule):
             keep = self._keeps_stream
             self._stream = ActivationStream(
                 self._plan,
-                lambda tokens: self.points_of(tokens, keep).to(self._device),
+                lambda tokens: self.points_of(tokens, keep).to(self._device, non_blocking=True),
                 self.contexts("train") if self._plan.background_per_lane else None,
                 ActivationBatch(*(part.to(self._device) for part in self.points.train)),
                 first_step=self.step,

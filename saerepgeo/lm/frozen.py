@@ -106,7 +106,7 @@ class FrozenLM:
 
         Pad on the right only: attention is causal, so padding changes no earlier position.
         """
-        tokens = tokens.to(self.device)
+        tokens = _sent(tokens, self.device)
         out = torch.empty(*tokens.shape, self.d_model, device=self.device)
         if tokens.numel() == 0:
             return out
@@ -124,7 +124,7 @@ class FrozenLM:
 
     def is_point(self, tokens: Tensor, residuals: Tensor) -> Tensor:
         """Return where `tokens` are neither special nor, by their `residuals`, attention sinks."""
-        is_real = self.tokenizer.is_real(tokens).to(residuals.device)
+        is_real = _sent(self.tokenizer.is_real(tokens), residuals.device)
         is_sink = residuals.norm(dim=-1) > self._sink_norm
         return is_real & ~is_sink
 
@@ -210,6 +210,11 @@ class FrozenLM:
         plain = self._plain_residuals(self._example, layer)
         bridged = read_hook(self._bridge, self.hook_name, self._example)
         return layer if (plain - bridged).norm() <= NEAR_THE_SAME * bridged.norm() else None
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on `device`; the host, where it comes from there, does not wait."""
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu")
 
 
 def _twin(model: nn.Module) -> nn.Module:
