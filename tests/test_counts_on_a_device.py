@@ -16,8 +16,6 @@ from lightning.pytorch import Callback, Trainer
 
 from saerepgeo.cases.separability.module import SeparabilityModule
 from saerepgeo.data.module import ActivationDataModule
-from saerepgeo.sae.io.build import new_sae
-from saerepgeo.sae.io.export import save_sae
 from saerepgeo.sae.sae_source import SAESource
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
@@ -99,11 +97,6 @@ def data(
     return of
 
 
-@pytest.fixture
-def sae(tmp_path: Path) -> SAESource:
-    return SAESource(path=str(save_sae(new_sae("topk", d_in=32, d_sae=96, k=4), tmp_path / "topk")))
-
-
 def steps(settings: dict[str, Any], folder: Path, **model: Any) -> list[Counts]:
     counts = CountSteps()
     trainer = Trainer(
@@ -123,15 +116,19 @@ def steps(settings: dict[str, Any], folder: Path, **model: Any) -> list[Counts]:
     return counts.steps
 
 
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize(
+    ("architecture", "regularizer"),
+    [*(("topk", regularizer) for regularizer in REGULARIZERS), ("batchtopk", "aedp")],
+)
 def test_a_step_waits_twice_at_most_however_many_concepts(
-    regularizer: str, data: Any, sae: Any, tmp_path: Path, emulated: torch.device
+    architecture: str, regularizer: str, data: Any, tmp_path: Path, emulated: torch.device
 ) -> None:
     """Some latents are dead, which takes more operations than if none is."""
+    sae = SAESource(architecture=architecture, d_in=32, d_sae=96, options={"k": 4})
     model = {"sae": sae, "regularizer": regularizer, "dead_after": 1}
     of_3, of_9 = (steps(data(n), tmp_path, **model)[-1] for n in (3, 9))
     for counts in (of_3, of_9):
-        print(f"{regularizer}: waits {dict(counts.waits)}, {counts.n_operations} operations")
+        print(architecture, regularizer, dict(counts.waits), counts.n_operations)
     assert of_3.n_waits == of_9.n_waits <= 2
     assert of_3.n_operations == of_9.n_operations < 320
     assert of_9.largest <= 128 * 96  # the latents, as a dense tensor

@@ -217,7 +217,8 @@ class SAEModel(DecoderNorms):
         values = latents.values if isinstance(latents, SparseLatents) else latents
         values = values.detach().flatten()
         # infinite where nothing is active, so that other processes' minimum counts
-        positive = torch.cat([values[values > 0], values.new_tensor([torch.inf])]).min().double()
+        values = values if len(values) else values.new_zeros(1)
+        positive = torch.where(values > 0, values, torch.inf).min().double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(positive, op=torch.distributed.ReduceOp.MIN)
         threshold, rate = self.sae.topk_threshold, self.sae.cfg.topk_threshold_lr
