@@ -102,7 +102,7 @@ def steps(settings: dict[str, Any], folder: Path, **model: Any) -> list[Counts]:
     trainer = Trainer(
         accelerator="emulated",
         strategy="emulated",
-        max_steps=3,
+        max_steps=2,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
