@@ -18,7 +18,7 @@ of the CPU is refused, and a draw without a generator is the CPU's. What is pick
 the CPU's, as if it were loaded with `map_location="cpu"`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -44,6 +44,9 @@ MADE_ON_HOST = (
     *("triu_indices", "tril_indices"),
 )
 """Factories that torch would have resize an empty tensor, which a wrapper cannot."""
+listeners: list[Callable[[bool], None]] = []
+"""Told of copies to the device that torch makes below dispatch, as in `torch.tensor(1, device=…)`,
+and whether the host goes on meanwhile."""
 
 
 class EmulatedTensor(Tensor):
@@ -77,7 +80,7 @@ class EmulatedTensor(Tensor):
         return f"{NAME}({self.host!r})"
 
     def tolist(self) -> Any:
-        return self.host.tolist()
+        return self.cpu().tolist()
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError(
@@ -219,6 +222,8 @@ def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Te
 
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
+    for hear in listeners:
+        hear(non_blocking)
     _behind(target).copy_(_behind(source))
     return target
 

@@ -183,12 +183,10 @@ def draw_balanced(labels: Tensor, n_points: int, generator: torch.Generator) -> 
     Within a label each point is drawn equally often up to one before any comes again.
     """
     order = torch.randperm(len(labels), generator=generator)
-    classes = labels.unique()
-    shift = torch.randint(len(classes), (1,), generator=generator)
-    wheel = (torch.arange(n_points) + shift) % len(classes)
-    picked = torch.empty(n_points, dtype=torch.long)
-    for index, label in enumerate(classes):
-        members = order[labels[order] == label]
-        slots = (wheel == index).nonzero()[:, 0]
-        picked[slots] = members[torch.arange(len(slots)) % len(members)]
-    return picked
+    _, classes, sizes = labels.unique(return_inverse=True, return_counts=True)
+    shift = torch.randint(len(sizes), (1,), generator=generator)
+    slots = torch.arange(n_points)
+    wheel, turns = (slots + shift) % len(sizes), slots // len(sizes)
+    members = order[classes[order].argsort(stable=True)]  # class by class, each in drawn order
+    firsts = sizes.cumsum(0) - sizes
+    return members[firsts[wheel] + turns % sizes[wheel]]

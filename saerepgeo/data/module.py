@@ -181,6 +181,11 @@ class ActivationDataModule(LMDataModule):
         heldout = h["heldout_items"], h["heldout_prompts"]
         return split_points(activations, self.prompts, *heldout, h["seed"])
 
+    @property
+    def n_labeled(self) -> int:
+        """How many labeled points a training batch of this process begins with."""
+        return self._plan.n_labeled
+
     def statistics(self) -> ResidualStatistics:
         """Return the moments of the background residuals; the same on every process."""
         return self.stream.statistics()
@@ -192,9 +197,9 @@ class ActivationDataModule(LMDataModule):
             keep = self._keeps_stream
             self._stream = ActivationStream(
                 self._plan,
-                lambda tokens: self.points_of(tokens, keep).to(self._device),
+                lambda tokens: self.points_of(tokens, keep).to(self._device, non_blocking=True),
                 self.contexts("train") if self._plan.background_per_lane else None,
-                self.points.train,
+                ActivationBatch(*(part.to(self._device) for part in self.points.train)),
                 first_step=self.step,
                 n_workers=self.hparams["n_workers"],
             )

@@ -70,6 +70,11 @@ class StreamPlan:
         return range(self.rank * per_process, (self.rank + 1) * per_process)
 
     @property
+    def n_labeled(self) -> int:
+        """Labeled points of this process in one step, which come before the others."""
+        return self.n_concept // self.world_size
+
+    @property
     def background_per_lane(self) -> int:
         """Background points of a lane in one step."""
         return (self.batch_size - self.n_concept) // self.n_lanes
@@ -148,8 +153,8 @@ class ActivationStream:
 
     The next window is filled piecewise while the steps of this one are consumed. `points_of` maps
     tokens `[context, position]` to real points `[point, d_model]`; `contexts` are background text,
-    None where batches hold only concept points, drawn from `labeled`. `n_tokens` counts tokens
-    whose points were asked for so far.
+    None where batches hold only concept points, drawn from `labeled`, which lie on the device of
+    the batches. `n_tokens` counts tokens whose points were asked for so far.
     """
 
     plan: StreamPlan
@@ -163,6 +168,7 @@ class ActivationStream:
     def __post_init__(self) -> None:
         if self.plan.n_concept and not len(self.labeled.labels):
             raise ValueError("`concept_fraction` > 0 needs concept points, got none; set it to 0")
+        self._labels = self.labeled.labels.cpu()  # the draw is the host's, the same on any device
 
     def __iter__(self) -> Iterator[ActivationBatch]:
         size = self.plan.window_steps
@@ -241,7 +247,7 @@ class ActivationStream:
             generator = generator_for(self.plan.seed, "shuffle", window, lane)
             order = torch.randperm(len(pool), generator=generator)
             order = order[torch.arange(needed) % len(pool)]  # a few come twice where sinks fell out
-            lanes.append(pool[order.to(pool.device)])
+            lanes.append(pool[order.to(pool.device, non_blocking=True)])
         return lanes
 
     def _batch(self, window: int, slot: int, lanes: list[Tensor]) -> ActivationBatch:
@@ -251,11 +257,11 @@ class ActivationStream:
         if plan.n_concept:
             step = window * plan.window_steps + slot
             generator = generator_for(plan.seed, "concept points", step)
-            rows = draw_balanced(self.labeled.labels, plan.n_concept, generator)
+            rows = draw_balanced(self._labels, plan.n_concept, generator)
             rows = rows.chunk(plan.world_size)[plan.rank]
-        chosen = points_at(self.labeled, rows)
-        device = (background or [chosen.residuals])[0].device
-        residuals = torch.cat([chosen.residuals.to(device), *background]).float()
+        device = self.labeled.residuals.device
+        chosen = points_at(self.labeled, rows.to(device, non_blocking=True))
+        residuals = torch.cat([chosen.residuals, *background]).float()
         ids = torch.full((2, len(residuals)), BACKGROUND, device=device)
-        ids[:, : len(rows)] = torch.stack([chosen.labels, chosen.concepts]).to(device)
+        ids[:, : len(rows)] = torch.stack([chosen.labels, chosen.concepts])
         return ActivationBatch(residuals, *ids)

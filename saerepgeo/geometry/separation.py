@@ -27,11 +27,14 @@ MAX_SUMS = 2**30
 
 
 class ClassMoments(NamedTuple):
-    """Number of points, Σx and Σ‖x‖² of every class."""
+    """Number of points, Σx and Σ‖x‖² of every class; of groups of classes where they are stacked.
 
-    counts: Int[Tensor, "cluster"]
-    sums: Float[Tensor, "cluster dim"]
-    square_sums: Float[Tensor, "cluster"]
+    Both scatters take groups as well, and give a number for each.
+    """
+
+    counts: Int[Tensor, "*group cluster"]
+    sums: Float[Tensor, "*group cluster dim"]
+    square_sums: Float[Tensor, "*group cluster"]
 
     def __add__(self, other: "ClassMoments") -> "ClassMoments":  # type: ignore[override]
         """Return the moments of both batches together."""
@@ -68,20 +71,35 @@ def class_moments(
         values, width = kept.values, kept.d_sae
     else:
         is_dense = isinstance(kept, Tensor) and kept.layout == torch.strided
-        values = kept if is_dense else as_float64(kept)  # type: ignore[assignment]
+        values = kept = kept if is_dense else as_float64(kept)  # type: ignore[assignment]
         width = values.shape[1]
     if n_classes * width > MAX_SUMS:
         raise ValueError(f"{n_classes} classes of {width} columns are too many: number from 0")
-    values = values.to(dtype)
-    check_squares(values)
-    if isinstance(kept, SparseLatents):
-        cells = (labels[:, None] * kept.d_sae + kept.indices).flatten()
-        sums = values.new_zeros(n_classes * kept.d_sae).index_add(0, cells, values.flatten())
-        sums = sums.view(n_classes, kept.d_sae)
+    check_squares(values.to(dtype))
+    return unchecked_moments(kept, labels, n_classes, dtype)  # type: ignore[arg-type]
+
+
+def unchecked_moments(
+    points: Float[Tensor, "point dim"] | SparseLatents,
+    labels: Int[Tensor, "point"],
+    n_classes: int,
+    dtype: torch.dtype,
+) -> ClassMoments:
+    """Return `class_moments` of points known to be good, without asking their device for a number.
+
+    What `class_moments` refuses gives NaN, or wrong sums. A latent has one entry a point at most.
+    """
+    places = torch.where(labels < 0, n_classes, labels.long())  # one class more, for no class
+    if isinstance(points, SparseLatents):
+        values, d_sae = points.values.to(dtype), points.d_sae
+        cells = (places[:, None] * d_sae + points.indices).flatten()
+        sums = _add_at(cells, values.flatten(), (n_classes + 1) * d_sae).view(-1, d_sae)
     else:
-        sums = values.new_zeros(n_classes, values.shape[1]).index_add(0, labels, values)
-    square_sums = values.new_zeros(n_classes).index_add(0, labels, values.square().sum(1))
-    return ClassMoments(torch.bincount(labels, minlength=n_classes), sums, square_sums)
+        values = points.to(dtype)
+        sums = _add_at(places, values, n_classes + 1)
+    square_sums = _add_at(places, values.square().sum(1), n_classes + 1)
+    counts = _add_at(places, torch.ones_like(places), n_classes + 1)
+    return ClassMoments(*(moment[:n_classes] for moment in (counts, sums, square_sums)))
 
 
 def check_labels(points: AnyPoints, labels: Tensor, n_classes: int) -> None:
@@ -100,16 +118,24 @@ def centroids(moments: ClassMoments) -> Float[Tensor, "present dim"]:
     return moments.sums[present] / moments.counts[present, None].to(moments.sums)
 
 
-def within_scatter(moments: ClassMoments) -> Float[Tensor, ""]:
+def within_scatter(moments: ClassMoments) -> Float[Tensor, "*group"]:
     """Return trace(S_w) = Σ_k Σ_{y_i=k} ‖x_i − c_k‖², never negative.
 
     What is only rounding of coincident points counts as 0 (without gradient). No points give 0.
     """
-    of_means = moments.sums.square().sum(1) / moments.counts.clamp(min=1).to(moments.sums)
-    scatter = (moments.square_sums - of_means).sum()
-    total = moments.square_sums.detach().sum()
-    rounding = 16 * torch.finfo(total.dtype).eps * moments.counts.sum().sqrt() * total
+    of_means = moments.sums.square().sum(-1) / moments.counts.clamp(min=1).to(moments.sums)
+    scatter = (moments.square_sums - of_means).sum(-1)
+    total = moments.square_sums.detach().sum(-1)
+    rounding = 16 * torch.finfo(total.dtype).eps * moments.counts.sum(-1).sqrt() * total
     return torch.where(scatter.detach() > rounding, scatter, torch.zeros_like(scatter))
+
+
+def between_scatter(moments: ClassMoments) -> Float[Tensor, "*group"]:
+    """Return trace(S_b) = Σ_k n_k ‖c_k − c̄‖², c̄ the mean of all labeled points; 0 for none."""
+    weights, sums = moments.counts.to(moments.sums), moments.sums
+    mean = sums.sum(-2, keepdim=True) / weights.sum(-1).clamp(min=1)[..., None, None]
+    centers = sums / weights.clamp(min=1)[..., None]
+    return (weights * (centers - mean).square().sum(-1)).sum(-1)
 
 
 def pairwise_distances(points: Float[Tensor, "point dim"]) -> Float[Tensor, "point point"]:
@@ -160,9 +186,7 @@ def fisher_ratio(moments: ClassMoments) -> Estimate:
     − c_k)ᵀ, c̄ the mean of all labeled points. Undefined, and counted, as `relative_aedp`. Source:
     Fukunaga (1990), *Introduction to Statistical Pattern Recognition*, ch. 10.
     """
-    weights = moments.counts[moments.counts > 0].to(moments.sums)
-    mean = moments.sums.sum(0) / weights.sum()
-    between = (weights * (centroids(moments) - mean).square().sum(1)).sum()
+    between = between_scatter(moments)
     return _over_scatter(moments, lambda within: (between / within).double())
 
 
@@ -183,6 +207,14 @@ def scale_free_mstw(centers: Float[Tensor, "cluster dim"]) -> Estimate:
     if not bool(aedp.value.detach() > 0):
         return Estimate.undefined("all centroids are equal", n)
     return Estimate(mst_weight(centers).value / ((n - 1) * aedp.value), n, 0)
+
+
+def _add_at(places: Tensor, values: Tensor, size: int) -> Tensor:
+    """Return Σ of the `values` (rows, or numbers) at each place, the same bits in every run."""
+    zeros = values.new_zeros(size, *values.shape[1:])
+    if values.device.type == "cpu":
+        return zeros.index_add(0, places, values)
+    return zeros.index_put((places,), values, accumulate=True)  # sorts, where index_add is atomic
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -53,28 +53,56 @@ def gromov_wasserstein(
     >>> round(gromov_wasserstein(near, far).value.item(), 9)
     2.0
     """
-    import ot
-
     first, second = _checked_distances(c1, "c1"), _checked_distances(c2, "c2")
     p_mass, q_mass = _checked_weights(p, len(first), "p"), _checked_weights(q, len(second), "q")
     check_squares(c1.double(), c2.double(), name="distances")
+    best = torch.from_numpy(best_plan(first, second, p_mass, q_mass, plan, n_anchors)).to(c1.device)
     unit = max(first.max(), second.max()) or 1.0
-    problem = first / unit, second / unit, p_mass, q_mass
+    value = distortion(c1.double() / unit, c2.double() / unit, best)
+    return Coupling(value * unit**2, best)
+
+
+def best_plan(
+    c1: np.ndarray,
+    c2: np.ndarray,
+    p: np.ndarray,
+    q: np.ndarray,
+    plan: Float[Tensor, "n m"] | None = None,
+    n_anchors: int | None = None,
+) -> np.ndarray:
+    """Return the plan `[n, m]` of `gromov_wasserstein` for symmetric float64 matrices.
+
+    Only `plan` is checked (ValueError).
+    """
+    import ot
+
+    unit = max(c1.max(), c2.max()) or 1.0
+    problem = c1 / unit, c2 / unit, p, q
     starts = _starts(*problem, n_anchors)
     if plan is not None:
-        starts.append(_checked_plan(plan, p_mass, q_mass))
+        starts.append(_checked_plan(plan, p, q))
     found = [
         ot.gromov.gromov_wasserstein(*problem, symmetric=True, G0=start, log=True)
         for start in starts
     ]
     best = min(found, key=lambda descended: descended[1]["gw_dist"])[0]
-    # again from the best plan, by POT's torch backend: value, gradient and the plan they belong to
-    given = c1.double() / unit, c2.double() / unit
-    p_torch, q_torch, start = (torch.from_numpy(a).to(c1.device) for a in (p_mass, q_mass, best))
-    value, log = ot.gromov.gromov_wasserstein2(
-        *given, p_torch, q_torch, symmetric=True, G0=start, log=True
-    )
-    return Coupling((value * unit**2).clamp(min=0.0), log["T"].detach())
+    again: np.ndarray = ot.gromov.gromov_wasserstein(*problem, symmetric=True, G0=best)
+    return again
+
+
+def distortion(
+    c1: Float[Tensor, "*pair n n"], c2: Float[Tensor, "*pair m m"], plan: Float[Tensor, "*pair n m"]
+) -> Float[Tensor, "*pair"]:
+    """Return Σ_ijkl |C1_ik − C2_jl|² T_ij T_kl, never negative, of one plan or of a stack of them.
+
+    Differentiable in the distances. By its three terms, with p = T1 and q = Tᵀ1:
+    pᵀC1²p + qᵀC2²q − 2 Σ_ik C1_ik (T C2 Tᵀ)_ik, squares entry by entry.
+    """
+    p, q = plan.sum(-1), plan.sum(-2)
+    own = c1.square() * (p[..., None] * p[..., None, :])
+    other = c2.square() * (q[..., None] * q[..., None, :])
+    cross = c1 * (plan @ c2 @ plan.mT)
+    return ((own - 2 * cross).sum((-2, -1)) + other.sum((-2, -1))).clamp(min=0.0)
 
 
 def _starts(

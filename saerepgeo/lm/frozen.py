@@ -66,10 +66,15 @@ class FrozenLM:
         tokenizer.check_fits(name, model.get_input_embeddings().num_embeddings)
         self._plain: Any = _twin(model)  # before booting, which rewires the modules in place
         self._bridge = hooked(model, tokenizer, name, self.device)
+        components = self._bridge.adapter.component_mapping
+        assert components is not None
+        self._blocks: str = components["blocks"].name
         self.d_model: int = self._bridge.cfg.d_model
         self._example = (torch.arange(8, device=self.device)[None] + 100) % self._bridge.cfg.d_vocab
         check_hook(self._bridge, name, hook_name, self._example)
         self._layer = self._plain_layer()
+        if self._layer is not None:
+            self._bridge = None  # which would hold in float32 what the plain model has in its dtype
         if self._layer is not None and self.autocast_dtype is not None:
             hold_weights(self._plain, self.autocast_dtype)
             cast_norms_once(self._plain, self.autocast_dtype, lambda: self._logits(self._example))
@@ -101,7 +106,7 @@ class FrozenLM:
 
         Pad on the right only: attention is causal, so padding changes no earlier position.
         """
-        tokens = tokens.to(self.device)
+        tokens = _sent(tokens, self.device)
         out = torch.empty(*tokens.shape, self.d_model, device=self.device)
         if tokens.numel() == 0:
             return out
@@ -119,7 +124,7 @@ class FrozenLM:
 
     def is_point(self, tokens: Tensor, residuals: Tensor) -> Tensor:
         """Return where `tokens` are neither special nor, by their `residuals`, attention sinks."""
-        is_real = self.tokenizer.is_real(tokens).to(residuals.device)
+        is_real = _sent(self.tokenizer.is_real(tokens), residuals.device)
         is_sink = residuals.norm(dim=-1) > self._sink_norm
         return is_real & ~is_sink
 
@@ -196,9 +201,7 @@ class FrozenLM:
             handle.remove()
 
     def _block(self, layer: int) -> Any:
-        components = self._bridge.adapter.component_mapping
-        assert components is not None
-        return self._plain.get_submodule(f"{components['blocks'].name}.{layer}")
+        return self._plain.get_submodule(f"{self._blocks}.{layer}")
 
     @torch.no_grad()
     def _plain_layer(self) -> int | None:
@@ -210,6 +213,11 @@ class FrozenLM:
         plain = self._plain_residuals(self._example, layer)
         bridged = read_hook(self._bridge, self.hook_name, self._example)
         return layer if (plain - bridged).norm() <= NEAR_THE_SAME * bridged.norm() else None
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on `device`; the host, where it comes from there, does not wait."""
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu")
 
 
 def _twin(model: nn.Module) -> nn.Module:

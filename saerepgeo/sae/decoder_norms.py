@@ -18,11 +18,14 @@ class DecoderNorms(nn.Module):
     sae: Any
     decoder_norm_target: Tensor
     """The common norm of the rows when the model was made, 0 where they differed."""
+    has_constant_decoder_norm: bool
+    """Whether all decoder rows had one norm when the model was made."""
 
-    @property
-    def has_constant_decoder_norm(self) -> bool:
-        """Whether all decoder rows had one norm when the model was made."""
-        return bool(self.decoder_norm_target > 0)
+    def _hold_norm(self) -> None:
+        """Note the common norm of the rows, if they have one; a state dict brings its own."""
+        self.register_buffer("decoder_norm_target", constant_norm(self.sae.W_dec))
+        _note_constant_norm(self)
+        self.register_load_state_dict_post_hook(_note_constant_norm)
 
     @property
     def rescales_by_norm(self) -> bool:
@@ -34,7 +37,9 @@ class DecoderNorms(nn.Module):
         return self.sae.W_dec.norm(dim=-1)
 
     def effective_latents(
-        self, latents: Latents, rows: Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None
+        self,
+        latents: Latents,
+        rows: slice | Int[Tensor, "row"] | Bool[Tensor, "point"] | None = None,
     ) -> Float[Tensor, "row d_sae"] | SparseLatents:
         """Return z_i·‖W_dec,i‖ of all points or of the selected `rows`; sparse latents stay so.
 
@@ -75,6 +80,11 @@ class DecoderNorms(nn.Module):
         squared = one_for_zero(weight.square().sum(dim=1, keepdim=True))
         along = (grad * weight).sum(dim=1, keepdim=True) / squared
         grad.addcmul_(along, weight, value=-1)
+
+
+def _note_constant_norm(model: DecoderNorms, _: Any = None) -> None:
+    """Have the host know, which would wait for the device each time it asked."""
+    model.has_constant_decoder_norm = bool(model.decoder_norm_target > 0)
 
 
 def one_for_zero(lengths: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saerepgeo.sae.decoder_norms import DecoderNorms, constant_norm, local, one_for_zero
+from saerepgeo.sae.decoder_norms import DecoderNorms, local, one_for_zero
 from saerepgeo.sae.normalization import CONSTANT, MODES, InputNormalization, normalize
 from saerepgeo.sae.sparse.active_pairs import Latents, Pairs, Points, as_active
 from saerepgeo.sae.sparse.encoding import encode_sparse
@@ -61,7 +61,7 @@ class SAEModel(DecoderNorms):
         sae.reshape_fn_in = sae.reshape_fn_out = _unchanged
         self.sae = sae
         self.register_buffer("input_scale", torch.tensor(float(input_scale)))
-        self.register_buffer("decoder_norm_target", constant_norm(sae.W_dec))
+        self._hold_norm()
         self._sync_placement()
 
     @property
@@ -137,11 +137,13 @@ class SAEModel(DecoderNorms):
         dead_mask: Bool[Tensor, "d_sae"] | None = None,
         step: int = 0,
         coefficient_scale: float = 1.0,
+        n_dead: int | None = None,
     ) -> SAEOutput:
         """Return reconstructions, latents and, in training mode, the architecture's own terms.
 
-        `dead_mask` marks the latents that the auxiliary terms revive; `step` drives the warm-up of
-        the coefficients; `coefficient_scale` multiplies all. The MSE is left to the caller. Raises
+        `dead_mask` marks the latents that the auxiliary terms revive, `n_dead` in number (where it
+        is left out, the host waits for the device to count them); `step` drives the warm-up of the
+        coefficients; `coefficient_scale` multiplies all. The MSE is left to the caller. Raises
         ValueError in training mode where the SAE has no training form.
         """
         if not self.training:
@@ -159,7 +161,7 @@ class SAEModel(DecoderNorms):
         latents, hidden_pre = self._encode(sae_in)
         recons = self.decode(latents, normalization)
         found = sae_in, recons, latents, hidden_pre, normalization
-        output = ForwardOutput(residuals, *found, dead_mask, step, coefficient_scale)
+        output = ForwardOutput(residuals, *found, dead_mask, step, coefficient_scale, n_dead)
         losses = self._own_terms(output)
         if hasattr(self.sae, "topk_threshold"):
             self._update_batchtopk_threshold(latents)
@@ -215,7 +217,8 @@ class SAEModel(DecoderNorms):
         values = latents.values if isinstance(latents, SparseLatents) else latents
         values = values.detach().flatten()
         # infinite where nothing is active, so that other processes' minimum counts
-        positive = torch.cat([values[values > 0], values.new_tensor([torch.inf])]).min().double()
+        values = values if len(values) else values.new_zeros(1)
+        positive = torch.where(values > 0, values, torch.inf).min().double()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(positive, op=torch.distributed.ReduceOp.MIN)
         threshold, rate = self.sae.topk_threshold, self.sae.cfg.topk_threshold_lr

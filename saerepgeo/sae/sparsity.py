@@ -38,12 +38,17 @@ class ForwardOutput(NamedTuple):
     dead_mask: Bool[Tensor, "d_sae"] | None
     step: int
     scale: float
+    n_dead: int | None = None
+    """How many latents `dead_mask` marks, where the host knows."""
 
     @property
     def dead(self) -> Dead:
-        """Which latents are dead."""
-        mask = self.recons.new_zeros(0) if self.dead_mask is None else self.dead_mask
-        return mask.nonzero().squeeze(1)
+        """Which latents are dead, ascending."""
+        if self.dead_mask is None or self.n_dead == 0:
+            return torch.zeros(0, dtype=torch.long, device=self.recons.device)
+        if self.n_dead is None:
+            return self.dead_mask.nonzero().squeeze(1)
+        return self.dead_mask.byte().sort(descending=True, stable=True).indices[: self.n_dead]
 
     @property
     def k_aux(self) -> int:

@@ -1,5 +1,7 @@
 """What makes the model cheaper in bfloat16 changes no bit of what it gives."""
 
+import gc
+import weakref
 from typing import Any
 
 import torch
@@ -7,6 +9,8 @@ from torch import Tensor, nn
 
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.precision import cast_norms_once, hold_weights
+from saerepgeo.lm.sources import load_model
+from saerepgeo.lm.tokenizer import LMTokenizer
 
 HOOK = "blocks.1.hook_resid_post"
 
@@ -30,6 +34,18 @@ def test_held_weights_and_norms_cast_once_give_the_bits_of_plain_autocast(tiny_l
     norm.register_forward_hook(lambda module, inputs, output: given.append(output.dtype))
     assert lm.residuals(tokens()).equal(expected)
     assert given == [torch.bfloat16]
+
+
+def test_matrices_are_held_once_in_the_dtype_they_are_multiplied_in(tiny_lm):
+    name = str(tiny_lm)
+    model = load_model(name)
+    loaded = [weakref.ref(m.weight) for m in model.modules() if type(m) is nn.Linear]
+    lm = FrozenLM(model, LMTokenizer.load(name), name, HOOK, "bfloat16")
+    del model
+    gc.collect()
+    assert len(loaded) > 20
+    assert all(weight() is None for weight in loaded)
+    assert lm.residuals(tokens()).isfinite().all()
 
 
 class Block(nn.Module):

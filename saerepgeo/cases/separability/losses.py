@@ -4,32 +4,42 @@ Regularizers act on effective latents through class moments, whose sums are redu
 with their gradient: a regularizer has one value whatever the devices.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.grouped import (
+    GroupFigures,
+    group_aedp,
+    group_classes,
+    group_distances,
+    group_fisher_ratios,
+    grouped,
+)
 from saerepgeo.geometry.separation import (
     ClassMoments,
-    average_pairwise_distance,
     centroids,
-    class_moments,
-    fisher_ratio,
     pairwise_distances,
+    unchecked_moments,
 )
-from saerepgeo.geometry.transport import Coupling, gromov_wasserstein
+from saerepgeo.geometry.transport import Coupling, best_plan, distortion, gromov_wasserstein
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
-from saerepgeo.types import Estimate, Float, Int, SparseLatents
+from saerepgeo.types import Float, Int, SparseLatents
 
 Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
 Direction = Literal["increase", "decrease"]
 TransportPlans = dict[tuple[int, ...], Tensor]
-"""The last plan of each concept, by the items that were present: where the next search starts."""
-FIGURES: dict[str, Callable[[ClassMoments], Estimate]] = {
-    "aedp": lambda moments: average_pairwise_distance(centroids(moments)),
-    "fisher": fisher_ratio,
+"""The last plan of each concept, by the items that were present: where the next search starts.
+
+On the host, where the search is.
+"""
+FIGURES: dict[str, Callable[[ClassMoments], GroupFigures]] = {
+    "aedp": group_aedp,
+    "fisher": group_fisher_ratios,
 }
 
 
@@ -45,8 +55,11 @@ def reduced_moments(
     labels: Int[Tensor, "point"],
     n_items: int,
 ) -> ClassMoments:
-    """Return counts, sums and square sums of each item over all processes, in float32."""
-    moments = class_moments(effective, labels, n_items, dtype=torch.float32)
+    """Return counts, sums and square sums of each item over all processes, in float32.
+
+    Of an SAE's latents and the stream's labels: neither is checked, for the host would wait.
+    """
+    moments = unchecked_moments(effective, labels, n_items, torch.float32)
     return ClassMoments(*(all_reduce_sum(moment) for moment in moments))
 
 
@@ -96,26 +109,50 @@ def separability_term(
     `concepts` holds the item ids of each concept. Concepts with fewer than two items in the batch,
     or without extent, take no part; 0 if none do.
     """
+    classes = group_classes(concepts, moments.counts.device)
+    by_concept = grouped(moments, classes)
     if kind == "gromov_wasserstein":
         if target_distances is None:
             raise ValueError("gromov_wasserstein needs `target_distances`, got None")
-        plans = {} if plans is None else plans
-        terms = list(_transport_terms(moments, concepts, target_distances, plans))
+        is_item = classes >= 0
+        targets = target_distances[classes[..., None], classes[..., None, :]]
+        targets = targets * (is_item[..., None] & is_item[..., None, :])
+        values, is_defined = _relative_distortions(
+            by_concept, concepts, targets, {} if plans is None else plans
+        )
     else:
-        figures = [FIGURES[kind](moments.select(items)) for items in concepts]
-        sign = -1.0 if direction == "increase" else 1.0
-        terms = [sign * f.value.log() for f in figures if f.reason is None and float(f) > 0]
-    return torch.stack(terms).mean() if terms else moments.sums.sum() * 0.0
+        figures, is_defined = FIGURES[kind](by_concept)
+        values = (-1.0 if direction == "increase" else 1.0) * figures.log()
+    return torch.where(is_defined, values, 0.0).sum() / is_defined.sum().clamp(min=1)
 
 
-def _transport_terms(
+def _relative_distortions(
     moments: ClassMoments, concepts: Sequence[range], targets: Tensor, plans: TransportPlans
-) -> Iterator[Tensor]:
-    for items in concepts:
-        present = tuple(item for item in items if int(moments.counts[item]) > 0)
-        target = targets[list(present)][:, list(present)]
-        if len(present) >= 2 and bool(target.max() > 0):
-            distances = pairwise_distances(centroids(moments.select(present)))
-            found = relative_gromov_wasserstein(distances, target, plans.get(present))
-            plans[present] = found.plan
-            yield found.value
+) -> GroupFigures:
+    """Return `relative_gromov_wasserstein` of every concept; the host waits for one copy."""
+    distances, present = group_distances(moments), moments.counts > 0
+    are_present = present[..., None] & present[..., None, :]
+    targets = torch.where(are_present, targets.double(), 0.0)
+    parts = (distances.detach(), targets, present[..., None].double())
+    host = [*torch.cat(parts, -1).cpu().numpy()]
+    found = [_plan(*concept, plans) for concept in zip(concepts, host, strict=True)]
+    plan = torch.from_numpy(np.stack(found)).to(distances.device, non_blocking=True)
+    scale = targets.square().sum((-2, -1)) / present.sum(-1).clamp(min=1).square()
+    is_defined = (present.sum(-1) >= 2) & (scale > 0)
+    values = distortion(distances, targets, plan) / torch.where(is_defined, scale, 1.0)
+    return GroupFigures(values, is_defined)
+
+
+def _plan(items: range, found: np.ndarray, plans: TransportPlans) -> np.ndarray:
+    """Return the plan of one concept, 0 where it takes no part; `found` holds its distances."""
+    width = len(found)
+    distances, target, present = found[:, :width], found[:, width:-1], found[:, -1] > 0
+    plan, rows = np.zeros_like(target), np.ix_(present, present)
+    # what is not finite makes the loss so, which stops the run
+    if present.sum() >= 2 and target.max() > 0 and np.isfinite(distances).all():
+        key = tuple(items[place] for place in np.flatnonzero(present))
+        mass = np.full(len(key), 1 / len(key))
+        now, wanted = ((c + c.T) / 2 for c in (distances[rows], target[rows]))
+        plan[rows] = best_plan(now, wanted, mass, mass, plans.get(key), n_anchors=0)
+        plans[key] = torch.from_numpy(plan[rows])
+    return plan

@@ -1,5 +1,6 @@
 """Case 3 by training: fine-tune an SAE under a regularizer on the separability of concept items."""
 
+import math
 from typing import Any
 
 import torch
@@ -96,6 +97,7 @@ class SeparabilityModule(LightningModule):
         self.save_hyperparameters()
         self.source = sae
         self._plans: TransportPlans = {}
+        self._n_dead: int | None = None  # None: the next step finds out
 
     def check(self, stage: str) -> list[str]:
         """Refuse an SAE that does not belong to the data, before any weights are read."""
@@ -133,14 +135,14 @@ class SeparabilityModule(LightningModule):
 
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch of points, and log its parts; ValueError if not finite."""
-        out: SAEOutput = self.sae(batch.residuals, dead_mask=self._dead_mask, step=self.global_step)
+        known = {"dead_mask": self._dead_mask, "n_dead": self._n_dead, "step": self.global_step}
+        out: SAEOutput = self.sae(batch.residuals, **known)
         mse = mean_squared_error(out.recons, batch.residuals)
-        self._check_finite(mse, "mse")
         own = sum(out.losses.values(), torch.zeros_like(mse))
         term = self._regularizer(out, batch)
         loss = (mse + own) / self.variance + self.hparams["weight"] * term.float()
-        self._check_finite(loss, "loss")
         self._count_active(out.latents, len(batch.residuals))
+        self._read(mse, loss)
         shown = {"mse": mse, "separability": term}
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         others = {"loss": loss, "fvu": mse / self.variance, "lr": rate, **out.losses}
@@ -214,11 +216,12 @@ class SeparabilityModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the transport plans: where a search starts decides where it ends."""
-        checkpoint["transport_plans"] = {k: plan.cpu() for k, plan in self._plans.items()}
+        checkpoint["transport_plans"] = dict(self._plans)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the transport plans back; a checkpoint of before they were kept has none."""
-        self._plans = dict(checkpoint.get("transport_plans", {}))
+        plans = checkpoint.get("transport_plans", {})
+        self._plans, self._n_dead = {k: plan.cpu() for k, plan in plans.items()}, None
 
     @property
     def _data(self) -> Any:
@@ -228,12 +231,17 @@ class SeparabilityModule(LightningModule):
     def _dead_mask(self) -> Tensor:
         return self.silent_points > self.hparams["dead_after"]
 
-    def _check_finite(self, value: Tensor, name: str) -> None:
-        if not bool(torch.isfinite(value)):
-            raise ValueError(
-                f"the {name} at step {self.global_step} is {float(value.detach())}; lower `lr` or "
-                "`weight` and go on from the last checkpoint, which is from before"
-            )
+    def _read(self, mse: Tensor, loss: Tensor) -> None:
+        """Ask the device, once a step, whether the loss is finite and how many latents are dead."""
+        numbers = torch.stack([x.detach().double() for x in (mse, loss, self._dead_mask.sum())])
+        *values, n_dead = numbers.tolist()
+        for name, value in zip(("mse", "loss"), values, strict=True):
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"the {name} at step {self.global_step} is {value}; lower `lr` or `weight` and "
+                    "go on from the last checkpoint, which is from before"
+                )
+        self._n_dead = int(n_dead)
 
     def _measure(self) -> None:
         """Measure what loss and rates need from the data, unless a checkpoint holds it."""
@@ -259,13 +267,14 @@ class SeparabilityModule(LightningModule):
         self.target_distances.copy_(distances * (scale if is_up else 1 / scale))
 
     def _regularizer(self, out: SAEOutput, batch: ActivationBatch) -> Tensor:
-        h, labeled = self.hparams, batch.labels >= 0
+        h, labeled = self.hparams, slice(self._data.n_labeled)
         with torch.autocast(self.device.type, enabled=False):
             effective = self.sae.effective_latents(out.latents, rows=labeled)
             labels = batch.labels[labeled]
             if h["shuffle_labels"]:
                 generator = generator_for(h["seed"], "shuffle", self.global_step)
-                labels = labels[torch.randperm(len(labels), generator=generator).to(labels.device)]
+                order = torch.randperm(len(labels), generator=generator)
+                labels = labels[order.to(labels.device, non_blocking=True)]
             moments = reduced_moments(effective, labels, len(self.target_distances))
             kind, target = (h["regularizer"], h["direction"]), self.target_distances
             return separability_term(moments, self._concepts, *kind, target, self._plans)
@@ -273,8 +282,9 @@ class SeparabilityModule(LightningModule):
     @torch.no_grad()
     def _count_active(self, latents: Tensor | SparseLatents, n_points: int) -> None:
         if isinstance(latents, SparseLatents):
-            active = latents.indices[latents.values > 0]
-            counts = torch.bincount(active, minlength=latents.d_sae)
+            active = (latents.values > 0).long().flatten()
+            counts = active.new_zeros(latents.d_sae)
+            counts = counts.index_add(0, latents.indices.flatten(), active)
         else:
             counts = (latents > 0).sum(0)
         silent = self.silent_points + n_points * self.trainer.world_size

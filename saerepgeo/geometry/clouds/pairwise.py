@@ -9,8 +9,8 @@ from saerepgeo.types import Float
 
 @full_precision()
 def gram_distances(
-    x: Float[Tensor, "point dim"], y: Float[Tensor, "other dim"] | None = None
-) -> Float[Tensor, "point other"]:
+    x: Float[Tensor, "*cloud point dim"], y: Float[Tensor, "*cloud other dim"] | None = None
+) -> Float[Tensor, "*cloud point other"]:
     """Return ‖x_i − y_j‖ by way of scalar products, y = x by default; differentiable.
 
     Fast, and off by about √eps of the largest norm where points nearly coincide, by eps elsewhere:
@@ -20,12 +20,12 @@ def gram_distances(
     tensor([[3., 7.],
             [0., 4.]])
     """
-    squares = x @ (x if y is None else y).T
+    squares = x @ (x if y is None else y).mT
     if y is None:
-        norms = squares.diagonal().clone()
-        scale = norms[:, None] + norms
+        norms = squares.diagonal(dim1=-2, dim2=-1).clone()
+        scale = norms[..., None] + norms[..., None, :]
     else:
-        scale = x.square().sum(1)[:, None] + y.square().sum(1)
+        scale = x.square().sum(-1)[..., None] + y.square().sum(-1)[..., None, :]
     squares.mul_(-2).add_(scale)
     limit = scale.detach().mul_(8 * torch.finfo(x.dtype).eps)
     return squares.masked_fill_(squares.detach() <= limit, 0.0).sqrt_()

@@ -4,7 +4,7 @@ Found a few points at a time, so that the dense pre-activations are never kept.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from saerepgeo.sae.sparse.active_pairs import Encoder, Pairs, PerLatent, PerPair, Points
+from saerepgeo.sae.sparse.threads import map_in_threads
 from saerepgeo.types import Float, Int
 
 Bound = Float[Tensor, "*d_sae"]
@@ -31,15 +32,25 @@ def score_chunks(centered: Points, weight: Encoder, bias: PerLatent) -> Iterator
 
     In the autocast dtype where there is one. Whatever reads a chunk finds it still in cache.
     """
+    chunks, score = _scoring(centered, weight, bias)
+    return map(score, chunks)
+
+
+def _scoring(
+    centered: Points, weight: Encoder, bias: PerLatent
+) -> tuple[Sequence[Tensor], Callable[[Tensor], Scores]]:
+    """Return chunks of points, and what gives the scores of one."""
     device = weight.device.type
     is_low = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if is_low else weight.dtype
     centered, columns, bias = centered.to(dtype), weight.to(dtype).t(), bias.to(dtype)
     n_rows = _ROWS if device == "cpu" else max(centered.shape[0], 1)
-    for rows in centered.split(n_rows):
+
+    def score(rows: Tensor) -> Tensor:
         with torch.autocast(device, enabled=False):
-            scores = functional.linear(rows, columns, bias)
-        yield scores
+            return functional.linear(rows, columns, bias)
+
+    return centered.split(n_rows), score
 
 
 def select_topk(scores: Float[Tensor, "point d_sae"], k: int) -> TopK:
@@ -75,7 +86,8 @@ def _select_by_groups(scores: Tensor, k: int) -> TopK | None:
         return None
     rows, groups = np.divmod(np.flatnonzero(~(maxima < least)), n_groups)
     members = (rows * d_sae + groups)[:, None] + np.arange(0, d_sae, n_groups)
-    flat = members[~(keys.reshape(-1)[members] < least[rows])]  # keeps what is not a number
+    kept = ~(keys.reshape(-1)[members] < least[rows])  # keeps what is not a number
+    flat = members.reshape(-1)[np.flatnonzero(kept)]
     offsets = np.searchsorted(flat // d_sae, np.arange(n_points + 1))
     width = int(np.diff(offsets).max(initial=k))
     if width > 4 * k:  # many equal scores
@@ -83,15 +95,19 @@ def _select_by_groups(scores: Tensor, k: int) -> TopK | None:
     # k to `width` candidates a row; what is read past a row's end does not count
     places = torch.from_numpy(np.minimum(offsets[:-1, None] + np.arange(width), len(flat) - 1))
     candidates = torch.from_numpy(flat)[places] if len(flat) else places
-    kept = torch.from_numpy(np.arange(width) < np.diff(offsets)[:, None])
-    values = scores.reshape(-1)[candidates].where(kept, -torch.inf)
+    is_own = torch.from_numpy(np.arange(width) < np.diff(offsets)[:, None])
+    values = scores.reshape(-1)[candidates].where(is_own, -torch.inf)
     values, picked = values.topk(k, dim=1, sorted=False)
     return values, candidates.gather(1, picked) % d_sae
 
 
 def dense_topk(inputs: Points, weight: Encoder, bias: PerLatent, k: int) -> TopK:
-    """Return the k largest of inputs @ weight + bias of every point, in the dtype of the scores."""
-    parts = [select_topk(scores, k) for scores in score_chunks(inputs, weight, bias)]
+    """Return the k largest of inputs @ weight + bias of every point, in the dtype of the scores.
+
+    On the CPU every thread scores and selects chunks of its own. Without gradient.
+    """
+    chunks, score = _scoring(inputs, weight, bias)
+    parts = map_in_threads(lambda rows: select_topk(score(rows), k), chunks)
     values, indices = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(indices)
 

@@ -1,6 +1,7 @@
 """The fused TopK step against the same formulas written densely."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.sparse.active_pairs import as_active
 from saerepgeo.sae.sparse.encoding import encode_topk
 from saerepgeo.sae.sparse.pair_products import decode_pairs, gather_scalars
-from saerepgeo.sae.sparse.selection import select_topk
+from saerepgeo.sae.sparse.selection import dense_topk, select_topk
 
 D_IN, D_SAE, K, N = 10, 48, 6, 21
 
@@ -118,6 +119,28 @@ def test_selection_is_exact(width: int, k: int, dtype: torch.dtype) -> None:
     assert torch.equal(values.sort(dim=1, descending=True).values, expected)
     assert torch.equal(scores.gather(1, indices), values)
     assert all(len(set(row.tolist())) == k for row in indices)
+
+
+@pytest.mark.parametrize("enabled", [False, True], ids=["float32", "autocast"])
+def test_any_number_of_threads_selects_the_same_bits(enabled: bool) -> None:
+    """And torch keeps its number of threads, in threads to come as well."""
+    generator = torch.Generator().manual_seed(4)
+    weight = torch.randn(16, 512, generator=generator).requires_grad_()
+    points, bias = torch.randn(1100, 16, generator=generator), torch.randn(512, generator=generator)
+    before, found = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 3):
+            torch.set_num_threads(n_threads)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled), torch.no_grad():
+                found.append(dense_topk(points, weight, bias, 8))
+            with ThreadPoolExecutor(1) as fresh:
+                assert fresh.submit(torch.get_num_threads).result() == n_threads
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    for one, several in zip(*found, strict=True):
+        assert torch.equal(one, several)
+        assert not several.requires_grad
 
 
 @pytest.mark.parametrize("sign", [1, -1])
