@@ -47,7 +47,7 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
 
     does: list[Fit] = [whole]
 
-    def run(args: list[str]) -> int:
+    def run(args: list[str], cli: type) -> int:
         text = next(a for a in args if a.startswith("--trainer.callbacks="))
         given = json.loads(text.partition("=")[2])[1]["init_args"]
         return does[-1](Path(given["path"]), given["about"])
@@ -231,7 +231,7 @@ def test_a_cell_that_kills_its_workers_is_given_up_and_the_others_run(
             raise Died
         return fit[0](path, about)
 
-    def wait(arguments: list[str], n_processes: int, n_threads: int | None) -> list[int]:
+    def wait(arguments: list[str], n_processes: int, *_: Any) -> list[int]:
         rounds.append(n_processes)
         statuses = []
         for number in range(n_processes):
