@@ -23,6 +23,8 @@ STANDARD_ERROR = 0.02
 """Of the residuals' variance, relative to it, at most."""
 MOST_CONTEXTS = 4096
 """Contexts read at most for the residuals' moments."""
+MOST_DEVICES = 4096
+"""Up to this number one that fits is looked for where the devices told do not."""
 Call = tuple[int, int, int]
 """One run of the LM: (window, lane, number within the lane)."""
 
@@ -48,7 +50,8 @@ class StreamPlan:
 
     def __post_init__(self) -> None:
         if self.n_lanes % self.world_size:
-            fewer = max(n for n in range(1, self.world_size) if self.n_lanes % n == 0)
+            most = min(self.world_size, self.n_lanes, MOST_DEVICES)
+            fewer = max(n for n in range(1, most + 1) if self.n_lanes % n == 0)
             n_lanes = -(-self.n_lanes // self.world_size) * self.world_size
             n_points = max(1, self.batch_size // n_lanes) * n_lanes
             raise ValueError(
