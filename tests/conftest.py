@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -139,3 +140,10 @@ def emulated() -> Iterator[torch.device]:
 
     with active() as device:
         yield device
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of cases are made and not drawn, which takes longest."""
+    blank = np.zeros((1, 1, 4), np.uint8)
+    monkeypatch.setattr("saerepgeo.report.tensorboard.save_figure", lambda *_: blank)

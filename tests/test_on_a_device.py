@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,12 +22,12 @@ ON_DEVICE = {"accelerator": "emulated", "strategy": "emulated"}
 
 
 @pytest.fixture(autouse=True)
-def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulated: torch.device) -> None:
+def _own_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, emulated: torch.device, undrawn: None
+) -> None:
     """The emulated device, and a cache that no other test reads."""
     monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["saerepgeo"])
-    blank = np.zeros((1, 1, 4), np.uint8)  # figures are made, but to draw them takes longest
-    monkeypatch.setattr("saerepgeo.report.tensorboard.save_figure", lambda *_: blank)
 
 
 @pytest.fixture

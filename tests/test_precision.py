@@ -24,10 +24,8 @@ ARCHITECTURES = {"stratification": "standard", "structure": "topk", "interventio
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fast(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> None:
     monkeypatch.setattr("sys.argv", ["saerepgeo"])
-    for name in ("save_figure", "add_figure"):  # figures are made, but to draw them takes longest
-        monkeypatch.setattr(f"saerepgeo.report.tensorboard.{name}", lambda *_: None)
     monkeypatch.setattr(
         "saerepgeo.cases.intervention.interventions.displacement_rows",
         lambda points, _, generator: displacement_rows(points, (1.0, 1.5), generator, 2, 2),

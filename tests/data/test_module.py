@@ -172,7 +172,8 @@ def test_activations_are_those_of_a_device_a_dtype_and_libraries(tiny_data, monk
         data.concept("days")
 
 
-def test_where_nothing_is_kept_text_is_tokenized_once(tiny_data, monkeypatch):
+def test_where_nothing_is_kept_text_is_tokenized_once(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path))
     monkeypatch.setenv("SAEREPGEO_CACHE_GIB", "0")
     seen, gathered = [], _Tokens._gathered
     monkeypatch.setattr(
