@@ -159,7 +159,7 @@ def test_two_processes_that_refuse_say_it_once(config):
 @pytest.mark.parametrize(
     ("command", "hook", "rank"),
     [
-        ("fit", "on_train_batch_start", 1),
+        pytest.param("fit", "on_train_batch_start", 1, marks=pytest.mark.thorough),
         ("test", "on_test_batch_start", 1),
         pytest.param("fit", "on_validation_end", 0, marks=pytest.mark.thorough),
         pytest.param("test", "on_test_batch_end", 0, marks=pytest.mark.thorough),
