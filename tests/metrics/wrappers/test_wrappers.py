@@ -177,3 +177,58 @@ def test_items_are_dealt_to_prompts_and_to_what_has_one(of_named: bool) -> None:
         assert torch.equal(items.sort().values, labels.sort().values)
         assert torch.equal(items[1::3], items[2::3])
     assert not torch.equal(dealt[0], dealt[1])
+
+
+def test_a_null_stops_where_it_is_decided_and_its_draws_are_the_first_of_all() -> None:
+    from saerepgeo.geometry.sequential_nulls import n_needed, sequential_test
+
+    labels = torch.arange(60) % 3
+    made: list[int] = []
+
+    class Counted(FisherRatio):
+        stem = "counted"
+
+        def of(self, cloud: LabeledCloud) -> Estimate:
+            made.append(1)
+            return super().of(cloud)
+
+    x = normal(60, 4)
+    for gap, stops in ((0.0, True), (5.0, False)):
+        cloud = LabeledCloud(x + gap * labels[:, None], labels)
+        every = PermutedItems().values([FisherRatio()], [cloud], 99, 0)["fisher_ratio"]
+        made.clear()
+        test = NullTest([Counted()], PermutedItems(), 99, n_extreme=5).results(cloud)["counted"]
+        expected = sequential_test(float(test.estimate), every, "greater", 5)
+        assert test.test == expected
+        assert (n_needed(float(test.estimate), every, "greater", 5) is not None) == stops
+        assert (len(made) < 60) == stops
+    pairs = LabeledCloud(x), LabeledCloud(normal(60, 3, 1))
+    whole = NullTest([LinearCKA()], None, 99).results(*pairs)["cka"].test
+    few = NullTest([LinearCKA()], None, 99, n_extreme=3).results(*pairs)["cka"].test
+    assert whole is not None
+    assert few is not None
+    assert few.n_draws < whole.n_draws
+    with pytest.raises(ValueError, match="`n_extreme` must be ≥ 0"):
+        NullTest([LinearCKA()], None, 9, n_extreme=-1)
+
+
+def test_spectral_ranks_are_those_of_the_metrics_of_their_names() -> None:
+    from saerepgeo import metrics
+
+    x = normal(40, 3) @ normal(3, 9, 1) + 7
+    metric = metrics.SpectralRanks()
+    metric.update(x)
+    found = metric.compute()
+    for name in ("EffectiveRank", "StableRank", "ParticipationRatio"):
+        other = getattr(metrics, name)(center=True)
+        other.update(x)
+        key = "".join("_" + c.lower() if c.isupper() else c for c in name)[1:]
+        assert found[key].item() == pytest.approx(other.compute().item(), rel=1e-6)
+    assert found["rank"].item() == 3
+    equal = metrics.SpectralRanks()
+    equal.update(torch.full((9, 4), 3.3))
+    assert equal.compute()["rank"].item() == 0
+    assert equal.reason is not None
+    _ = Evidence([metrics.SpectralRanks(), FisherRatio()], 2, 3, 3).results(
+        LabeledCloud(x, torch.arange(40) % 4)
+    )
