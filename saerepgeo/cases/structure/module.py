@@ -93,11 +93,11 @@ class StructureModule(AnalysisModule):
         protocol, space = self._spaces[batch.part]
         concept = batch.activations
         cloud = self._cloud(concept, protocol, space)
-        evidence: Any = self.evidence
-        figures: dict[str, Figure] = evidence[f"{protocol} one"].results(cloud)
+        one, pair = (self._evidence(f"{protocol} {kind}", space) for kind in ("one", "pair"))
+        figures: dict[str, Figure] = one.results(cloud)
         if space != RESIDUALS:
             residuals = self._cloud(concept, protocol, RESIDUALS)
-            figures |= evidence[f"{protocol} pair"].results(residuals, cloud)
+            figures |= pair.results(residuals, cloud)
         if space.kind == "latents" and protocol == "sound" and self.n_random > 1:
             figures |= self._beside_random(concept, space)
         figures["n_items"] = of_count(len(concept.items))
@@ -105,6 +105,10 @@ class StructureModule(AnalysisModule):
         figures["n_merged"] = of_count(self._chosen(concept, protocol).n_merged)
         rows = self.rows(concept.concept, space, protocol, figures)
         return {"rows": rows, "cloud": cloud, "space": space, "protocol": protocol}
+
+    def _evidence(self, kind: str, space: Space) -> Any:
+        """Return the metrics of a protocol and kind with what surrounds them."""
+        return self.evidence[kind]
 
     def _cloud(self, concept: ConceptActivations, protocol: str, space: Space) -> LabeledCloud:
         """Return the points of a space, made once while the concept is the same."""
