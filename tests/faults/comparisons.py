@@ -16,7 +16,8 @@ OURS = ("hook_name", "test_with_padding")
 def comparison(place: Place, *options: str, **settings: Any) -> list[str]:
     """Return the arguments that compare SAEs on the place's data."""
     data = {n: v for n, v in place.config["data"]["init_args"].items() if n not in OURS}
-    right = {"saes": [given(place.sae)], "output": str(place.folder.parent / "out"), "data": data}
+    right: dict[str, Any] = {"saes": [given(place.sae)], "output": str(place.folder.parent / "out")}
+    settings["data"] = data | settings.get("data", {})
     kept = {name: value for name, value in (right | settings).items() if value is not ...}
     return ["compare", "--config", str(place.write("c.yaml", yaml.safe_dump(kept))), *options]
 
@@ -91,5 +92,6 @@ FAULTS = [
     ),
     with_settings("a misspelt setting", "did you mean `n_nulls`", n_null=3),
     with_settings("a misspelt concept", "dayz", data={"concepts": ["dayz"]}),
+    with_settings("text that is not there", "none.txt", data={"text": "none.txt"}),
     with_settings("a hook of the data", "hook_name", data={"hook_name": HOOK}),
 ]

@@ -1,5 +1,6 @@
 """`python -m saerepgeo compare`: reconstruction and geometry of many SAEs, one after the other."""
 
+import gc
 import logging
 import sys
 import time
@@ -43,21 +44,32 @@ def main(args: Sequence[str]) -> int:
     check_folder(comparison.output)
     whole = [each for each in listed if each.broken is None]
     hooks = {each.hook_name: _data(settings, each.hook_name) for each in whole}
-    for data in hooks.values():
-        data.setup("test")
-        data.prepare_data()
+    stores = [_checked(data, comparison, metrics, len(hooks)) for data in hooks.values()]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # else said for every SAE
-    run = Run(comparison, metrics, listed, n_steps=len(whole) * (len(probe.prompts) + 1))
+    run = Run(comparison, listed, n_steps=len(whole) * (len(probe.prompts) + 1))
     for each in listed:
         if each.broken is not None:
             run.fail(each, each.broken)
-    for hook, data in hooks.items():
-        run.of_hook(data, [each for each in whole if each.hook_name == hook])
+    for store, hook in zip(stores, list(hooks), strict=True):
+        run.of_hook(hooks.pop(hook), store, [each for each in whole if each.hook_name == hook])
+        gc.collect()  # a trainer and its language model sit in cycles
     return run.conclude()
 
 
 def _data(settings: dict[str, Any], hook_name: str) -> ActivationDataModule:
     return ActivationDataModule(**settings, hook_name=hook_name, test_with_padding=False)
+
+
+def _checked(
+    data: ActivationDataModule, comparison: Comparison, metrics: str, n_hooks: int
+) -> Finished:
+    """Return what is finished of a hook, once model, prompts and text are known to be good."""
+    data.setup("test")
+    data.prepare_data()
+    finished = Finished(comparison, data, metrics)
+    if n_hooks > 1:  # one model at a time: the check may have loaded it
+        vars(data).pop("lm", None)
+    return finished
 
 
 class Run:
@@ -66,10 +78,8 @@ class Run:
     `n_steps` are those of all SAEs: a concept, or the held-out text, of one of them.
     """
 
-    def __init__(
-        self, comparison: Comparison, metrics: str, listed: Sequence[Listed], n_steps: int
-    ) -> None:
-        self.comparison, self.metrics, self.listed = comparison, metrics, listed
+    def __init__(self, comparison: Comparison, listed: Sequence[Listed], n_steps: int) -> None:
+        self.comparison, self.listed = comparison, listed
         self.output = Path(comparison.output)
         self.of_saes: dict[str, list[Row]] = {}
         self.of_residuals: dict[str, list[Row]] = {}
@@ -77,9 +87,11 @@ class Run:
         self.n_steps, self.n_done, self.n_skipped = n_steps, 0, 0
         self._started = time.monotonic()
 
-    def of_hook(self, data: ActivationDataModule, saes: Sequence[Listed]) -> None:
+    def of_hook(
+        self, data: ActivationDataModule, finished: Finished, saes: Sequence[Listed]
+    ) -> None:
         """Take up what is finished of the SAEs of a hook, and compute the rest."""
-        finished, clouds = Finished(self.comparison, data, self.metrics), Clouds()
+        clouds = Clouds()
         waiting: list[tuple[Listed, str]] = []
         for each in saes:
             with self._left_out(each):

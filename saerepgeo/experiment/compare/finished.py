@@ -23,7 +23,7 @@ class Finished:
 
     An SAE's file, its rows and those of its hook's residuals, is named by the hash of its contents
     and of the settings that matter: model, hook, prompts, held-out text, metrics, draws. It appears
-    whole. Names, paths and dates do not count.
+    whole. Names, paths and dates do not count, nor does the code of a metric of one's own.
     """
 
     def __init__(self, comparison: Comparison, data: ActivationDataModule, metrics: str) -> None:
