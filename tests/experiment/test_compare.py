@@ -17,7 +17,9 @@ import yaml
 from scipy import stats
 
 from saerepgeo.cases.statistics import spearman
+from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.experiment.compare import across, command, main, one_sae, settings
+from saerepgeo.experiment.compare.finished import Finished
 from saerepgeo.experiment.compare.listing import ComparedSAE
 from saerepgeo.report.files import read_rows
 from saerepgeo.report.results import read_results
@@ -112,7 +114,7 @@ def test_every_sae_has_its_rows_and_what_is_finished_is_not_computed_again(
     assert main(["--config", str(changed(config, saes=saes))]) == 0
     assert computed == []
     assert str(rows_at(config)) == str(before)
-    # another SAE in its place, and other settings
+    # another SAE in its place
     save_sae(new_sae("topk", d_in=32, d_sae=96, k=8, seed=9), config.parent / "moved")
     saes[1]["hook_name"] = one
     assert main(["--config", str(changed(config, saes=saes))]) == 0
@@ -124,9 +126,25 @@ def test_every_sae_has_its_rows_and_what_is_finished_is_not_computed_again(
     assert main(["--config", str(config)]) == 0
     assert computed == ["few"]
     assert "is damaged and is computed again" in capsys.readouterr().err
-    computed.clear()
-    assert main(["--config", str(config), "--seed", "1", "--saes", str([saes[0]])]) == 0
-    assert computed == ["few"]
+
+
+def test_settings_that_matter_are_in_the_name_of_what_is_finished(config: Path) -> None:
+    def path(*options: str) -> Path:
+        comparison, given, metrics = settings.parse(["--config", str(config), *options])
+        data = ActivationDataModule(**given, hook_name="blocks.1.hook_resid_post")
+        return Finished(comparison, data, metrics).path("an SAE")
+
+    plain = path()
+    assert path("--data.batch_size", "32", "--accelerator", "cpu") == plain
+    for option, value in (
+        *(("--seed", "1"), ("--n_nulls", "4"), ("--n_extreme", "0"), ("--n_contexts", "3")),
+        *(("--data.lm_dtype", "bfloat16"), ("--data.validation_contexts", "7")),
+        ("--metrics", "[saerepgeo.metrics.TwoNN]"),
+    ):
+        assert path(option, value) != plain, option
+    prompts = Path(yaml.safe_load(config.read_text())["data"]["prompts"])
+    prompts.write_text(prompts.read_text().replace("It rains", "It snows"))
+    assert path() != plain
 
 
 def test_shared_residuals_change_no_figure(config: Path) -> None:
@@ -154,6 +172,26 @@ def test_a_broken_sae_is_named_and_the_others_are_done(
     ]
     assert {row["sae"] for row in rows_at(config)} == {"", "many"}
     assert any(row["space"] == "residuals" for row in rows_at(config))
+
+
+def test_a_transcoder_has_figures_of_its_latents_and_none_of_the_residuals(config: Path) -> None:
+    from sae_lens.registry import get_sae_class
+
+    sae_class, config_class = get_sae_class("transcoder")
+    sae = sae_class(config_class(d_in=32, d_sae=64, d_out=32, apply_b_dec_to_input=False))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape))
+    sae.save_model(config.parent / "coder")
+    given = {"path": str(config.parent / "coder"), "hook_name": "blocks.1.hook_resid_post"}
+    assert main(["--config", str(changed(config, saes=[given], n_random=2))]) == 0
+    rows = {(row["space"], row["metric"]): row for row in rows_at(config)}
+    assert "transcoder" in rows["recons", "fvu"]["reason"]
+    assert "transcoder" in rows["recons", "ce_recovered"]["reason"]
+    assert rows["latents", "two_nn"]["value"] > 0
+    assert 0 < rows["latents", "two_nn/beside_random"]["p"] <= 1
+    assert rows["random 1", "two_nn"]["value"] > 0
 
 
 @pytest.mark.slow
