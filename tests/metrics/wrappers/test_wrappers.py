@@ -17,11 +17,12 @@ from saerepgeo.metrics import (
     NullTest,
     PermutedItems,
     RandomDictionaries,
+    RandomPairing,
     SubsampleInterval,
     TensorRanks,
     TwoNN,
 )
-from saerepgeo.types import Estimate, generator_for
+from saerepgeo.types import Estimate, SparseLatents, generator_for
 from tests.metrics.harness import assert_same
 
 WRAPPERS = {
@@ -202,12 +203,14 @@ def test_a_null_stops_where_it_is_decided_and_its_draws_are_the_first_of_all() -
         assert test.test == expected
         assert (n_needed(float(test.estimate), every, "greater", 5) is not None) == stops
         assert (len(made) < 60) == stops
-    pairs = LabeledCloud(x), LabeledCloud(normal(60, 3, 1))
-    whole = NullTest([LinearCKA()], None, 99).results(*pairs)["cka"].test
-    few = NullTest([LinearCKA()], None, 99, n_extreme=3).results(*pairs)["cka"].test
-    assert whole is not None
-    assert few is not None
-    assert few.n_draws < whole.n_draws
+    n_draws = []
+    for seed in range(1, 7):
+        pairs = LabeledCloud(x), LabeledCloud(normal(60, 3, seed))
+        every = RandomPairing().values([LinearCKA()], pairs, 99, 0)["cka"]
+        found = NullTest([LinearCKA()], None, 99, n_extreme=3).results(*pairs)["cka"]
+        assert found.test == sequential_test(float(found.estimate), every, "greater", 3)
+        n_draws.append(found.test.n_draws)
+    assert min(n_draws) <= 6 < max(n_draws), "some are decided by the first draws, some by later"
     with pytest.raises(ValueError, match="`n_extreme` must be ≥ 0"):
         NullTest([LinearCKA()], None, 9, n_extreme=-1)
 
@@ -225,6 +228,9 @@ def test_spectral_ranks_are_those_of_the_metrics_of_their_names() -> None:
         key = "".join("_" + c.lower() if c.isupper() else c for c in name)[1:]
         assert found[key].item() == pytest.approx(other.compute().item(), rel=1e-6)
     assert found["rank"].item() == 3
+    sparse = LabeledCloud(SparseLatents.from_dense(x), is_turned=False)
+    flat = metrics.SpectralRanks().figures(sparse)
+    assert float(flat["stable_rank"]) == pytest.approx(found["stable_rank"].item(), rel=1e-6)
     equal = metrics.SpectralRanks()
     equal.update(torch.full((9, 4), 3.3))
     assert equal.compute()["rank"].item() == 0
