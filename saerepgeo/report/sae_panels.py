@@ -15,7 +15,7 @@ def sae_panels(rows: Sequence[Row], against: str) -> Any:
     """Return the figure of all metrics of latents against a metric of the reconstruction.
 
     A marker for each SAE and concept with its interval as a bar; above a panel the rank correlation
-    over the SAEs of each concept, where there is one.
+    over all SAEs, concept by concept in the legend's order, where there is one.
     """
     places = {
         r["sae"]: r["value"] for r in rows if (r["space"], r["metric"]) == ("recons", against)
@@ -32,7 +32,8 @@ def sae_panels(rows: Sequence[Row], against: str) -> Any:
             style = look(concepts.index(row["concept"]))
             _draw(axis, places.get(row["sae"], math.nan), row, style)
         known = [r for r in rows if r["metric"] == f"{name}~{against}" and not r["reason"]]
-        shown = ", ".join(dict.fromkeys(f"{r['value']:+.2f}" for r in known))
+        of_all = [row for row in known if not row["model"]]  # of several hooks together
+        shown = ", ".join(f"{row['value']:+.2f}" for row in of_all or known)
         axis.set_title(f"{name}\nSpearman {shown}" if shown else name, fontsize=8)
         axis.tick_params(labelsize=7)
     for axis in axes[len(names) :]:
