@@ -21,6 +21,7 @@ from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.experiment.compare import across, command, main, one_sae, settings
 from saerepgeo.experiment.compare.finished import Finished
 from saerepgeo.experiment.compare.listing import ComparedSAE
+from saerepgeo.experiment.compare.table import printed_across
 from saerepgeo.report.files import read_rows
 from saerepgeo.report.results import read_results
 from saerepgeo.sae.io.build import new_sae
@@ -257,6 +258,10 @@ def test_figures_across_saes_are_of_one_hook_and_of_all() -> None:
         assert (row["value"], row["n"], row["sae"]) == (pytest.approx(-1), n, "")
         assert found[hook, "days", "two_nn~l0"]["reason"] == "equal values on one side"
     assert not any("n_points" in metric for _, _, metric in found)
+    lines = printed_across(list(found.values())).splitlines()
+    assert lines[0] == "3 of 3 rank correlations have an interval without 0"
+    assert lines[2].split()[:4] == ["days", "two_nn~fvu", "h0", "-1"]
+    assert printed_across([]) == "no figures across SAEs: none on held-out text"
 
 
 def test_releases_by_regular_expression() -> None:

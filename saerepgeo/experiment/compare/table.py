@@ -56,10 +56,12 @@ def printed_across(rows: Sequence[Row]) -> str:
     """Return the correlations whose interval leaves out 0, or why there are none."""
     found = [row for row in rows if row["space"] == SPACE]
     clear = [row for row in found if row["low"] > 0 or row["high"] < 0]
-    if clear:
-        columns = ("concept", "metric", "hook", "value", "low", "high", "n")
-        return str(GeometryTable([{name: row[name] for name in columns} for row in clear]))
-    if found and all(row["reason"] for row in found):
-        most = max(found, key=lambda row: row["n"])
-        return f"no figures across SAEs: {most['reason']}"
-    return "figures across SAEs: no interval leaves out 0"
+    defined = [row for row in found if row["reason"] is None]
+    if not defined:
+        reasons = sorted((row["n"], row["reason"]) for row in found)
+        return f"no figures across SAEs: {reasons[-1][1] if reasons else 'none on held-out text'}"
+    # so many were looked at: some leave out 0 by chance
+    told = f"{len(clear)} of {len(defined)} rank correlations have an interval without 0"
+    columns = ("concept", "metric", "hook", "value", "low", "high", "n")
+    table = GeometryTable([{name: row[name] for name in columns} for row in clear])
+    return f"{told}\n{table}" if clear else told
