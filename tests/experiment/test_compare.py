@@ -282,5 +282,8 @@ def test_the_shipped_configuration_is_a_valid_one(monkeypatch: pytest.MonkeyPatc
     comparison, data, _ = settings.parse(["--config", "configs/compare.yaml"])
     assert data["concepts"] == ["months", "days", "elements"]
     assert all(isinstance(each, ComparedSAE) for each in comparison.saes)
+    own = ["--saes", "[{path: a}, {path: b}]"]
+    comparison, *_ = settings.parse(["--config", "configs/compare.yaml", *own])
+    assert comparison.saes == [ComparedSAE(path="a"), ComparedSAE(path="b")]
     first = Path("configs/compare.yaml").read_text().splitlines()[0]
     assert first == "# python -m saerepgeo compare --config configs/compare.yaml"

@@ -93,10 +93,19 @@ def parse(arguments: Sequence[str]) -> tuple[Comparison, dict[str, Any], str]:
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_class_arguments(Comparison)
     parser.add_class_arguments(ActivationDataModule, "data", skip=OURS, instantiate=False)
-    given = parser.parse_args(list(arguments))
+    given = parser.parse_args(_with_lists_whole(arguments))
     metrics = repr(given.as_dict()["metrics"])
     made = vars(parser.instantiate(given))
     data = made.pop("data").as_dict()
     made.pop("config")
     check_settings(Comparison, made)  # the parser lets null pass for a number
     return Comparison(**made), data, metrics
+
+
+def _with_lists_whole(arguments: Sequence[str]) -> list[str]:
+    """Let `--saes` take the place of a file's list: jsonargparse would mix their entries."""
+    found: list[str] = []
+    for argument in arguments:
+        is_list = argument == "--saes" or argument.startswith("--saes=")
+        found += ["--saes=[]", argument] if is_list else [argument]
+    return found
