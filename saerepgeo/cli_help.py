@@ -19,6 +19,10 @@ COMMANDS = {
         "saerepgeo.experiment.reproduce",
         "cases 1 to 3 for chosen models and concepts, one closing table",
     ),
+    "compare": (
+        "saerepgeo.experiment.compare",
+        "many SAEs: reconstruction and geometry of each, and figures across them",
+    ),
     "cache": ("saerepgeo.cli_cache", "show or clear cached activations"),
 }
 """Those that are not Lightning's: the module whose `main` runs each, and what it is for."""

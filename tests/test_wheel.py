@@ -76,7 +76,7 @@ def test_help_needs_no_repository(installed: Path, tmp_path: Path) -> None:
     shown = run(installed, tmp_path, "-m", "saerepgeo", "--help")
     assert shown.startswith("usage: python -m saerepgeo ")
     lines = shown.splitlines()
-    for command in ("fit", "validate", "test", "experiment", "reproduce", "cache"):
+    for command in ("fit", "validate", "test", "experiment", "reproduce", "compare", "cache"):
         told = [line for line in lines if line.split()[:1] == [command]]
         assert len(told) == 1
         assert len(told[0].split()) > 4, "what it is for stands beside it"

@@ -1,14 +1,17 @@
-"""The statistics that case 3's tables share: the interval of a mean, and correlations."""
+"""Statistics that tables share: the interval of a mean, correlations and their intervals."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
-from saerepgeo.types import Float, Int, Interval
+from saerepgeo.types import Estimate, Float, Int, Interval, generator_for
 
 NAN = float("nan")
+LEAST_PAIRS = 5
+"""Of four values by chance one order in twelve is the order of others, or its reverse."""
 
 
 def student_interval(
@@ -47,3 +50,49 @@ def correlations(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, 
         return NAN, NAN, NAN
     pearson, p_value = map(float, stats.pearsonr(x, y))
     return pearson, p_value, float(stats.spearmanr(x, y).statistic)
+
+
+def spearman(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    least: int = LEAST_PAIRS,
+    n_draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[Estimate, Interval]:
+    """Return Spearman's rank correlation with a bootstrap interval over the pairs.
+
+    Pairs with a NaN are dropped. The interval is that of percentiles over `n_draws` resamples of
+    the pairs, those left out in which one side is constant; of few pairs it is too narrow. Fewer
+    than `least` pairs, or equal values on one side: undefined. Source: Efron & Tibshirani (1993).
+
+    >>> estimate, interval = spearman([1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 4.0, 9.0, 16.0, 25.0])
+    >>> float(estimate), estimate.n_used, interval.low
+    (1.0, 5, 1.0)
+    """
+    pairs = np.array([x, y], dtype=np.float64)
+    kept = np.isfinite(pairs).all(axis=0)
+    n, n_dropped, reason = int(kept.sum()), int((~kept).sum()), None
+    pairs = pairs[:, kept]
+    if n < least:
+        reason = f"{n} pairs, {least} needed"
+    elif any(len(set(side)) == 1 for side in pairs.tolist()):
+        reason = "equal values on one side"
+    if reason is not None:
+        return Estimate.undefined(reason, n, n_dropped), Interval(NAN, NAN, level, 0)
+    rows = torch.randint(n, (n_draws, n), generator=generator_for(seed, "bootstrap")).numpy()
+    value, draws = _correlation_of_ranks(pairs[:, None])[0], _correlation_of_ranks(pairs[:, rows])
+    draws = draws[np.isfinite(draws)]
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    estimate = Estimate(torch.tensor(value, dtype=torch.float64), n, n_dropped)
+    return estimate, Interval(low, high, level, len(draws))
+
+
+def _correlation_of_ranks(pairs: np.ndarray) -> np.ndarray:
+    """Return the correlation of `[side, draw, pair]` in ranks, draw by draw; NaN where constant."""
+    ranks = stats.rankdata(pairs, axis=-1)
+    x, y = ranks - ranks.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    with np.errstate(invalid="ignore"):
+        return np.asarray((x * y).sum(-1) / scale)

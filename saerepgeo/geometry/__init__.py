@@ -60,6 +60,7 @@ from saerepgeo.geometry.separation import pairwise_distances as pairwise_distanc
 from saerepgeo.geometry.separation import relative_aedp as relative_aedp
 from saerepgeo.geometry.separation import scale_free_mstw as scale_free_mstw
 from saerepgeo.geometry.separation import within_scatter as within_scatter
+from saerepgeo.geometry.sequential_nulls import sequential_test as sequential_test
 from saerepgeo.geometry.silhouettes import silhouette as silhouette
 from saerepgeo.geometry.sketch import Sketch as Sketch
 from saerepgeo.geometry.sketch import empty_sketch as empty_sketch

@@ -43,6 +43,7 @@ from saerepgeo.metrics.separation import ScaleFreeMSTW as ScaleFreeMSTW
 from saerepgeo.metrics.separation import Silhouette as Silhouette
 from saerepgeo.metrics.sparsity import L0 as L0
 from saerepgeo.metrics.sparsity import DeadFraction as DeadFraction
+from saerepgeo.metrics.spectral_ranks import SpectralRanks as SpectralRanks
 from saerepgeo.metrics.tensor_ranks import TensorRanks as TensorRanks
 from saerepgeo.metrics.wrappers import Evidence as Evidence
 from saerepgeo.metrics.wrappers import GaussianNull as GaussianNull

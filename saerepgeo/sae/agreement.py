@@ -97,6 +97,16 @@ def _weights_differ(
         )
 
 
+def our_hook(hook: str | None) -> str | None:
+    """Return TransformerLens' name of a hook, where `transformers` names a block instead.
+
+    >>> our_hook("model.layers.10"), our_hook("blocks.3.hook_mlp_out")
+    ('blocks.10.hook_resid_post', 'blocks.3.hook_mlp_out')
+    """
+    match = _BLOCK_OUTPUT.fullmatch(hook or "")
+    return f"blocks.{match[1]}.hook_resid_post" if match else hook
+
+
 def _place(hook: str) -> str | int:
     """Return what stands for the same place under each of its names."""
     if match := _RESIDUAL.fullmatch(hook):

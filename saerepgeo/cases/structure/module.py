@@ -43,6 +43,8 @@ class StructureModule(AnalysisModule):
         n_permutations: draws of the nulls that are fast.
         n_nulls: draws of the nulls that are slow; the least p-value is 1/(1 + draws).
         n_subsamples: subsamples behind an interval.
+        n_extreme: draws as extreme as the figure after which its null stops, with the p-values of
+            `geometry.sequential_test`; 0: all draws are made.
         n_random: random dictionaries; of more than one, latents are tested against them as well.
         name: the model in tables; by default its language model and layer.
         seed: of the random dictionaries, nulls and subsamples; UMAP's is always 42.
@@ -60,12 +62,14 @@ class StructureModule(AnalysisModule):
         n_random: Count = 1,
         name: str | None = None,
         seed: Count = 0,
+        n_extreme: Count = 0,
     ) -> None:
         check_settings(StructureModule, locals())
         super().__init__(sae, name, n_random, seed)
         if not protocols:
             raise ValueError("`protocols` must name paper, sound or both, got none")
         draws = {"n_subsamples": n_subsamples, "n_nulls": n_nulls, "n_permutations": n_permutations}
+        draws["n_extreme"] = n_extreme
         lists = {"paper": paper_metrics, "sound": metrics}
         surrounded = {"paper": dict.fromkeys(draws, 0), "sound": draws}
         self.evidence = nn.ModuleDict()
@@ -89,11 +93,11 @@ class StructureModule(AnalysisModule):
         protocol, space = self._spaces[batch.part]
         concept = batch.activations
         cloud = self._cloud(concept, protocol, space)
-        evidence: Any = self.evidence
-        figures: dict[str, Figure] = evidence[f"{protocol} one"].results(cloud)
+        one, pair = (self._evidence(f"{protocol} {kind}", space) for kind in ("one", "pair"))
+        figures: dict[str, Figure] = one.results(cloud)
         if space != RESIDUALS:
             residuals = self._cloud(concept, protocol, RESIDUALS)
-            figures |= evidence[f"{protocol} pair"].results(residuals, cloud)
+            figures |= pair.results(residuals, cloud)
         if space.kind == "latents" and protocol == "sound" and self.n_random > 1:
             figures |= self._beside_random(concept, space)
         figures["n_items"] = of_count(len(concept.items))
@@ -101,6 +105,10 @@ class StructureModule(AnalysisModule):
         figures["n_merged"] = of_count(self._chosen(concept, protocol).n_merged)
         rows = self.rows(concept.concept, space, protocol, figures)
         return {"rows": rows, "cloud": cloud, "space": space, "protocol": protocol}
+
+    def _evidence(self, kind: str, space: Space) -> Any:
+        """Return the metrics of a protocol and kind with what surrounds them."""
+        return self.evidence[kind]
 
     def _cloud(self, concept: ConceptActivations, protocol: str, space: Space) -> LabeledCloud:
         """Return the points of a space, made once while the concept is the same."""

@@ -23,6 +23,7 @@ class Evidence(CloudWrapper):
         n_subsamples: subsamples behind an interval; 0: no intervals.
         n_nulls: draws of the nulls that are slow: Gaussian clouds, dimension within items.
         n_permutations: draws of the nulls that are fast.
+        n_extreme: draws as extreme after which a null stops (see `NullTest`); 0: none stops.
 
     >>> import torch
     >>> from saerepgeo.metrics import FisherRatio
@@ -41,13 +42,14 @@ class Evidence(CloudWrapper):
         n_nulls: int = 199,
         n_permutations: int = 499,
         seed: int = 0,
+        n_extreme: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(metrics, seed, **kwargs)
         own = list(self.metrics.values())
         self.around = SubsampleInterval(own, n_subsamples, seed=seed)
         if self.is_of_pairs:
-            self.tests = [NullTest(own, None, n_permutations, seed)]
+            self.tests = [NullTest(own, None, n_permutations, seed, n_extreme)]
             return
         items = [metric for metric in own if metric.null == "items"]
         groups = (
@@ -55,7 +57,9 @@ class Evidence(CloudWrapper):
             ([m for m in items if m.reads_named], PermutedItems(of_named=True), n_nulls),
             ([m for m in items if not m.reads_named], PermutedItems(), n_permutations),
         )
-        self.tests = [NullTest(chosen, null, n, seed) for chosen, null, n in groups if chosen]
+        self.tests = [
+            NullTest(chosen, null, n, seed, n_extreme) for chosen, null, n in groups if chosen
+        ]
 
     def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
         """Return the figures of clouds, by default of the sample, with interval and null."""

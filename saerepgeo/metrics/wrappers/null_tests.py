@@ -4,8 +4,9 @@ from typing import Any
 
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import PermutationTest, null_test
-from saerepgeo.metrics.cloud_metric import evaluate
-from saerepgeo.metrics.wrappers.nulls import GaussianNull, Null, RandomPairing
+from saerepgeo.geometry.sequential_nulls import n_needed, sequential_test
+from saerepgeo.metrics.cloud_metric import CloudFigure, evaluate
+from saerepgeo.metrics.wrappers.nulls import Draws, GaussianNull, Null, RandomPairing
 from saerepgeo.metrics.wrappers.subsamples import random_sources
 from saerepgeo.metrics.wrappers.wrapped import CloudWrapper, Figure, Metrics
 from saerepgeo.types import Estimate
@@ -19,6 +20,9 @@ class NullTest(CloudWrapper):
 
     Args:
         null: by default a Gaussian cloud of the same covariance, for pairs a random pairing.
+        n_draws: draws of the null, at most.
+        n_extreme: draws as extreme after which a figure's null stops, which gives the p-values of
+            `geometry.sequential_test`; 0: all are made.
 
     >>> import torch
     >>> from saerepgeo.metrics import FisherRatio, PermutedItems
@@ -36,13 +40,15 @@ class NullTest(CloudWrapper):
         null: Null | None = None,
         n_draws: int = 199,
         seed: int = 0,
+        n_extreme: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(metrics, seed, **kwargs)
-        if n_draws < 0:
-            raise ValueError(f"`n_draws` must be ≥ 0, got {n_draws}")
+        if n_draws < 0 or n_extreme < 0:
+            given = f"{n_draws} and {n_extreme}"
+            raise ValueError(f"`n_draws` and `n_extreme` must be ≥ 0, got {given}")
         self.null_model: Null = null or (RandomPairing() if self.is_of_pairs else GaussianNull())
-        self.n_draws = n_draws
+        self.n_draws, self.n_extreme = n_draws, n_extreme
 
     def tests(
         self, *clouds: LabeledCloud, observed: dict[str, Estimate] | None = None
@@ -59,12 +65,47 @@ class NullTest(CloudWrapper):
         if count is not None and on_paths:  # from as many points as in draws: exchangeable
             sources = random_sources(first.n_points, count, f"{first.name}/tested", self.draw_seed)
             known |= evaluate(on_paths, first.with_sources(sources))
-        draws = self.null_model.values(metrics, clouds, self.n_draws, self.draw_seed)
+        if self.n_extreme:
+            draws = self._draws_until_decided(metrics, clouds, known)
+        else:
+            draws = self.null_model.values(metrics, clouds, self.n_draws, self.draw_seed)
         return {
-            name: null_test(float(known[name]), values, self.metric_of(name).alternative)
+            name: self._test(name, float(known[name]), values)
             for name, values in draws.items()
             if name in known
         }
+
+    def _test(self, name: str, observed: float, draws: list[float]) -> PermutationTest:
+        alternative = self.metric_of(name).alternative
+        if self.n_extreme:
+            return sequential_test(observed, draws, alternative, self.n_extreme)
+        return null_test(observed, draws, alternative)
+
+    def _draws_until_decided(
+        self,
+        metrics: list[CloudFigure],
+        clouds: tuple[LabeledCloud, ...],
+        known: dict[str, Estimate],
+    ) -> Draws:
+        """Return draws of every figure, those of a metric until all its figures are decided."""
+        sample = self.null_model.sampler(clouds, self.draw_seed)
+        found: Draws = {}
+
+        def is_open(metric: CloudFigure) -> bool:
+            return any(
+                n_needed(float(known[name]), draws, metric.alternative, self.n_extreme) is None
+                for name, draws in found.items()
+                if name in known and self.metric_of(name) is metric
+            )
+
+        start, size = 0, 2 * self.n_extreme  # what no side decides sooner
+        while metrics and start < self.n_draws:
+            numbers = range(start, min(start + size, self.n_draws))
+            for name, values in sample(metrics, numbers).items():
+                found.setdefault(name, []).extend(values)
+            metrics = [metric for metric in metrics if is_open(metric)]
+            start, size = numbers.stop, 2 * size
+        return found
 
     def results(self, *clouds: LabeledCloud) -> dict[str, Figure]:
         whole = evaluate(self.metrics.values(), *clouds)

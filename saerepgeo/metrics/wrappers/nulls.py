@@ -15,6 +15,7 @@ from saerepgeo.types import generator_for
 
 Draws = dict[str, list[float]]
 Drawing = Callable[[int], LabeledCloud]
+Sampler = Callable[[Sequence[CloudFigure], range], Draws]
 
 
 class Null:
@@ -31,10 +32,18 @@ class Null:
         self, metrics: Sequence[CloudFigure], clouds: Sequence[LabeledCloud], n: int, seed: int
     ) -> Draws:
         """Return `n` draws of every figure."""
+        return self.sampler(clouds, seed)(metrics, range(n))
+
+    def sampler(self, clouds: Sequence[LabeledCloud], seed: int) -> Sampler:
+        """Return a function of metrics and numbers of draws, asked for in order: their figures."""
         draw = self.drawing(clouds[0], seed)
-        drawn = in_threads(lambda number: evaluate(metrics, draw(number)), range(n))
-        names = dict.fromkeys(name for figures in drawn for name in figures)
-        return {name: [float(f[name]) for f in drawn if name in f] for name in names}
+
+        def sample(metrics: Sequence[CloudFigure], numbers: range) -> Draws:
+            drawn = in_threads(lambda number: evaluate(metrics, draw(number)), numbers)
+            names = dict.fromkeys(name for figures in drawn for name in figures)
+            return {name: [float(f[name]) for f in drawn if name in f] for name in names}
+
+        return sample
 
 
 class GaussianNull(Null):
@@ -102,12 +111,18 @@ class RandomDictionaries(Null):
 class RandomPairing(Null):
     """The two representations paired at random, as each metric of pairs says."""
 
-    def values(
-        self, metrics: Sequence[CloudFigure], clouds: Sequence[LabeledCloud], n: int, seed: int
-    ) -> Draws:
+    def sampler(self, clouds: Sequence[LabeledCloud], seed: int) -> Sampler:
         x, y = clouds
-        found: Draws = {}
-        for metric in cast(Sequence[PairMetric], metrics):
-            generator = generator_for(seed, f"null/{y.name}/{metric.title}")
-            found[metric.stem] = [float(f) for f in metric.by_chance(x, y, n, generator)]
-        return found
+        generators: dict[str, torch.Generator] = {}
+
+        def sample(metrics: Sequence[CloudFigure], numbers: range) -> Draws:
+            found: Draws = {}
+            for metric in cast(Sequence[PairMetric], metrics):
+                purpose = f"null/{y.name}/{metric.title}"
+                if metric.stem not in generators:
+                    generators[metric.stem] = generator_for(seed, purpose)
+                own = metric.by_chance(x, y, len(numbers), generators[metric.stem])
+                found[metric.stem] = [float(figure) for figure in own]
+            return found
+
+        return sample

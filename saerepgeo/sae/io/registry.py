@@ -1,5 +1,7 @@
 """SAEs of SAELens' registry and of hub repositories, with errors that say what to do."""
 
+import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
@@ -35,6 +37,41 @@ def fetch_release(release: str, sae_id: str | None, with_weights: bool = True) -
     cfg = loaders.handle_config_defaulting(cfg)
     is_scaled = cfg.get("normalize_activations") == "expected_average_only_in"
     return cfg, weights, directory.get_norm_scaling_factor(release, name) if is_scaled else None
+
+
+def matching_saes(release: str, sae_id: str) -> list[tuple[str, str]]:
+    """Return release and id of every SAE of SAELens' registry that two regular expressions fit.
+
+    Each must fit a name whole; a name itself fits, whatever its characters. A hub repository
+    "owner/name" is taken as it is. Raises ValueError on a bad expression, and where nothing fits.
+    """
+    sae_lens()
+    from sae_lens.loading import pretrained_saes_directory as directory
+
+    known = directory.get_pretrained_saes_directory()
+    if release not in known and re.fullmatch(r"[\w.-]+/[\w.-]+", release):
+        return [(release, sae_id)]
+    releases = _fitting("release", release, known)
+    found = [
+        (name, each)
+        for name in releases
+        for each in _fitting("sae_id", sae_id, known[name].saes_map)
+    ]
+    if not found:
+        _checked_id(releases[0] if releases else release, sae_id, known)  # says the nearest
+    return found
+
+
+def _fitting(what: str, pattern: str, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    if pattern in names:
+        return [pattern]
+    try:
+        return [name for name in names if re.fullmatch(pattern, name)]
+    except re.error as error:
+        raise ValueError(
+            f"`{what}` must be a name or a regular expression, got {pattern!r}: {error}"
+        ) from None
 
 
 def _checked_id(release: str, sae_id: str | None, directory: dict[str, Any]) -> str:

@@ -17,11 +17,12 @@ from saerepgeo.metrics import (
     NullTest,
     PermutedItems,
     RandomDictionaries,
+    RandomPairing,
     SubsampleInterval,
     TensorRanks,
     TwoNN,
 )
-from saerepgeo.types import Estimate, generator_for
+from saerepgeo.types import Estimate, SparseLatents, generator_for
 from tests.metrics.harness import assert_same
 
 WRAPPERS = {
@@ -177,3 +178,63 @@ def test_items_are_dealt_to_prompts_and_to_what_has_one(of_named: bool) -> None:
         assert torch.equal(items.sort().values, labels.sort().values)
         assert torch.equal(items[1::3], items[2::3])
     assert not torch.equal(dealt[0], dealt[1])
+
+
+def test_a_null_stops_where_it_is_decided_and_its_draws_are_the_first_of_all() -> None:
+    from saerepgeo.geometry.sequential_nulls import n_needed, sequential_test
+
+    labels = torch.arange(60) % 3
+    made: list[int] = []
+
+    class Counted(FisherRatio):
+        stem = "counted"
+
+        def of(self, cloud: LabeledCloud) -> Estimate:
+            made.append(1)
+            return super().of(cloud)
+
+    x = normal(60, 4)
+    for gap, stops in ((0.0, True), (5.0, False)):
+        cloud = LabeledCloud(x + gap * labels[:, None], labels)
+        every = PermutedItems().values([FisherRatio()], [cloud], 99, 0)["fisher_ratio"]
+        made.clear()
+        test = NullTest([Counted()], PermutedItems(), 99, n_extreme=5).results(cloud)["counted"]
+        expected = sequential_test(float(test.estimate), every, "greater", 5)
+        assert test.test == expected
+        assert (n_needed(float(test.estimate), every, "greater", 5) is not None) == stops
+        assert (len(made) < 60) == stops
+    n_draws = []
+    for seed in range(1, 7):
+        pairs = LabeledCloud(x), LabeledCloud(normal(60, 3, seed))
+        every = RandomPairing().values([LinearCKA()], pairs, 99, 0)["cka"]
+        found = NullTest([LinearCKA()], None, 99, n_extreme=3).results(*pairs)["cka"]
+        assert found.test == sequential_test(float(found.estimate), every, "greater", 3)
+        n_draws.append(found.test.n_draws)
+    assert min(n_draws) <= 6 < max(n_draws), "some are decided by the first draws, some by later"
+    with pytest.raises(ValueError, match="`n_extreme` must be ≥ 0"):
+        NullTest([LinearCKA()], None, 9, n_extreme=-1)
+
+
+def test_spectral_ranks_are_those_of_the_metrics_of_their_names() -> None:
+    from saerepgeo import metrics
+
+    x = normal(40, 3) @ normal(3, 9, 1) + 7
+    metric = metrics.SpectralRanks()
+    metric.update(x)
+    found = metric.compute()
+    for name in ("EffectiveRank", "StableRank", "ParticipationRatio"):
+        other = getattr(metrics, name)(center=True)
+        other.update(x)
+        key = "".join("_" + c.lower() if c.isupper() else c for c in name)[1:]
+        assert found[key].item() == pytest.approx(other.compute().item(), rel=1e-6)
+    assert found["rank"].item() == 3
+    sparse = LabeledCloud(SparseLatents.from_dense(x), is_turned=False)
+    flat = metrics.SpectralRanks().figures(sparse)
+    assert float(flat["stable_rank"]) == pytest.approx(found["stable_rank"].item(), rel=1e-6)
+    equal = metrics.SpectralRanks()
+    equal.update(torch.full((9, 4), 3.3))
+    assert equal.compute()["rank"].item() == 0
+    assert equal.reason is not None
+    _ = Evidence([metrics.SpectralRanks(), FisherRatio()], 2, 3, 3).results(
+        LabeledCloud(x, torch.arange(40) % 4)
+    )
