@@ -70,7 +70,8 @@ class FrozenLM:
         assert components is not None
         self._blocks: str = components["blocks"].name
         self.d_model: int = self._bridge.cfg.d_model
-        self._example = (torch.arange(8, device=self.device)[None] + 100) % self._bridge.cfg.d_vocab
+        self._d_vocab: int = self._bridge.cfg.d_vocab
+        self._example = (torch.arange(8, device=self.device)[None] + 100) % self._d_vocab
         check_hook(self._bridge, name, hook_name, self._example)
         self._layer = self._plain_layer()
         if self._layer is not None:
@@ -149,7 +150,7 @@ class FrozenLM:
     def _spliced(self, tokens: Tensor, splice: Callable[[Tensor], Tensor]) -> Tensor:
         if not tokens.numel():  # no model runs on none, but `splice` may be of all processes
             splice(torch.zeros(*tokens.shape, self.d_model, device=self.device))
-            return torch.zeros(*tokens.shape, self._bridge.cfg.d_vocab, device=self.device)
+            return torch.zeros(*tokens.shape, self._d_vocab, device=self.device)
         if self._layer is not None:
             with self._at_hook(self._layer, splice):
                 return self._logits(tokens)

@@ -81,6 +81,13 @@ def test_losses_are_the_models_and_splicing_replaces_the_residuals(lm, tiny_lm, 
     torch.testing.assert_close(lm.token_losses(tokens)[0], expected)  # the splice is gone
 
 
+def test_no_contexts_have_no_losses_and_are_still_spliced(lm, tokens):
+    seen = []
+    losses, _ = lm.token_losses(tokens[:0], splice=lambda x: seen.append(x.shape) or x)
+    assert losses.shape == (0, 9)
+    assert seen == [(0, 10, lm.d_model)]  # an SAE may be of all processes
+
+
 def test_bfloat16_is_autocast_and_near(tiny_lm, tokens, lm):
     half = FrozenLM.load(str(tiny_lm), HOOK, "bfloat16").residuals(tokens)
     full = lm.residuals(tokens)
