@@ -105,6 +105,7 @@ OTHERS: dict[str, Callable[[To], Any]] = {
     "dimension_from_ratios": lambda to: g.dimension_from_ratios(to(RATIOS)),
     "match_clusters": lambda to: g.match_clusters(to(LABELS), to(PLACES[1])),
     "null_test": lambda to: g.null_test(1.2, to(SPECTRUM).tolist()),
+    "sequential_test": lambda to: g.sequential_test(1.2, to(SPECTRUM).tolist(), n_extreme=2),
     "interval_of_draws": lambda to: g.interval_of_draws(1.0, to(SPECTRUM).tolist(), 0.5),
 }
 

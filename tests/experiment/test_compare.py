@@ -212,10 +212,11 @@ def test_a_killed_run_goes_on_after_the_last_whole_sae(config: Path, computed: l
     assert "few" not in computed
     assert computed[-1] == "deep"
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    resumed = str(rows_at(config))
+    resumed = rows_at(config)
     shutil.rmtree(config.parent / "out")
     assert main(["--config", str(config)]) == 0
-    assert str(rows_at(config)) == resumed
+    for row, other in zip(rows_at(config), resumed, strict=True):  # threads move last digits
+        assert row == pytest.approx(other, rel=1e-9, nan_ok=True)
 
 
 def test_spearman_is_scipys_and_its_interval_covers() -> None:

@@ -182,6 +182,7 @@ ELSEWHERE = {
     "count_points": "says of anything how many points it holds",
     "match_clusters": "below, of labels",
     "null_test": "below, of draws",
+    "sequential_test": "below, of draws",
     "interval_of_draws": "below, of draws",
     "random_dictionary": "test_dictionaries, of SAEs",
 }
@@ -278,6 +279,7 @@ def test_hostile_draws() -> None:
     assert not faults(lambda x: g.interval_of_draws(1.0, x.tolist(), 0.5), DRAWS, OF_DRAWS)
     for observed in (torch.nan, torch.inf, -torch.inf):
         assert g.null_test(observed, DRAWS.tolist()).reason is not None
+        assert g.sequential_test(observed, DRAWS.tolist()).reason is not None
         assert g.interval_of_draws(observed, DRAWS.tolist(), 0.5).n_draws == 0
     for fraction, level in ((1.0, 0.9), (-0.1, 0.9), (0.5, 0.0), (0.5, 1.0), (torch.nan, 0.5)):
         with pytest.raises(ValueError, match="fraction"):

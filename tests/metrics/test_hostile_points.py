@@ -107,6 +107,7 @@ ROWS: dict[str, Row] = {
     "EffectiveRank": Row(lambda: m.EffectiveRank(center=True)),
     "StableRank": Row(m.StableRank, 0, FEW | MOVES),
     "ParticipationRatio": Row(lambda: m.ParticipationRatio(2), 0, FEW | MOVES | HUGE),
+    "SpectralRanks": Row(lambda: m.SpectralRanks(dtype=F64), 0, FEW),
     # reconstructions
     "MeanSquaredError": Row(m.MeanSquaredError, 2, FEW | HUGE | DENSE, residuals),
     "FractionVarianceUnexplained": Row(m.FractionVarianceUnexplained, 0, HUGE | DENSE, residuals),

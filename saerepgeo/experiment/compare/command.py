@@ -45,15 +45,27 @@ def main(args: Sequence[str]) -> int:
     whole = [each for each in listed if each.broken is None]
     hooks = {each.hook_name: _data(settings, each.hook_name) for each in whole}
     stores = [_checked(data, comparison, metrics, len(hooks)) for data in hooks.values()]
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # else said for every SAE
     run = Run(comparison, listed, n_steps=len(whole) * (len(probe.prompts) + 1))
     for each in listed:
         if each.broken is not None:
             run.fail(each, each.broken)
-    for store, hook in zip(stores, list(hooks), strict=True):
-        run.of_hook(hooks.pop(hook), store, [each for each in whole if each.hook_name == hook])
-        gc.collect()  # a trainer and its language model sit in cycles
+    with _few_words():
+        for store, hook in zip(stores, list(hooks), strict=True):
+            run.of_hook(hooks.pop(hook), store, [each for each in whole if each.hook_name == hook])
+            gc.collect()  # a trainer and its language model sit in cycles
     return run.conclude()
+
+
+@contextmanager
+def _few_words() -> Iterator[None]:
+    """Have Lightning not say for every SAE what devices there are."""
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _data(settings: dict[str, Any], hook_name: str) -> ActivationDataModule:
