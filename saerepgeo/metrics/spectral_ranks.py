@@ -2,6 +2,7 @@
 
 import torch
 
+from saerepgeo.geometry.clouds.entries import unit_of
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.rank import (
     effective_rank,
@@ -32,6 +33,7 @@ class SpectralRanks(CloudMetric):
 
     def figures(self, cloud: LabeledCloud) -> dict[str, Estimate]:
         x, n = cloud.coordinates(), cloud.n_points
+        x = x / unit_of(x)  # no figure has units
         values = singular_values(x - x.mean(0))
         # what is left of equal points is the rounding of their mean
         values = values * (values > 1e-12 * x.norm())
