@@ -14,7 +14,7 @@ def run() -> int:
     previous, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
     listen()  # before the slow imports
     try:
-        from saerepgeo.cli_help import COMMANDS
+        from saerepgeo.cli.help import COMMANDS
 
         if sys.argv[1:2] and sys.argv[1] in COMMANDS:
             command = importlib.import_module(COMMANDS[sys.argv[1]][0])

@@ -79,7 +79,7 @@ def main(command: str, place: Path, n_runs: int, seed: int) -> None:
     import transformer_lens  # noqa: F401
 
     import saerepgeo.cases.separability.module
-    import saerepgeo.cli
+    import saerepgeo.cli.commands
     import saerepgeo.experiment
     import saerepgeo.lm.frozen  # noqa: F401
 

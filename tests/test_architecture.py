@@ -19,7 +19,7 @@ LAYERS = [
     ("sae", "data"),
     ("metrics", "report"),
     ("callbacks", "cases"),
-    ("cli_errors", "cli_checks", "cli_help", "cli_cache", "cli_logs", "cli", "experiment"),
+    ("cli", "experiment"),
     ("__main__", "__init__"),
 ]
 """Each imports from its own layer and those above it in this list."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from saerepgeo.cli_errors import OneLineErrors
+from saerepgeo.cli.errors import OneLineErrors
 from saerepgeo.experiment.cells import ITEMS, POOLED, Cell
 from saerepgeo.experiment.verdict import judge
 from saerepgeo.files import write_json

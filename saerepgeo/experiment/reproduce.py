@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from saerepgeo.cases.analysis import model_name
-from saerepgeo.cli_errors import OneLineErrors
+from saerepgeo.cli.errors import OneLineErrors
 from saerepgeo.report.files import read_rows
 from saerepgeo.yaml_files import read_yaml
 

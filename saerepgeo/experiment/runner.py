@@ -18,7 +18,7 @@ import yaml
 from jsonargparse import ActionConfigFile
 
 from saerepgeo.bounds import check_settings
-from saerepgeo.cli_errors import OneLineErrors
+from saerepgeo.cli.errors import OneLineErrors
 from saerepgeo.experiment.attempts import (
     FAILURES,
     begin_again,

@@ -121,7 +121,7 @@ def test_another_weight_loads_the_model_for_its_final_figures_alone(
 
 def test_without_a_cache_of_the_stream_nothing_of_it_is_kept(tmp_path, sae, tiny_data):
     fit(tmp_path / "run", sae, tiny_data | {"cache_stream": False})
-    from saerepgeo.cli_cache import sizes_by_kind
+    from saerepgeo.cli.cache import sizes_by_kind
 
     assert "background points" not in sizes_by_kind()
     assert sizes_by_kind()["concept activations"][0] == 2

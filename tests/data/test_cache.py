@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from saerepgeo import cli_cache
-from saerepgeo.cli_cache import sizes_by_kind
+from saerepgeo.cli import cache as cli_cache
+from saerepgeo.cli.cache import sizes_by_kind
 from saerepgeo.data import cache
 from saerepgeo.data.cache import (
     STREAM_LIMIT,

@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 
-from saerepgeo import cli, cli_cache
+from saerepgeo import cli
+from saerepgeo.cli import cache as cli_cache
 from saerepgeo.data import cache
 from saerepgeo.experiment import reproduce
 from saerepgeo.report.files import write_rows

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from saerepgeo import cli_cache
+from saerepgeo.cli import cache as cli_cache
 from saerepgeo.data import ActivationDataModule, cache
 from saerepgeo.data.cache import activations_folder, cached_tensors
 from saerepgeo.files import LEFT_AFTER, _beside

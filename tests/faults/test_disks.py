@@ -17,7 +17,7 @@ import pytest
 import torch
 from full_disks import files_up_to, fill, small_disk
 
-from saerepgeo import cli_cache
+from saerepgeo.cli import cache as cli_cache
 from saerepgeo.data import ActivationDataModule, cache
 from saerepgeo.files import DiskError, replacing, replacing_folder, write_bytes, write_json
 from saerepgeo.report.files import merge_rows, read_rows, save_array, save_figure, save_tensors

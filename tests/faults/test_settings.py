@@ -21,7 +21,7 @@ from training_process import write_config
 from saerepgeo.bounds import check_settings
 from saerepgeo.cases import SeparabilityModule
 from saerepgeo.cli import GeometryCLI, main
-from saerepgeo.cli_checks import TrainerSettings, check_run
+from saerepgeo.cli.checks import TrainerSettings, check_run
 from saerepgeo.data import ActivationDataModule
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae

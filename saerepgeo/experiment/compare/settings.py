@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from saerepgeo.bounds import Count, PositiveInt, Text, check_settings
 from saerepgeo.cases.structure.protocols import sound_metrics
-from saerepgeo.cli_errors import OneLineErrors
+from saerepgeo.cli.errors import OneLineErrors
 from saerepgeo.metrics import SpectralRanks
 from saerepgeo.sae.sae_source import SAESource
 

@@ -13,10 +13,10 @@ from saerepgeo.callbacks.checkpoints import WholeCheckpointIO
 from saerepgeo.callbacks.interruption import exit_status
 from saerepgeo.callbacks.processes import together
 from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
-from saerepgeo.cli_checks import check_parsed, check_run, names_processes
-from saerepgeo.cli_errors import OneLineErrors, nearest
-from saerepgeo.cli_help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
-from saerepgeo.cli_logs import SaveSettings, logged_to
+from saerepgeo.cli.checks import check_parsed, check_run, names_processes
+from saerepgeo.cli.errors import OneLineErrors, nearest
+from saerepgeo.cli.help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
+from saerepgeo.cli.logs import SaveSettings, logged_to
 
 
 class SettingsParser(OneLineErrors, LightningArgumentParser):

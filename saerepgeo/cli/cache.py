@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from saerepgeo.cli_errors import OneLineErrors
+from saerepgeo.cli.errors import OneLineErrors
 from saerepgeo.data.cache import CLEARED, cache_limit, cached_files, clear_cache
 from saerepgeo.files import is_unfinished, sweep
 from saerepgeo.lm.sums import cache_root

@@ -23,7 +23,7 @@ COMMANDS = {
         "saerepgeo.experiment.compare",
         "many SAEs: reconstruction and geometry of each, and figures across them",
     ),
-    "cache": ("saerepgeo.cli_cache", "show or clear cached activations"),
+    "cache": ("saerepgeo.cli.cache", "show or clear cached activations"),
 }
 """Those that are not Lightning's: the module whose `main` runs each, and what it is for."""
 
