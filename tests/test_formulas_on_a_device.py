@@ -71,6 +71,13 @@ OF_POINTS: dict[str, Callable[[Any, To], Any]] = {
     "centroids": lambda x, to: g.centroids(g.class_moments(to(x), to(LABELS), 3)),
     "within_scatter": lambda x, to: g.within_scatter(g.class_moments(to(x), to(LABELS), 3)),
     "fisher_ratio": lambda x, to: g.fisher_ratio(g.class_moments(to(x), to(LABELS), 3)),
+    **{
+        name: lambda x, to, name=name: getattr(g, name)(g.class_moments(to(x), to(LABELS), 3))
+        for name in ("debiased_aedp", "debiased_relative_aedp", "debiased_fisher_ratio")
+    },
+    "debiased_squared_distances": lambda x, to: g.debiased_squared_distances(
+        g.ClassMoments(*(y[None] for y in g.class_moments(to(x), to(LABELS), 3)))
+    ),
     "relative_aedp": lambda x, to: g.relative_aedp(g.class_moments(to(x), to(LABELS), 3)),
     "average_pairwise_distance": lambda x, to: g.average_pairwise_distance(to(x)),
     "pairwise_distances": lambda x, to: g.pairwise_distances(to(x)),

@@ -41,7 +41,7 @@ Dose = Annotated[
 ]
 Seed = Annotated[int, Bound("an integer from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32)]
 Seconds = Annotated[float, Bound("a number of seconds from 1 on", lambda x: 1 <= x < math.inf)]
-Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
+Regularizer = Literal["aedp", "fisher", "debiased_aedp", "debiased_fisher", "gromov_wasserstein"]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Experiment:
     Attributes:
         base: configuration that every cell starts from, as for `fit`.
         output: folder of the cells and the results.
-        regularizers: aedp, fisher, gromov_wasserstein.
+        regularizers: aedp, fisher, debiased_aedp, debiased_fisher, gromov_wasserstein.
         doses: signed λ, not 0; two of each sign identify the slope at the control.
         shuffled_doses: doses that are run with shuffled labels as well.
         seeds: of data order, held-out items and module; six or more can reach p < 0.05.

@@ -37,6 +37,9 @@ from saerepgeo.metrics.recovered import CrossEntropyRecovered as CrossEntropyRec
 from saerepgeo.metrics.recovered import KLRecovered as KLRecovered
 from saerepgeo.metrics.separation import AverageEuclideanDistance as AverageEuclideanDistance
 from saerepgeo.metrics.separation import ClassMomentsMetric as ClassMomentsMetric
+from saerepgeo.metrics.separation import DebiasedAEDP as DebiasedAEDP
+from saerepgeo.metrics.separation import DebiasedFisherRatio as DebiasedFisherRatio
+from saerepgeo.metrics.separation import DebiasedRelativeAEDP as DebiasedRelativeAEDP
 from saerepgeo.metrics.separation import FisherRatio as FisherRatio
 from saerepgeo.metrics.separation import RelativeAEDP as RelativeAEDP
 from saerepgeo.metrics.separation import ScaleFreeMSTW as ScaleFreeMSTW
