@@ -138,7 +138,9 @@ ROWS: dict[str, Row] = {
     "centroids": Row(lambda x: g.centroids(moments(x)), 1, ANYTHING | SQUARES),
     "within_scatter": Row(lambda x: g.within_scatter(moments(x)), 2, ANYTHING | SQUARES),
     "fisher_ratio": Row(lambda x: g.fisher_ratio(moments(x)), 0, SQUARES),
-    "debiased_aedp": Row(lambda x: g.debiased_aedp(moments(x)), 1, SQUARES | EQUAL_0),
+    "debiased_aedp": Row(
+        lambda x: g.debiased_aedp(moments(x)), 1, SQUARES | {"all equal": 0.0, "all 0": 0.0}
+    ),
     "debiased_relative_aedp": Row(lambda x: g.debiased_relative_aedp(moments(x)), 0, SQUARES),
     "debiased_fisher_ratio": Row(lambda x: g.debiased_fisher_ratio(moments(x)), 0, SQUARES),
     "debiased_squared_distances": Row(

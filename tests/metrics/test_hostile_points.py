@@ -101,7 +101,7 @@ ROWS: dict[str, Row] = {
     "AverageEuclideanDistance": Row(m.AverageEuclideanDistance, 1, HUGE | MOVES | EQUAL_0, labels),
     "RelativeAEDP": Row(m.RelativeAEDP, 0, HUGE | MOVES, labels),
     "FisherRatio": Row(m.FisherRatio, 0, HUGE | MOVES, labels),
-    "DebiasedAEDP": Row(m.DebiasedAEDP, 1, HUGE | MOVES | EQUAL_0, labels),
+    "DebiasedAEDP": Row(m.DebiasedAEDP, 1, HUGE | MOVES | {"all equal": 0.0, "all 0": 0.0}, labels),
     "DebiasedRelativeAEDP": Row(m.DebiasedRelativeAEDP, 0, HUGE | MOVES, labels),
     "DebiasedFisherRatio": Row(m.DebiasedFisherRatio, 0, HUGE | MOVES, labels),
     "ScaleFreeMSTW": Row(m.ScaleFreeMSTW, 0, HUGE | MOVES, labels),
