@@ -108,7 +108,7 @@ class ActivationFrequencies(DeadFraction):
     0.5
     """
 
-    higher_is_better = None
+    higher_is_better = None  # type: ignore[assignment]
 
     def estimates(self) -> dict[str, Estimate]:
         counts, n = self.activation_counts, self.n_points

@@ -108,9 +108,9 @@ def text_figures(
 ) -> dict[str, Figure]:
     """Return mse, fvu, l0, …, all that SAEBench's `core` reports, and what the model recovers.
 
-    Of the data's held-out text (see `CoreFigures`); `n` counts its points, of the language model's losses the contexts
-    that they were taken on, at most `n_contexts`. A temporal SAE and a transcoder have none: the
-    reason says why.
+    Of the data's held-out text (see `CoreFigures`); `n` counts its points, of the language model's
+    losses the contexts that they were taken on, at most `n_contexts`. A temporal SAE and a
+    transcoder have none: the reason says why.
     """
     (source,), saes = module.sources, module.saes
     sae: Any = saes[0].to(device).eval()
