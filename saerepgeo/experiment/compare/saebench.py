@@ -6,7 +6,12 @@ from typing import Any
 
 from saerepgeo.experiment.compare.listing import Listed
 from saerepgeo.experiment.compare.settings import Comparison
-from saerepgeo.report.saebench import EvaluatedSAE, core, geometry, write_evaluations
+from saerepgeo.report.saebench import (
+    EvaluatedSAE,
+    core_evaluation,
+    geometry_evaluations,
+    write_evaluations,
+)
 from saerepgeo.report.saebench.core import CORE
 
 FOLDER = "saebench"
@@ -31,8 +36,10 @@ def write_saebench(
         **comparison.draws,
     }
     folder = Path(comparison.output) / FOLDER
-    write_evaluations(folder / CORE.type_id, CORE, [core(sae, rows, config) for sae in saes])
-    kind, found = geometry(saes, rows, config, comparison.metrics or ())
+    write_evaluations(
+        folder / CORE.type_id, CORE, [core_evaluation(sae, rows, config) for sae in saes]
+    )
+    kind, found = geometry_evaluations(saes, rows, config, comparison.metrics or ())
     write_evaluations(folder / kind.type_id, kind, found)
 
 

@@ -193,7 +193,9 @@ NOTES = {
 }
 
 
-def core(sae: EvaluatedSAE, rows: Sequence[Row], config: Mapping[str, Any]) -> Evaluation:
+def core_evaluation(
+    sae: EvaluatedSAE, rows: Sequence[Row], config: Mapping[str, Any]
+) -> Evaluation:
     """Return the evaluation of an SAE; `config` as in `CONFIG`, but for flags and batches."""
     own = {
         row["metric"]: row for row in rows if row["sae"] == sae.name and row["space"] == "recons"

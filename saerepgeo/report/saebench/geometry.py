@@ -22,7 +22,8 @@ SIBLINGS = {
     "_p": ("p", "p-value", "no null is drawn for this figure"),
 }
 """What stands beside a value: the row's column, what it is, why there may be none."""
-OF_COUNTS = {
+OF_OTHERS = {
+    "rank": ("Rank", "Numerical rank of the centered points, as of float32 data."),
     "n_items": ("Items", "Number of items of the concept."),
     "n_points": ("Points", "Number of points of the concept."),
     "n_merged": ("Merged points", "Points left out because another has the same prefix."),
@@ -46,7 +47,7 @@ CONFIG = (
 Row = dict[str, Any]
 
 
-def geometry(
+def geometry_evaluations(
     saes: Sequence[EvaluatedSAE],
     rows: Sequence[Row],
     config: Mapping[str, Any],
@@ -195,11 +196,10 @@ def _descriptions(metrics: Sequence[Metric]) -> dict[str, tuple[str, str]]:
     """Return title and first sentence of every metric by its stem."""
     public = (getattr(saerepgeo.metrics, name) for name in vars(saerepgeo.metrics)["__all__"])
     known = [*(each for each in public if hasattr(each, "stem")), *metrics]
-    found = dict(OF_COUNTS)
+    found = dict(OF_OTHERS)
     for metric in known:
         text = inspect.getdoc(metric) or ""
         first = " ".join(text.split("\n\n")[0].split())
         stem, title = getattr(metric, "stem", ""), getattr(metric, "title", "")
         found[stem] = title or stem, first or f"`{stem}` as the long table has it."
-    found["rank"] = found["numerical_rank"]
     return found

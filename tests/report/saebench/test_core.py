@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from saerepgeo.experiment.compare.core_figures import CoreFigures, weight_figures
-from saerepgeo.report.saebench import EvaluatedSAE, core, write_evaluations
+from saerepgeo.report.saebench import EvaluatedSAE, core_evaluation, write_evaluations
 from saerepgeo.report.saebench.core import CORE, SOURCES
 from saerepgeo.sae.io.build import new_sae
 
@@ -54,7 +54,7 @@ def rows(**undefined: str) -> list[Row]:
 
 
 def written(folder: Path, *saes: tuple[EvaluatedSAE, list[Row]]) -> list[Path]:
-    evaluations = [core(sae, own, CONFIG) for sae, own in saes]
+    evaluations = [core_evaluation(sae, own, CONFIG) for sae, own in saes]
     write_evaluations(folder, CORE, evaluations)
     return sorted(folder.glob("*_eval_results.json"))
 
@@ -191,7 +191,7 @@ def test_saebenchs_own_code_has_the_same_figures_of_the_same_points(saebench_cod
     for part in points.split(70):
         own.add(part, model(part))
     found = own.estimates() | weight_figures(model)
-    ours = core(
+    ours = core_evaluation(
         SAE,
         [
             {"sae": "mine", "space": "recons", "metric": name, "n": 300}

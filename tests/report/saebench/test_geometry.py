@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from saerepgeo.metrics import ProcrustesDisparity
-from saerepgeo.report.saebench import EvaluatedSAE, geometry, write_evaluations
+from saerepgeo.report.saebench import EvaluatedSAE, geometry_evaluations, write_evaluations
 
 NAN = math.nan
 CONFIG: dict[str, Any] = {"model_name": "a model", "llm_dtype": "float32", "n_random": 1, "seed": 0}
@@ -42,7 +42,7 @@ SAES = [EvaluatedSAE("a", {"d_sae": 4}), EvaluatedSAE("b", None)]
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The files of both SAEs and their schema."""
-    kind, found = geometry(SAES, ROWS, CONFIG, [ProcrustesDisparity()])
+    kind, found = geometry_evaluations(SAES, ROWS, CONFIG, [ProcrustesDisparity()])
     write_evaluations(tmp_path, kind, found)
     names = [f"{name}_custom_sae_eval_results.json" for name in "ab"]
     names.append("eval_output_schema_representation_geometry.json")
@@ -116,5 +116,6 @@ def test_every_field_has_a_title_and_a_description(files: Any) -> None:
     days = schema["properties"]["eval_result_metrics"]["properties"]["concept_days"]["properties"]
     assert days["silhouette_p"]["title"] == "Silhouette: p-value"
     assert days["rank"]["description"].startswith("Numerical rank")
+    assert "disparity" in days["procrustes"]["description"].lower()
     contents[0]["eval_result_metrics"]["concept_days"]["other"] = 1.0
     assert list(validator.iter_errors(contents[0]))
