@@ -34,6 +34,7 @@ from saerepgeo.geometry.debiased_separation import debiased_relative_aedp as deb
 from saerepgeo.geometry.debiased_separation import (
     debiased_squared_distances as debiased_squared_distances,
 )
+from saerepgeo.geometry.dictionaries import mean_nearest_cosine as mean_nearest_cosine
 from saerepgeo.geometry.dictionaries import random_dictionary as random_dictionary
 from saerepgeo.geometry.dimension import ScaleCurve as ScaleCurve
 from saerepgeo.geometry.dimension import dimension_from_ratios as dimension_from_ratios

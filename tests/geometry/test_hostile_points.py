@@ -176,6 +176,9 @@ ROWS: dict[str, Row] = {
         1,
         ANYTHING | MOVES,
     ),
+    "mean_nearest_cosine": Row(
+        g.mean_nearest_cosine, 0, MOVES | TENSORS | {"two equal": 1.0, "all equal": 1.0}
+    ),
     # of two sets of points
     "procrustes_disparity": Row(lambda x: g.procrustes_disparity(x, beside(x))),
     "debiased_cka": Row(lambda x: g.debiased_cka(x, beside(x))),

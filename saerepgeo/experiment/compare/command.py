@@ -16,6 +16,7 @@ from saerepgeo.experiment.compare.across import AGAINST, across_saes
 from saerepgeo.experiment.compare.finished import Finished
 from saerepgeo.experiment.compare.listing import Listed, contents, listed_saes
 from saerepgeo.experiment.compare.one_sae import Clouds, OneSAE, rows_of
+from saerepgeo.experiment.compare.saebench import write_saebench
 from saerepgeo.experiment.compare.settings import Comparison, parse
 from saerepgeo.experiment.compare.table import printed, printed_across, wide_rows
 from saerepgeo.files import DiskError, check_folder
@@ -53,7 +54,7 @@ def main(args: Sequence[str]) -> int:
         for store, hook in zip(stores, list(hooks), strict=True):
             run.of_hook(hooks.pop(hook), store, [each for each in whole if each.hook_name == hook])
             gc.collect()  # a trainer and its language model sit in cycles
-    return run.conclude()
+    return run.conclude(settings)
 
 
 @contextmanager
@@ -152,13 +153,14 @@ class Run:
         line = " ".join(reason.split()) or "it cannot be used"
         print(f"error: SAE {listed.name} is left out: {line}", file=sys.stderr, flush=True)
 
-    def conclude(self) -> int:
+    def conclude(self, settings: dict[str, Any]) -> int:
         """Write and print what is about all SAEs; return the exit status."""
         if rows := self.rows:
             wide = wide_rows(rows)
             rows += across_saes(rows, self.comparison.seed)
             self._write(rows)
             write_rows(self.output / COMPARISON, wide)
+            write_saebench(self.listed, self.rows, self.comparison, settings)
             for other in AGAINST:
                 save_figure(sae_panels(rows, other), self.output / f"metrics_by_{other}")
             print(printed(wide))

@@ -12,7 +12,7 @@ from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.report.files import write_rows
 from saerepgeo.report.results import COLUMNS, read_results
 
-FORMAT = "comparison/1"
+FORMAT = "comparison/2"
 """To be changed with a formula: what was finished before is then computed anew."""
 FOLDER = "finished"
 Row = dict[str, Any]
