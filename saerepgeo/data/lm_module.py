@@ -43,7 +43,7 @@ class LMDataModule(LightningDataModule):
     def lm(self) -> FrozenLM:
         """The language model; loaded when first needed, never if all activations are cached."""
         lm = self._load_lm(self.hparams["hook_name"])
-        lm.find_sink_norm = lambda: self.sink_norm
+        lm.find_sink_norm = lambda _: self.sink_norm
         return lm
 
     def _load_lm(self, hook_name: str) -> FrozenLM:
