@@ -58,7 +58,7 @@ def concept_activations(
     model = {"model": model_fingerprint(settings.name), **settings._asdict()}
     texts = {"prompts": list(concept.prompts), "mentions": list(concept.mentions)}
     key = {"kind": "concept activations/2", "with_padding": with_padding, **model, **texts}
-    stored = cached_tensors(key, lambda: _compute(concept, lm(), with_padding))
+    stored = cached_tensors(key, lambda: _compute(concept, lm(), settings.hook_name, with_padding))
     labels = torch.tensor(concept.item_ids)
     return ConceptActivations(concept=concept.name, items=concept.items, labels=labels, **stored)
 
@@ -76,13 +76,15 @@ def check_lengths(prompts: ConceptPrompts, tokenizer: LMTokenizer, n_positions: 
             )
 
 
-def _compute(concept: Concept, lm: FrozenLM, with_padding: bool) -> dict[str, Tensor]:
+def _compute(
+    concept: Concept, lm: FrozenLM, hook_name: str, with_padding: bool
+) -> dict[str, Tensor]:
     tokens, spans = lm.tokenizer.encode(concept.prompts)
     lengths = torch.tensor([len(span) for span in spans])
     residuals = torch.zeros(*tokens.shape, lm.d_model)
     for rows in batches_by_length(lengths):
         width = tokens.shape[1] if with_padding else int(lengths[rows].max())
-        residuals[rows, :width] = lm.residuals(tokens[rows, :width]).cpu()
+        residuals[rows, :width] = lm.residuals(tokens[rows, :width], hook_name).cpu()
     in_prompt = torch.arange(tokens.shape[1]) < lengths[:, None]
     if not with_padding:
         residuals[~in_prompt] = 0
