@@ -156,7 +156,8 @@ class Run:
         """Write and print what is about all SAEs; return the exit status."""
         if rows := self.rows:
             wide = wide_rows(rows)
-            rows += across_saes(rows, self.work.comparison.seed)
+            groups = {x.name: x.source.group for x in self.listed if x.source.group is not None}
+            rows += across_saes(rows, groups, self.work.comparison.seed)
             self._write(rows)
             write_rows(self.output / COMPARISON, wide)
             for other in AGAINST:

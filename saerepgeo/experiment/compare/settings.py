@@ -26,10 +26,13 @@ class ComparedSAE(SAESource):
         sae_id: its SAE, or a regular expression: every one that fits whole.
         name: what tables call it; by default its folder, or its place in the registry.
         hook_name: the hook that it reads, where its own files name none.
+        group: SAEs of one group, at one hook, are repeats: one method, other seeds. Intervals
+            across SAEs then take groups as units.
     """
 
     name: str | None = None
     hook_name: str | None = None
+    group: Text | None = None
 
 
 @dataclass
