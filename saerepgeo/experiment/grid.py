@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from saerepgeo.bounds import Bound, Count, PositiveInt, Text, check_settings
 from saerepgeo.experiment.cells import RECONSTRUCTION, SEPARABILITY, Cell, read_result
+from saerepgeo.experiment.engine import Engine
 from saerepgeo.lm.sums import file_sum
 from saerepgeo.yaml_files import read_yaml
 
@@ -40,12 +41,11 @@ Dose = Annotated[
     ),
 ]
 Seed = Annotated[int, Bound("an integer from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32)]
-Seconds = Annotated[float, Bound("a number of seconds from 1 on", lambda x: 1 <= x < math.inf)]
 Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
 
 
-@dataclass
-class Experiment:
+@dataclass(kw_only=True)
+class Experiment(Engine):
     """A grid over regularizer, dose and seed with matched controls.
 
     Every seed has its control (dose 0) and, for every regularizer, every dose with true labels and
@@ -63,13 +63,6 @@ class Experiment:
         n_contexts: held-out contexts on which the language model's losses are measured; 0: none.
         separability: column that measures separability in the verdict, on held-out items.
         error: column that measures the error in the verdict.
-        n_processes: worker processes to start, each on one device: the GPUs in turn, unless
-            `trainer.devices` names one. Others, elsewhere, may share the folder.
-        n_threads: threads of each worker; by default its share of the cores. Another number may
-            change last digits.
-        stale_after: seconds without a sign of life after which a cell is taken over.
-        max_attempts: times a cell is tried, in one run of the experiment, that ends in an error
-            or with its process.
     """
 
     base: Text
@@ -85,7 +78,6 @@ class Experiment:
     error: Literal[RECONSTRUCTION] = "mse"
     n_processes: PositiveInt = 2
     n_threads: PositiveInt | None = None
-    stale_after: Seconds = 300.0
     max_attempts: PositiveInt = 2
 
     def __post_init__(self) -> None:
@@ -108,6 +100,9 @@ class Experiment:
             raise ValueError(
                 f"`output` must be a folder that can be written to, got {output}: check {there}"
             )
+        given = self.settings.get(DEVICES, _entry(read_yaml(self.base), DEVICES))
+        if self.gpus_per_cell is None and str(given) not in ("None", "auto", "1"):
+            self.gpus_per_cell = 0.0  # the settings say which GPU
 
     @property
     def cells(self) -> list[Cell]:
@@ -142,12 +137,6 @@ class Experiment:
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
         """Return the rows of the result of `cell`; ValueError where it is damaged."""
         return read_result(self.result_path(cell), cell)
-
-    @property
-    def names_devices(self) -> bool:
-        """Whether the settings say which device cells run on."""
-        given = self.settings.get(DEVICES, _entry(read_yaml(self.base), DEVICES))
-        return str(given) not in ("None", "auto", "1")
 
     @property
     def finished(self) -> list[Cell]:
