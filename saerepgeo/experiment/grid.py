@@ -76,9 +76,6 @@ class Experiment(Engine):
     n_contexts: Count = 16
     separability: Literal[SEPARABILITY] = "relative_aedp"
     error: Literal[RECONSTRUCTION] = "mse"
-    n_processes: PositiveInt = 2
-    n_threads: PositiveInt | None = None
-    max_attempts: PositiveInt = 2
 
     def __post_init__(self) -> None:
         check_settings(Experiment, vars(self))
