@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ def _broken(hint: Any, value: Any) -> Iterator[tuple[str, str, Any]]:
     elif kind is Literal:
         if value not in args:
             yield "", f"one of {', '.join(map(str, args))}", value
-    elif type(None) in args:
-        if value is not None:
-            for arg in args:
-                yield from _broken(arg, value)
+    elif kind in (Union, UnionType):
+        fitting = [arg for arg in args if isinstance(value, list) == (get_origin(arg) is list)]
+        found = [list(_broken(arg, value)) for arg in fitting if arg is not type(None)]
+        if value is not None and found and all(found):
+            yield from found[0]
     elif isinstance(value, list | tuple) and args and kind is not None:
         for entry in value:
             yield from (("each of ", text, found) for _, text, found in _broken(args[0], entry))

@@ -2,7 +2,8 @@
 
 import json
 import time
-from functools import cached_property
+from collections import Counter
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from saerepgeo.data.cache import LMSettings, cached_tensors, library_versions, tokens_key
 from saerepgeo.data.contexts import Contexts, StoredContexts, open_contexts
+from saerepgeo.data.statistics import PointsByHook
 from saerepgeo.data.text import open_text
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.lm.hooks import check_hook_name
@@ -30,23 +32,30 @@ class LMDataModule(LightningDataModule):
     """What the hyperparameters `lm`, `hook_name`, `lm_dtype`, `center_residuals`, `text` … name.
 
     `n_lm_tokens` went through the model as contexts so far, in `lm_seconds`. Of `n_positions` of
-    text `n_sinks` were left out as attention sinks.
+    text `n_sinks`, by hook, were left out as attention sinks.
     """
 
-    n_lm_tokens, lm_seconds, n_positions, n_sinks = 0, 0.0, 0, 0
+    n_lm_tokens, lm_seconds, n_positions = 0, 0.0, 0
 
     def __init__(self) -> None:
         super().__init__()
+        self.n_sinks: Counter[str] = Counter()
         self._contexts: dict[str, StoredContexts] = {}
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """The hooks that one pass of the model reads."""
+        given = self.hparams["hook_name"]
+        return (given,) if isinstance(given, str) else tuple(given)
 
     @cached_property
     def lm(self) -> FrozenLM:
         """The language model; loaded when first needed, never if all activations are cached."""
-        lm = self._load_lm(self.hparams["hook_name"])
-        lm.find_sink_norm = lambda: self.sink_norm
+        lm = self._load_lm(self.hook_names)
+        lm.find_sink_norm = lambda hook_name: self.sink_norms[hook_name]
         return lm
 
-    def _load_lm(self, hook_name: str) -> FrozenLM:
+    def _load_lm(self, hook_name: str | tuple[str, ...]) -> FrozenLM:
         h = self.hparams
         return FrozenLM.load(h["lm"], hook_name, h["lm_dtype"], self._device, h["center_residuals"])
 
@@ -62,10 +71,10 @@ class LMDataModule(LightningDataModule):
 
     @property
     def lm_settings(self) -> LMSettings:
-        """What residuals depend on besides the text."""
+        """What residuals depend on besides the text; of several hooks at the first."""
         h, device = self.hparams, self._device
         computed = str(autocast_dtype(h["lm_dtype"], device)), h["center_residuals"], device.type
-        return LMSettings(h["lm"], h["hook_name"], *computed, self._versions)
+        return LMSettings(h["lm"], self.hook_names[0], *computed, self._versions)
 
     @cached_property
     def _versions(self) -> str:
@@ -76,40 +85,60 @@ class LMDataModule(LightningDataModule):
         return model_fingerprint(self.hparams["lm"])
 
     @cached_property
-    def sink_norm(self) -> float:
-        """The norm above which a position is an attention sink, from a sample of shipped text.
+    def sink_norms(self) -> dict[str, float]:
+        """By hook the norm above which a position is an attention sink, from shipped text.
 
         It is the model's and the hook's: no verdict depends on what else is read.
         """
 
-        def compute() -> dict[str, Tensor]:
+        @cache
+        def norms() -> dict[str, Tensor]:
             tokens = sample_contexts(self.tokenizer, self.model_facts.n_positions)
-            residuals = torch.cat([self.lm.residuals(part) for part in tokens.split(32)])
-            norms = residuals.norm(dim=-1)[self.tokenizer.is_real(tokens)]
-            return {"sink_norm": torch.tensor([sink_norm(norms)], dtype=torch.float64)}
+            parts = [self.lm.residuals_by_hook(x, self.hook_names) for x in tokens.split(32)]
+            is_real = self.tokenizer.is_real(tokens)
+            return {
+                hook: torch.cat([part[hook] for part in parts]).norm(dim=-1)[is_real]
+                for hook in self.hook_names
+            }
 
-        key = {"kind": "sink norm/1", "model": self._fingerprint, **self.lm_settings._asdict()}
-        return float(cached_tensors(key, compute)["sink_norm"])
+        def compute(hook: str) -> dict[str, Tensor]:
+            return {"sink_norm": torch.tensor([sink_norm(norms()[hook])], dtype=torch.float64)}
 
-    def points_of(self, tokens: Tensor, keep: bool) -> Tensor:
-        """Return the real points `[point, d_model]` of contexts; keep them on disk if `keep`.
+        key, found = {"kind": "sink norm/1", "model": self._fingerprint}, {}
+        for hook in self.hook_names:
+            settings = self.lm_settings._replace(hook_name=hook)._asdict()
+            found[hook] = float(cached_tensors(key | settings, partial(compute, hook))["sink_norm"])
+        return found
 
-        Kept or not, their dtype is that in which the model multiplies its matrices.
+    def points_of(self, tokens: Tensor, keep: bool) -> PointsByHook:
+        """Return by hook the real points `[point, d_model]` of contexts; on disk too if `keep`.
+
+        One pass reads all hooks; what is on disk is not read again. Kept or not, their dtype is
+        that in which the model multiplies its matrices.
         """
+        found: PointsByHook = {}
 
-        def compute() -> dict[str, Tensor]:
+        @cache
+        def residuals() -> dict[str, Tensor]:
             lm, start = self.lm, time.perf_counter()
-            points = lm.real_points(tokens).to(lm.autocast_dtype or torch.float32)
+            read = lm.residuals_by_hook(tokens, [x for x in self.hook_names if x not in found])
             self.lm_seconds += time.perf_counter() - start
             self.n_lm_tokens += tokens.numel()
+            return read
+
+        def compute(hook: str) -> dict[str, Tensor]:
+            read, dtype = residuals()[hook], self.lm.autocast_dtype or torch.float32
+            points = read[self.lm.is_point(tokens, read, hook)].to(dtype)
             return {"points": points.cpu() if keep else points}
 
-        key = tokens_key("background points/2", self._fingerprint, self.lm_settings, tokens)
-        points = (cached_tensors(key, compute) if keep else compute())["points"]
         n_real = int(self.tokenizer.is_real(tokens).sum())
         self.n_positions += n_real
-        self.n_sinks += n_real - len(points)
-        return points
+        for hook in self.hook_names:
+            settings, own = self.lm_settings._replace(hook_name=hook), partial(compute, hook)
+            key = tokens_key("background points/2", self._fingerprint, settings, tokens)
+            found[hook] = cached_tensors(key, own, keep)["points"]
+            self.n_sinks[hook] += n_real - len(found[hook])
+        return found
 
     def contexts(self, split: Literal["train", "heldout"]) -> Contexts:
         """Return the contexts of the background text to train on, or of what is held out."""
@@ -134,14 +163,16 @@ class LMDataModule(LightningDataModule):
         What only its weights tell is checked once for all, and the model stays loaded.
         """
         h, size = self.hparams, self.model_facts.n_positions
-        check_hook_name(h["lm"], h["hook_name"])
+        for hook in self.hook_names:
+            check_hook_name(h["lm"], hook)
         if size is not None and h.get("context_size", 0) > size:
             raise ValueError(
                 f"`context_size` must be at most {size}, the positions of model `{h['lm']}`, got "
                 f"{h['context_size']}"
             )
         _ = self.tokenizer
-        once(json.dumps(["sound model/1", self._fingerprint, h["hook_name"]]), lambda: self.lm)
+        for hook in self.hook_names:
+            once(json.dumps(["sound model/1", self._fingerprint, hook]), lambda: self.lm)
 
     @property
     def _device(self) -> torch.device:

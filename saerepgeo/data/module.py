@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from saerepgeo.bounds import (
     AtMostHalf,
@@ -29,7 +30,8 @@ from saerepgeo.data.concepts import (
 )
 from saerepgeo.data.lm_module import LMDataModule
 from saerepgeo.data.prompts import ConceptPrompts, load_prompts
-from saerepgeo.data.stream import ActivationStream, ResidualStatistics, StreamPlan
+from saerepgeo.data.statistics import PointsByHook, ResidualStatistics
+from saerepgeo.data.stream import ActivationStream, StreamPlan
 from saerepgeo.lm.precision import Dtype, autocast_dtype
 from saerepgeo.lm.sums import cache_root
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
@@ -52,6 +54,16 @@ class Batches:
             yield points_at(self.points, slice(start, start + self.size))
 
 
+class OneHook:
+    """The batches of the only hook of a stream."""
+
+    def __init__(self, stream: ActivationStream) -> None:
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[ActivationBatch]:
+        return (batch for by_hook in self.stream for batch in by_hook.values())
+
+
 class ActivationDataModule(LMDataModule):
     """Stream residuals of a frozen language model: labeled concept points and background text.
 
@@ -59,9 +71,13 @@ class ActivationDataModule(LMDataModule):
     devices see the same points. Validation gives the dataloaders `VALIDATION_LOADERS`, testing each
     concept's prompts whole, as `ConceptActivations`.
 
+    A list of hooks is read in one pass of the model: training batches come by hook, `{hook_name:
+    ActivationBatch}`, and validation gives its dataloaders hook after hook; each hook has the
+    points of a run at that hook alone.
+
     Args:
         lm: hub id, local Hugging Face folder, GGUF file, or `smollm2-135m`.
-        hook_name: TransformerLens name of the hook.
+        hook_name: TransformerLens name of the hook, or a list of them (`SAEFamilyModule`).
         lm_dtype: `float32`, `bfloat16` (autocast) or `auto` (bfloat16 where it is native).
         center_residuals: subtract each residual's mean over d_model (TransformerLens'
             `center_writing_weights`), for SAEs trained under it.
@@ -90,7 +106,7 @@ class ActivationDataModule(LMDataModule):
     def __init__(
         self,
         lm: Text = "smollm2-135m",
-        hook_name: Text = "blocks.10.hook_resid_post",
+        hook_name: Text | list[Text] = "blocks.10.hook_resid_post",
         lm_dtype: Dtype = "auto",
         center_residuals: bool = False,
         prompts: str | None = None,
@@ -115,6 +131,8 @@ class ActivationDataModule(LMDataModule):
         check_settings(ActivationDataModule, locals())
         super().__init__()
         self.save_hyperparameters()
+        if not 0 < len(set(self.hook_names)) == len(self.hook_names):
+            raise ValueError(f"`hook_name` must be a hook or different ones, got {hook_name}")
         self.step = 0
         self._stream: ActivationStream | None = None
         self._of_setup: str | None = None
@@ -171,23 +189,33 @@ class ActivationDataModule(LMDataModule):
         """
         settings, lm = self.lm_settings, lambda: self.lm
         if hook_name is not None:
-            settings, lm = settings._replace(hook_name=hook_name), partial(self._load_lm, hook_name)
+            settings = settings._replace(hook_name=hook_name)
+        if settings.hook_name not in self.hook_names:
+            lm = partial(self._load_lm, settings.hook_name)
         return concept_activations(self.prompts[name], settings, lm, with_padding)
 
-    @cached_property
+    @property
     def points(self) -> ConceptPoints:
-        """The labeled points: training, held-out prompts, held-out items."""
-        h, activations = self.hparams, [self.concept(name) for name in self.prompts.names]
+        """The labeled points: training, held-out prompts, held-out items; of the first hook."""
+        return self.points_by_hook[self.hook_names[0]]
+
+    @cached_property
+    def points_by_hook(self) -> dict[str, ConceptPoints]:
+        """The labeled points at every hook."""
+        h, found = self.hparams, {}
         heldout = h["heldout_items"], h["heldout_prompts"]
-        return split_points(activations, self.prompts, *heldout, h["seed"])
+        for hook in self.hook_names:
+            activations = [self.concept(name, hook_name=hook) for name in self.prompts.names]
+            found[hook] = split_points(activations, self.prompts, *heldout, h["seed"])
+        return found
 
     @property
     def n_labeled(self) -> int:
         """How many labeled points a training batch of this process begins with."""
         return self._plan.n_labeled
 
-    def statistics(self) -> ResidualStatistics:
-        """Return the moments of the background residuals; the same on every process."""
+    def statistics(self) -> dict[str, ResidualStatistics]:
+        """Return by hook the moments of the background residuals; the same on every process."""
         return self.stream.statistics()
 
     @property
@@ -197,26 +225,30 @@ class ActivationDataModule(LMDataModule):
             keep = self._keeps_stream
             self._stream = ActivationStream(
                 self._plan,
-                lambda tokens: self.points_of(tokens, keep).to(self._device, non_blocking=True),
+                lambda tokens: self._points_on_device(tokens, keep),
                 self.contexts("train") if self._plan.background_per_lane else None,
-                ActivationBatch(*(part.to(self._device) for part in self.points.train)),
+                {
+                    hook: ActivationBatch(*(part.to(self._device) for part in points.train))
+                    for hook, points in self.points_by_hook.items()
+                },
                 first_step=self.step,
                 n_workers=self.hparams["n_workers"],
             )
         return self._stream
 
-    def train_dataloader(self) -> ActivationStream:
-        """Return the endless stream of this process's batches."""
-        return self.stream
+    def train_dataloader(self) -> ActivationStream | OneHook:
+        """Return the endless stream of this process's batches; of a list of hooks, by hook."""
+        is_one = isinstance(self.hparams["hook_name"], str)
+        return OneHook(self.stream) if is_one else self.stream
 
     def val_dataloader(self) -> list[Batches]:
         """Return this process's held-out text, prompts and items (see `VALIDATION_LOADERS`)."""
-        _, *heldout = self.points
         size, world_size = self.hparams["batch_size"], self._world_size
         own = slice(self._rank, None, world_size)
         return [
             Batches(points_at(part, own), size, -(-len(part.labels) // world_size))
-            for part in (self._heldout_text_points, *heldout)
+            for hook, (_, *heldout) in self.points_by_hook.items()
+            for part in (self._heldout_text_points[hook], *heldout)
         ]
 
     def test_dataloader(self) -> Concepts:
@@ -227,13 +259,19 @@ class ActivationDataModule(LMDataModule):
         return Concepts(own, load, getattr(module, "parts", ()))
 
     @cached_property
-    def _heldout_text_points(self) -> ActivationBatch:
+    def _heldout_text_points(self) -> dict[str, ActivationBatch]:
         calls = self.heldout_contexts().split(self.hparams["lm_batch_size"])
-        keep = bool(self.hparams["cache_stream"])
+        keep, found = bool(self.hparams["cache_stream"]), {}
         points = [self.points_of(tokens, keep) for tokens in calls]
-        residuals = torch.cat(points).float().to(self._device)
-        background = torch.full((len(residuals),), BACKGROUND, device=residuals.device)
-        return ActivationBatch(residuals, background, background)
+        for hook in self.hook_names:
+            residuals = torch.cat([by_hook[hook] for by_hook in points]).float().to(self._device)
+            background = torch.full((len(residuals),), BACKGROUND, device=residuals.device)
+            found[hook] = ActivationBatch(residuals, background, background)
+        return found
+
+    def _points_on_device(self, tokens: Tensor, keep: bool) -> PointsByHook:
+        found = self.points_of(tokens, keep)
+        return {hook: x.to(self._device, non_blocking=True) for hook, x in found.items()}
 
     @property
     def _stage(self) -> str | None:
@@ -246,7 +284,7 @@ class ActivationDataModule(LMDataModule):
         if steps >= 0:
             dtype = autocast_dtype(self.hparams["lm_dtype"], self._device) or torch.float32
             plan = self._plan_of_one
-            n_points = steps * plan.background_per_lane * plan.n_lanes
+            n_points = steps * plan.background_per_lane * plan.n_lanes * len(self.hook_names)
             n_bytes = n_points * self.model_facts.d_model * dtype.itemsize
         return keeps_stream(self.hparams["cache_stream"], n_bytes)
 
@@ -287,5 +325,8 @@ class ActivationDataModule(LMDataModule):
         how = f"{n_run:,} through {self.hparams['lm']} at {rate:,.0f} tokens/s" if n_run else "none"
         kept = f"; kept under {cache_root()}" if self._keeps_stream else ""
         rank_zero_info(f"streamed {self._stream.n_tokens:,} tokens, {how}{kept}")
-        sinks = f"{self.n_sinks:,} of {self.n_positions:,} positions"
-        rank_zero_info(f"left out as attention sinks: {sinks} (norm above {self.sink_norm:.4g})")
+        for hook, norm in self.sink_norms.items():
+            sinks = f"{self.n_sinks[hook]:,} of {self.n_positions:,} positions"
+            rank_zero_info(
+                f"left out as attention sinks at {hook}: {sinks} (norm above {norm:.4g})"
+            )

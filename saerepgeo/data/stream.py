@@ -4,12 +4,13 @@ A step's global batch is laid out in `n_lanes` equal lanes. Each lane shuffles i
 within a window of steps, and is filled by LM calls of fixed shape; a process owns whole lanes.
 So the same points are computed from the same calls whatever the number of processes or workers,
 no context is read twice or left out, and a run resumed at a step sees what it would have seen.
+Several hooks are read in one pass; the batches of each are those of a stream of that hook alone.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from saerepgeo.data.concepts import draw_balanced, points_at
 from saerepgeo.data.contexts import Contexts
+from saerepgeo.data.statistics import PointsByHook, ResidualStatistics, residual_statistics
 from saerepgeo.types import BACKGROUND, ActivationBatch, generator_for
 
-STANDARD_ERROR = 0.02
-"""Of the residuals' variance, relative to it, at most."""
 MOST_CONTEXTS = 4096
 """Contexts read at most for the residuals' moments."""
 MOST_DEVICES = 4096
@@ -120,103 +120,68 @@ class CallTokens(Dataset[Tensor]):
         return int(self._order[index])
 
 
-class ResidualStatistics(NamedTuple):
-    """Mean `[d_model]`, total variance E‖x − mean‖², mean square E‖x‖² of background residuals.
-
-    `standard_error` is the variance's, with contexts as units, of which `n_contexts` were read.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    mean_square: Tensor
-    n_contexts: int
-    standard_error: float
-
-
-def _moments(units: Tensor, origin: Tensor) -> ResidualStatistics:
-    """Return the moments from rows of n, Σ‖x − o‖² and Σ(x − o), one for each context; o a point.
-
-    Standard error of the ratio of sums Σ_c Σ_p ‖x − mean‖²/Σ_c n_c over contexts c.
-    """
-    (n_points, squares), sums = units[:, :2].T, units[:, 2:]
-    n = n_points.sum()
-    mean = sums.sum(0) / n
-    variance = squares.sum() / n - mean.square().sum()
-    scatter = squares - 2 * sums @ mean + n_points * mean.square().sum()
-    error = (scatter - variance * n_points).square().sum().sqrt() / n
-    scale = (len(units) / (len(units) - 1)) ** 0.5 if len(units) > 1 else float("inf")
-    mean = mean + origin
-    moments = mean.float(), variance.float(), (variance + mean.square().sum()).float()
-    return ResidualStatistics(*moments, len(units), scale * float(error))
-
-
 @dataclass(eq=False)
 class ActivationStream:
-    """Iterate over the `ActivationBatch`es of this process from `first_step` on, without end.
+    """Iterate over the `ActivationBatch`es of this process, by hook, from `first_step` on, endless.
 
     The next window is filled piecewise while the steps of this one are consumed. `points_of` maps
-    tokens `[context, position]` to real points `[point, d_model]`; `contexts` are background text,
-    None where batches hold only concept points, drawn from `labeled`, which lie on the device of
-    the batches. `n_tokens` counts tokens whose points were asked for so far.
+    tokens `[context, position]` to real points `[point, d_model]` by hook; `contexts` are
+    background text, None where batches hold only concept points, drawn from `labeled`: by hook the
+    same prompts, on the device of the batches. `n_tokens` counts tokens whose points were asked for
+    so far.
     """
 
     plan: StreamPlan
-    points_of: Callable[[Tensor], Tensor]
+    points_of: Callable[[Tensor], PointsByHook]
     contexts: Contexts | None
-    labeled: ActivationBatch
+    labeled: dict[str, ActivationBatch]
     first_step: int = 0
     n_workers: int = 0
     n_tokens: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.plan.n_concept and not len(self.labeled.labels):
+        labels = next(iter(self.labeled.values())).labels
+        if self.plan.n_concept and not len(labels):
             raise ValueError("`concept_fraction` > 0 needs concept points, got none; set it to 0")
-        self._labels = self.labeled.labels.cpu()  # the draw is the host's, the same on any device
+        self._labels = labels.cpu()  # the draw is the host's, the same on any device
 
-    def __iter__(self) -> Iterator[ActivationBatch]:
+    def __iter__(self) -> Iterator[dict[str, ActivationBatch]]:
         size = self.plan.window_steps
         number, slot = divmod(self.first_step, size)
         n_calls = len(self.plan.calls(number))
         calls = self._calls_from(number)
-        window = self._lanes(number, [self._run(next(calls)) for _ in range(n_calls)])
+        window = self._window(number, [self._run(next(calls)) for _ in range(n_calls)])
         while True:
-            upcoming: list[Tensor] = []
+            upcoming: list[PointsByHook] = []
             n_slots = size - slot
             for used, position in enumerate(range(slot, size), start=1):
-                yield self._batch(number, position, window)
+                rows = self._labeled_rows(number * size + position)
+                yield {hook: self._batch(hook, rows, position, window[hook]) for hook in window}
                 due = n_calls * used // n_slots - len(upcoming)
                 upcoming += [self._run(next(calls)) for _ in range(due)]
             number, slot = number + 1, 0
-            window = self._lanes(number, upcoming)
+            window = self._window(number, upcoming)
 
-    def statistics(self) -> ResidualStatistics:
-        """Return the moments over the stream's first LM calls: the same on every process.
+    def statistics(self) -> dict[str, ResidualStatistics]:
+        """Return by hook the moments over the stream's first LM calls: the same on every process.
 
-        As many as it takes for a standard error of the variance of 2 %, if one epoch is enough.
-        Where there is no background, of the labeled points, each a unit.
+        As many as it takes, if one epoch is enough. Where there is no background, of the labeled
+        points, each a unit.
         """
-        units: list[Tensor] = []
-        origin = torch.zeros(0)
-        for points, n_units in self._first_points():
-            origin = origin if units else points[:1].sum(0)
-            for x in (points - origin).tensor_split(n_units):
-                units.append(torch.cat([x.new_tensor([len(x), x.square().sum()]), x.sum(0)]))
-            found = _moments(torch.stack(units), origin)
-            if not found.standard_error > STANDARD_ERROR * float(found.variance):
-                break
-        return found
+        return residual_statistics(self._first_points())
 
-    def _first_points(self) -> Iterator[tuple[Tensor, int]]:
-        """Yield float64 points of one LM call after the other and the number of its contexts."""
+    def _first_points(self) -> Iterator[tuple[PointsByHook, int]]:
+        """Yield the points of one LM call after the other and the number of its contexts."""
         if self.contexts is None:
-            yield self.labeled.residuals.double(), len(self.labeled.residuals)
+            points = {hook: labeled.residuals for hook, labeled in self.labeled.items()}
+            yield points, len(self._labels)
             return
         contexts = CallTokens(self.contexts, self.plan)
         whole = replace(self.plan, rank=0, world_size=1)
         n_left = min(MOST_CONTEXTS, self.contexts.n_contexts or MOST_CONTEXTS)
         for call in (call for window in count() for call in whole.calls(window)):
             tokens = contexts[call]
-            yield self._run(tokens).double(), len(tokens)
+            yield self._run(tokens), len(tokens)
             n_left -= len(tokens)
             if n_left <= 0:
                 return
@@ -234,13 +199,16 @@ class ActivationStream:
         )
         return iter(loader)
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor) -> PointsByHook:
         """Return the real points `[point, d_model]` of one LM call."""
         self.n_tokens += tokens.numel()
         return self.points_of(tokens)
 
+    def _window(self, number: int, points: list[PointsByHook]) -> dict[str, list[Tensor]]:
+        """Return by hook, for each own lane, its points of a window in their shuffled order."""
+        return {hook: self._lanes(number, [x[hook] for x in points]) for hook in self.labeled}
+
     def _lanes(self, window: int, points: list[Tensor]) -> list[Tensor]:
-        """Return, for each own lane, its points of the window in their shuffled order."""
         lanes, per_lane = [], len(points) // len(self.plan.lanes)
         needed = self.plan.background_per_lane * self.plan.window_steps
         for index, lane in enumerate(self.plan.lanes if points else ()):
@@ -253,17 +221,20 @@ class ActivationStream:
             lanes.append(pool[order.to(pool.device, non_blocking=True)])
         return lanes
 
-    def _batch(self, window: int, slot: int, lanes: list[Tensor]) -> ActivationBatch:
-        plan, width = self.plan, self.plan.background_per_lane
+    def _labeled_rows(self, step: int) -> Tensor:
+        """Return which labeled points this process takes in a step."""
+        plan = self.plan
+        if not plan.n_concept:
+            return torch.zeros(0, dtype=torch.long)
+        generator = generator_for(plan.seed, "concept points", step)
+        rows = draw_balanced(self._labels, plan.n_concept, generator)
+        return rows.chunk(plan.world_size)[plan.rank]
+
+    def _batch(self, hook: str, rows: Tensor, slot: int, lanes: list[Tensor]) -> ActivationBatch:
+        width, labeled = self.plan.background_per_lane, self.labeled[hook]
         background = [lane[slot * width : (slot + 1) * width] for lane in lanes]
-        rows = torch.zeros(0, dtype=torch.long)
-        if plan.n_concept:
-            step = window * plan.window_steps + slot
-            generator = generator_for(plan.seed, "concept points", step)
-            rows = draw_balanced(self._labels, plan.n_concept, generator)
-            rows = rows.chunk(plan.world_size)[plan.rank]
-        device = self.labeled.residuals.device
-        chosen = points_at(self.labeled, rows.to(device, non_blocking=True))
+        device = labeled.residuals.device
+        chosen = points_at(labeled, rows.to(device, non_blocking=True))
         residuals = torch.cat([chosen.residuals, *background]).float()
         ids = torch.full((2, len(residuals)), BACKGROUND, device=device)
         ids[:, : len(rows)] = torch.stack([chosen.labels, chosen.concepts])

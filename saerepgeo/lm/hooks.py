@@ -3,6 +3,7 @@
 import difflib
 import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def check_hook(bridge: Any, name: str, hook_name: str, example: Tensor) -> None:
         bridge.set_use_hook_mlp_in(True)
     tokens = example.repeat(2, 1)
     tokens[1, -1] -= 1
-    found, d_model = read_hook(bridge, hook_name, tokens), bridge.cfg.d_model
+    found, d_model = read_hooks(bridge, [hook_name], tokens).get(hook_name), bridge.cfg.d_model
     if found is None:
         raise ValueError(
             f"`hook_name` {hook_name} gives nothing, or one copy a head, in `{name}`; attention "
@@ -80,13 +81,14 @@ def check_hook(bridge: Any, name: str, hook_name: str, example: Tensor) -> None:
         )
 
 
-def read_hook(bridge: Any, hook_name: str, tokens: Tensor) -> Any:
-    """Return what the hook gives for tokens, running no later layer; None where that is nothing."""
-    match = LAYER.match(hook_name)
-    stop = int(match[1]) + 1 if match else None
+def read_hooks(bridge: Any, hook_names: Sequence[str], tokens: Tensor) -> dict[str, Tensor]:
+    """Return what each hook gives for tokens, running no later layer; no entry where nothing."""
+    matches = [LAYER.match(name) for name in hook_names]
+    layers = [int(match[1]) for match in matches if match]
+    stop = max(layers) + 1 if layers and all(matches) else None
     with warnings.catch_warnings():  # what is switched off gives nothing, and is refused
         warnings.filterwarnings("ignore", message="run_with_cache: skipped")
         _, cache = bridge.run_with_cache(
-            tokens, names_filter=[hook_name], stop_at_layer=stop, return_type=None
+            tokens, names_filter=list(hook_names), stop_at_layer=stop, return_type=None
         )
-    return dict(cache.items()).get(hook_name)
+    return {name: found for name, found in cache.items() if name in hook_names}

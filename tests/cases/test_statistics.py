@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from saerepgeo.cases.statistics import correlations, student_interval
+from saerepgeo.cases.statistics import correlations, spearman, student_interval
 
 
 def test_the_interval_is_students():
@@ -36,3 +37,21 @@ def test_correlations_are_scipys_and_nan_where_there_is_nothing_to_correlate():
     assert found[:2] == pytest.approx(tuple(stats.pearsonr(x, y)))
     assert found[2] == pytest.approx(stats.spearmanr(x, y).statistic)
     assert all(math.isnan(value) for value in correlations(x[:2], y[:2]))
+
+
+def test_spearman_is_scipys_and_its_interval_covers() -> None:
+    generator = np.random.default_rng(0)
+    n_covered = 0
+    for seed in range(60):
+        pairs = generator.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 40)
+        x, y = np.round(pairs, 1).T.tolist()  # with ties
+        estimate, interval = spearman(x, y, seed=seed, n_draws=400)
+        assert float(estimate) == pytest.approx(stats.spearmanr(x, y).statistic)
+        truth = 6 / math.pi * math.asin(0.6 / 2)
+        n_covered += interval.low <= truth <= interval.high
+    assert n_covered >= 51
+    estimate, interval = spearman([1.0, 2.0, 3.0, math.nan], [1.0, 2.0, 3.0, 4.0])
+    assert (estimate.reason, estimate.n_used, estimate.n_dropped) == ("3 pairs, 5 needed", 3, 1)
+    assert (
+        spearman([1.0] * 6, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])[0].reason == "equal values on one side"
+    )

@@ -33,13 +33,13 @@ def contexts() -> StoredContexts:
     return StoredContexts(torch.arange(1, 2001).int(), bos_id=0, context_size=5)
 
 
-def points_of(tokens: torch.Tensor) -> torch.Tensor:
-    return tokens[:, 1:].flatten()[:, None].float()
+def points_of(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"hook": tokens[:, 1:].flatten()[:, None].float()}
 
 
-def labeled() -> ActivationBatch:
-    residuals = -torch.arange(1.0, 13.0)[:, None]
-    return ActivationBatch(residuals, torch.arange(12) % 3, torch.zeros(12, dtype=torch.long))
+def labeled() -> dict[str, ActivationBatch]:
+    residuals, ids = -torch.arange(1.0, 13.0)[:, None], torch.arange(12)
+    return {"hook": ActivationBatch(residuals, ids % 3, torch.zeros_like(ids))}
 
 
 def stream(contexts: StoredContexts, first_step: int = 0, n_workers: int = 0, **changes: Any):
@@ -47,7 +47,7 @@ def stream(contexts: StoredContexts, first_step: int = 0, n_workers: int = 0, **
 
 
 def take(source: ActivationStream, n: int) -> list[ActivationBatch]:
-    return list(islice(source, n))
+    return [by_hook["hook"] for by_hook in islice(source, n)]
 
 
 def test_a_batch_has_the_configured_mixture(contexts):
@@ -164,10 +164,33 @@ def test_concept_only_batches_need_no_text():
 def test_no_concept_points_is_an_error(contexts):
     none = ActivationBatch(torch.zeros(0, 1), *torch.zeros(2, 0, dtype=torch.long))
     with pytest.raises(ValueError, match="needs concept points"):
-        ActivationStream(plan(), points_of, contexts, none)
+        ActivationStream(plan(), points_of, contexts, {"hook": none})
 
 
 def test_a_stream_starts_at_its_first_step(contexts):
     begun = ActivationStream(plan(), points_of, contexts, labeled())
     for mine, theirs in zip(take(begun, 2), take(stream(contexts, 0), 2), strict=True):
         assert torch.equal(mine.residuals, theirs.residuals)
+
+
+def test_each_hook_of_a_pass_has_the_batches_it_has_alone(contexts):
+    """Though another hook leaves out other positions."""
+
+    def points(tokens: torch.Tensor, hook: str) -> torch.Tensor:
+        found = points_of(tokens)["hook"]
+        return -found[found[:, 0] % 5 > 0] if hook == "second" else found
+
+    def source(*hooks: str) -> ActivationStream:
+        few = {hook: labeled()["hook"] for hook in hooks}
+        return ActivationStream(plan(), lambda x: {h: points(x, h) for h in hooks}, contexts, few)
+
+    both = list(islice(source("first", "second"), 7))
+    statistics = source("first", "second").statistics()
+    for hook in ("first", "second"):
+        alone = [batch[hook] for batch in islice(source(hook), 7)]
+        for got, expected in zip(both, alone, strict=True):
+            assert all(a.equal(b) for a, b in zip(got[hook], expected, strict=True))
+        (own,) = source(hook).statistics().values()
+        assert statistics[hook].mean.equal(own.mean)
+        assert statistics[hook][1:] == own[1:]
+    assert statistics["first"].n_contexts != statistics["second"].n_contexts

@@ -81,10 +81,13 @@ def test_every_layer_equals_the_hidden_states(
         states = model(tokens, output_hidden_states=True).hidden_states
     norms = dict(model.base_model.named_modules())
     final_norm = next(norms[name] for name in FINAL_NORMS if name in norms)
-    for layer in range(LAYERS):
-        found = FrozenLM.load(folder, f"blocks.{layer}.hook_resid_post", "float32")
-        assert found._layer == layer  # the fast route agrees with TransformerLens
+    hooks = [f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)]
+    of_one_pass = FrozenLM.load(folder, hooks, "float32").residuals_by_hook(tokens, hooks)
+    for layer, hook in enumerate(hooks):
+        found = FrozenLM.load(folder, hook, "float32")
+        assert found._layers == {hook: layer}  # the fast route agrees with TransformerLens
         residuals = found.residuals(tokens)
+        assert of_one_pass[hook].equal(residuals)
         if layer == LAYERS - 1:  # the last of transformers' states has been normed
             with torch.no_grad():
                 residuals = final_norm(residuals)
@@ -132,7 +135,7 @@ def test_special_positions_and_sinks_reach_no_sae(
     block.register_forward_hook(make_sink)
     residuals = lm.residuals(tokens)
     is_real = lm.tokenizer.is_real(tokens)
-    lm.find_sink_norm = lambda: 100 * float(residuals.norm(dim=-1)[is_real].median())
+    lm.find_sink_norm = lambda _: 100 * float(residuals.norm(dim=-1)[is_real].median())
     assert not lm.is_point(tokens, residuals)[:, 2].any()
     n_real = sum(len(span) - 1 for span in spans)
     points = lm.real_points(tokens)

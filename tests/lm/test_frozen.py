@@ -46,7 +46,7 @@ def test_hooks_off_the_residual_stream_come_from_transformer_lens(tiny_lm, token
     first = FrozenLM.load(str(tiny_lm), "blocks.0.hook_resid_pre", "float32").residuals(tokens)
     torch.testing.assert_close(first, hidden_states(tiny_lm, tokens).hidden_states[0])
     inside = FrozenLM.load(str(tiny_lm), "blocks.1.hook_mlp_out", "float32")
-    assert inside._layer is None
+    assert inside._layers == {"blocks.1.hook_mlp_out": None}
     before = FrozenLM.load(str(tiny_lm), "blocks.1.hook_resid_mid", "float32").residuals(tokens)
     after = FrozenLM.load(str(tiny_lm), HOOK, "float32").residuals(tokens)
     torch.testing.assert_close(before + inside.residuals(tokens), after)
@@ -61,6 +61,84 @@ def test_later_layers_never_run(lm, tokens):
     with pytest.raises(AssertionError, match="went on"):
         lm.token_losses(tokens)
     handle.remove()
+
+
+HOOKS = (
+    "blocks.1.hook_resid_post",
+    "blocks.0.hook_resid_post",
+    "blocks.1.hook_mlp_out",
+    "blocks.2.hook_resid_pre",  # the same place as the first
+    "blocks.0.hook_resid_mid",
+    "blocks.1.hook_mlp_in",  # off in the bridge unless asked for
+    "blocks.0.hook_resid_pre",
+)
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def many(request: Any, tiny_lm: Path) -> FrozenLM:
+    return FrozenLM.load(str(tiny_lm), HOOKS, request.param, center_residuals=True)
+
+
+@pytest.mark.parametrize("hooks", [HOOKS, HOOKS[:2], HOOKS[2:3], HOOKS[1:2]], ids=len)
+def test_one_pass_gives_at_every_hook_what_a_model_of_that_hook_alone_gives(
+    tiny_lm, many, monkeypatch, hooks
+):
+    monkeypatch.setattr("saerepgeo.lm.frozen.TOKENS_PER_PASS", 40)  # several passes
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(3, 250, (7, 10), generator=generator)
+    found = many.residuals_by_hook(tokens, hooks)
+    assert tuple(found) == hooks
+    dtype = "float32" if many.autocast_dtype is None else "bfloat16"
+    for hook in hooks:
+        alone = FrozenLM.load(str(tiny_lm), hook, dtype, center_residuals=True)
+        assert found[hook].equal(alone.residuals(tokens)), hook
+        assert many.residuals(tokens, hook).equal(found[hook])
+        ours, theirs = (each.token_losses(tokens, torch.zeros_like, hook) for each in (many, alone))
+        assert ours[0].equal(theirs[0])
+    assert not found[hooks[0]].equal(found[hooks[-1]]) or len(hooks) == 1
+
+
+def test_several_hooks_are_one_pass_up_to_the_deepest(tiny_lm, tokens):
+    lm = FrozenLM.load(str(tiny_lm), HOOKS[:2], "float32")
+    assert lm._bridge is None
+    calls = []
+    handles = [
+        lm._block(layer).register_forward_pre_hook(lambda *_, layer=layer: calls.append(layer))
+        for layer in range(3)
+    ]
+    lm.residuals_by_hook(tokens, HOOKS[:2])
+    assert calls == [0, 1]
+    lm.residuals_by_hook(tokens, HOOKS[1:2])
+    assert calls == [0, 1, 0]
+    for handle in handles:
+        handle.remove()
+    none = lm.residuals_by_hook(tokens[:0], HOOKS[:2])
+    assert [x.shape for x in none.values()] == [(0, 10, 32)] * 2
+
+
+def test_each_hook_has_its_own_sinks(tiny_lm, tokens):
+    lm = FrozenLM.load(str(tiny_lm), HOOKS[:2], "float32")
+    lm.find_sink_norm = {HOOKS[0]: 0.0, HOOKS[1]: float("inf")}.__getitem__
+    assert len(lm.real_points(tokens)) == 0
+    assert len(lm.real_points(tokens, HOOKS[1])) == 27
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        ("blocks.9.hook_resid_post", "layers 0 to 2"),
+        ("blocks.1.hook_residual", "must be a TransformerLens hook"),
+        ("blocks.0.attn.hook_q", "d_model = 32 entries"),
+    ],
+)
+def test_each_of_several_hooks_is_checked(tiny_lm, hook, message):
+    with pytest.raises(ValueError, match=message):
+        FrozenLM.load(str(tiny_lm), [HOOK, hook], "float32")
+
+
+def test_a_hook_that_was_not_loaded_is_named(lm, tokens):
+    with pytest.raises(ValueError, match=r"one of those loaded, blocks\.1\..*, got `blocks\.0"):
+        lm.residuals_by_hook(tokens, [HOOK, "blocks.0.hook_resid_post"])
 
 
 def test_right_padding_changes_no_real_position(lm, tokens):
@@ -108,7 +186,7 @@ def test_no_prompt_gives_no_residual(lm):
 
 def test_special_positions_and_sinks_are_no_points(tiny_lm, tokens):
     lm = FrozenLM.load(str(tiny_lm), HOOK, "float32")
-    lm.find_sink_norm = lambda: 10.0
+    lm.find_sink_norm = lambda _: 10.0
     tokens = tokens.clone()
     tokens[0, 5] = 1  # EOS
     assert lm.tokenizer.is_real(tokens).sum() == 30 - 3 - 1

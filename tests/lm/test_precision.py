@@ -81,6 +81,6 @@ def test_many_prompts_go_through_in_passes_that_change_nothing(tiny_lm, monkeypa
     expected, widths = lm.residuals(tokens()), []
     monkeypatch.setattr("saerepgeo.lm.frozen.TOKENS_PER_PASS", 30)
     run = lm._pass
-    monkeypatch.setattr(lm, "_pass", lambda part: widths.append(len(part)) or run(part))
+    monkeypatch.setattr(lm, "_pass", lambda x, names: widths.append(len(x)) or run(x, names))
     torch.testing.assert_close(lm.residuals(tokens()), expected)
     assert widths == [2, 2, 1]
