@@ -10,10 +10,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +32,10 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
+    "RAY_worker_niceness": "0",  # its workers would give way to all else
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a call without a share of GPUs sees all
 }
-"""Environment: no reports to Ray's makers, what workers print as it is."""
+"""Environment: no reports to Ray's makers; what workers print comes as it is."""
 
 
 @dataclass(kw_only=True)
@@ -63,6 +64,12 @@ class Engine:
         share = 1 if self.address else (os.cpu_count() or 1) // self.n_processes
         return self.n_threads or max(1, share)
 
+    @property
+    def uses_ray(self) -> bool:
+        """Whether calls run in other processes."""
+        is_wanted = self.n_processes > 1 or self.address is not None
+        return is_wanted and importlib.util.find_spec("ray") is not None
+
     def gpus(self, n_gpus: float) -> float:
         """Return the share of `n_gpus` that each call gets: `n_processes` fit on them at once."""
         if self.gpus_per_cell is not None or not n_gpus:
@@ -79,7 +86,7 @@ class Ended(NamedTuple):
 
 
 @contextmanager
-def only_run(output: str) -> Iterator[None]:
+def only_run(output: str | Path) -> Iterator[None]:
     """Hold a folder of results; ValueError where another run does, here or where it is mounted."""
     path = Path(output) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,24 +100,24 @@ def only_run(output: str) -> Iterator[None]:
 
 
 def ended_calls(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], engine: Engine
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], engine: Engine
 ) -> Iterator[Ended]:
     """Call `function`, which a name leads to, with each entry of `calls`; yield them as they end.
 
-    An exception ends its call alone. A call whose process dies is made again, `max_attempts` times
-    in all. Raises Stopped at SIGINT or SIGTERM, once the functions, which get SIGINT, have ended.
+    An entry is taken when its turn has come. An exception ends its call alone. A call whose process
+    dies is made again, `max_attempts` times in all. Raises Stopped at SIGINT or SIGTERM, once the
+    functions, which get SIGINT, have ended.
     """
-    if engine.n_processes > 1 or engine.address is not None:
-        if importlib.util.find_spec("ray") is not None:
-            return _by_ray(function, calls, engine)
-        print("Ray is not installed: `pip install saerepgeo[cluster]` for more at once")
-    if len(calls) > 1:
-        print(f"{len(calls)} runs, one after the other in this process", flush=True)
+    if engine.uses_ray:
+        return _by_ray(function, calls, engine)
+    is_wanted = engine.n_processes > 1 or engine.address is not None
+    why = ": Ray is not installed, `pip install saerepgeo[cluster]`" if is_wanted else ""
+    print(f"one after the other, in this process{why}", flush=True)
     return _here(function, calls, engine)
 
 
 def _here(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], engine: Engine
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], engine: Engine
 ) -> Iterator[Ended]:
     set_threads(engine.n_threads)
     for number, call in enumerate(calls):
@@ -122,18 +129,19 @@ def _here(
 
 
 def _by_ray(
-    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], engine: Engine
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], engine: Engine
 ) -> Iterator[Ended]:
-    waiting, running = deque(enumerate(calls)), dict[Any, int]()
+    waiting, running = enumerate(calls), dict[Any, int]()
     with _noted_signals() as received, _session(engine) as ray:
         gpus = engine.gpus(ray.cluster_resources().get("GPU", 0))
         options = {"num_cpus": engine.cores, "num_gpus": gpus, "name": function.__name__}
         task = ray.remote(max_retries=engine.max_attempts - 1, **options)(_in_worker)
         try:
-            while waiting or running:
-                while waiting and len(running) < engine.n_processes:
-                    number, call = waiting.popleft()
+            while True:
+                for number, call in islice(waiting, engine.n_processes - len(running)):
                     running[task.remote(function, call, engine.cores, os.getcwd())] = number
+                if not running:
+                    return
                 for done in ray.wait(list(running), timeout=0.1)[0]:
                     yield _ended(ray, done, running.pop(done))
                 if received:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 from saerepgeo.bounds import Bound, Count, PositiveInt, Text, check_settings
 from saerepgeo.experiment.cells import RECONSTRUCTION, SEPARABILITY, Cell, read_result
 from saerepgeo.experiment.engine import Engine
-from saerepgeo.lm.sums import file_sum
+from saerepgeo.files import is_url
+from saerepgeo.lm.sums import cache_root, file_sum
 from saerepgeo.yaml_files import read_yaml
 
 CONTROL = "none"
@@ -53,7 +54,8 @@ class Experiment(Engine):
 
     Attributes:
         base: configuration that every cell starts from, as for `fit`.
-        output: folder of the cells and the results.
+        output: folder of the cells and the results; or a URL that fsspec opens, for results alone:
+            checkpoints are then in a folder of `SAEREPGEO_CACHE`.
         regularizers: aedp, fisher, gromov_wasserstein.
         doses: signed λ, not 0; two of each sign identify the slope at the control.
         shuffled_doses: doses that are run with shuffled labels as well.
@@ -91,7 +93,7 @@ class Experiment(Engine):
         if not Path(self.base).is_file():
             raise ValueError(f"`base` must be a configuration file of `fit`, got {self.base}")
         read_yaml(self.base)
-        output = Path(self.output)
+        output = self.work
         there = next(path for path in (output, *output.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise ValueError(
@@ -113,16 +115,25 @@ class Experiment(Engine):
                 found.append(Cell(regularizer, dose, seed, labels))
         return found
 
+    @property
+    def work(self) -> Path:
+        """Folder of checkpoints and failures: `output`, unless that is a URL."""
+        if not is_url(self.output):
+            return Path(self.output)
+        digest = hashlib.sha256(self.output.encode()).hexdigest()[:8]
+        return cache_root() / "experiments" / digest
+
     def folder(self, cell: Cell) -> Path:
         """Return the folder of `cell`, named by what it is and a hash of its settings and SAE."""
         fixed = [*self._base_texts, self.n_contexts, self._arguments(cell)]
         digest = hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:8]
         name = f"{cell.regularizer}_{cell.dose:+g}_{cell.labels}_seed{cell.seed}_{digest}"
-        return Path(self.output) / "cells" / name
+        return self.work / "cells" / name
 
-    def result_path(self, cell: Cell) -> Path:
-        """Return the file that is there when `cell` is finished."""
-        return self.folder(cell) / "result.json"
+    def result_path(self, cell: Cell) -> str | Path:
+        """Return the file, or its URL, that is there when `cell` is finished."""
+        path = f"{self.output.rstrip('/')}/cells/{self.folder(cell).name}/result.json"
+        return path if is_url(path) else Path(path)
 
     def is_finished(self, cell: Cell) -> bool:
         """Return whether `cell` has a result that is whole."""

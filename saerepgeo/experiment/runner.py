@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     experiment = _parse(sys.argv[1:] if args is None else args)
     check_cells(experiment)
-    with only_run(experiment.output):
+    with only_run(experiment.work):
         _start_again(experiment)
         try:
             run_cells(experiment)

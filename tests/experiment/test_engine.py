@@ -20,10 +20,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_comparison import ONE, changed, rows_at, write_comparison
 from training_process import write_config
 
-from saerepgeo.experiment import Cell, Experiment, run_cells
+from saerepgeo.experiment import Cell, Experiment, compare, reproduce, run_cells
 from saerepgeo.experiment.engine import QUIET, Ended, Engine, ended_calls
+from saerepgeo.report.results import read_results
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 
@@ -100,9 +102,8 @@ def test_without_ray_calls_are_made_here_and_it_is_said(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     ends = list(ended_calls(os.getpid, [(), ()], TWO))
     assert ends == [Ended(0, os.getpid()), Ended(1, os.getpid())]
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("Ray is not installed: `pip install saerepgeo[cluster]`")
-    assert second == "2 runs, one after the other in this process"
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("one after the other, in this process: Ray is not installed, `pip ")
     ends = list(ended_calls(operator.truediv, [(1, 0), (1, 4)], Engine()))
     assert type(ends[0].error) is ZeroDivisionError
     assert ends[1].value == 0.25
@@ -162,6 +163,44 @@ def test_a_worker_killed_in_mid_cell_is_replaced_and_comes_to_the_same_weights(
     assert not (killed.folder(other) / "failures.txt").exists(), "told to go, it failed nothing"
     assert_same(killed, whole)
     assert "2/2" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@RAYS
+def test_compare_in_two_processes_has_the_rows_of_one(
+    session: Any, few_prompts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_comparison(tmp_path, few_prompts)
+    assert compare.main(["--config", str(config)]) == 0
+    expected = str(rows_at(config))
+    two = {"output": str(tmp_path / "two"), "n_processes": 2, "n_threads": 1, "gpus_per_cell": 0.0}
+    (tmp_path / "many" / "training" / "sae_weights.safetensors").write_bytes(b"nothing")
+    assert compare.main(["--config", str(changed(config, **two))]) == 1
+    assert "error: SAE many is left out" in capsys.readouterr().err
+    save_sae(new_sae("topk", d_in=32, d_sae=96, k=8, seed=8), tmp_path / "many", {"hook_name": ONE})
+    assert compare.main(["--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("finished before") == 2
+    assert "many, done: 6/6, 0:00 left" in out
+    assert str(read_results(tmp_path / "two" / "results.csv")) == expected
+
+
+@RAYS
+def test_reproduce_runs_cases_at_once_and_tells_them_in_order(
+    session: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = Path(__file__).parents[2] / "configs"
+    models = [tmp_path / f"{name}.yaml" for name in ("one", "two")]
+    for path in models:
+        path.write_text(f"data: {{init_args: {{lm: no/{path.stem}}}}}\n")
+    where = ["--configs", str(configs), "--output", str(tmp_path), "--cases", "2"]
+    two = ["--n_processes", "2", "--n_threads", "1", "--gpus_per_cell", "0"]
+    assert reproduce.main(["--models", *map(str, models), *where, *two]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:2] == ["one, case 2 …", "two, case 2 …"]
+    assert [line.split()[:2] for line in out.splitlines()[3:]] == [["one", "2"], ["two", "2"]]
+    assert {line.split(":")[0] for line in err.splitlines()} == {"one, case 2", "two, case 2"}
+    assert "no/one" in err
 
 
 def of_run(mark: str) -> list[str]:

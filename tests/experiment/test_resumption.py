@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import yaml
 from training_process import write_config
@@ -195,6 +196,21 @@ def test_cells_that_ended_their_process_come_last(fit: list[Fit], settings: dict
     assert order == [*experiment.cells[1:], experiment.cells[0]]
     assert "ended by a signal" in (folder / "failures.txt").read_text()
     assert not (folder / "running").exists()
+
+
+def test_results_are_files_at_a_url(fit: list[Fit], settings: dict[str, Any]) -> None:
+    settings |= {"output": "memory://bucket/deep/"}
+    assert run(settings) == 0
+    store, experiment = fsspec.filesystem("memory"), Experiment(**settings)
+    (name,) = {Path(p).name for p in store.glob("/bucket/deep/cells/fisher_-0.5*seed0*")}
+    path = f"/bucket/deep/cells/{name}/result.json"
+    written = store.cat(path)
+    assert store.exists("/bucket/deep/finetune_results.csv")
+    store.pipe(path, written[:200])
+    assert len(experiment.finished) == 5
+    assert run(settings) == 0
+    assert store.cat(path) == written
+    assert not Path("memory:").exists()
 
 
 def test_a_second_run_on_the_same_folder_is_refused(
