@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from saerepgeo.experiment.engine import DIED
+
 FAILURES = "failures.txt"
 RUNNING = "running"
 """A file with a process's number, there while it works on a cell: one that died leaves it."""
@@ -13,7 +15,6 @@ ATTEMPT = "attempt "
 """Begins the entry of each attempt that failed."""
 AGAIN = "run again "
 """Begins the line where the experiment was started again: attempts count from there."""
-DIED = "its process ended by a signal, or was killed for want of memory"
 
 
 def record_failure(folder: Path, text: str) -> None:

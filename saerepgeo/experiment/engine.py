@@ -24,6 +24,7 @@ from saerepgeo.callbacks.processes import SIGNALS, Stopped, listen
 
 SIGNALLED = 128
 """An exit status above it is this and the number of a signal."""
+DIED = "its process ended by a signal, or was killed for want of memory"
 PATIENCE = 60.0
 """Seconds for which workers may end the step that they are in."""
 OBJECT_STORE = 80 * 2**20
@@ -156,9 +157,7 @@ def _ended(ray: Any, done: Any, number: int) -> Ended:
     except ray.exceptions.RayTaskError as error:
         return Ended(number, error=error.cause)
     except ray.exceptions.RayError as error:
-        reason = "its process ended by a signal, or was killed for want of memory"
-        lost = OSError(f"{reason} ({type(error).__name__})")
-        return Ended(number, error=lost)
+        return Ended(number, error=OSError(f"{DIED} ({type(error).__name__})"))
 
 
 def _in_worker(
@@ -172,9 +171,7 @@ def _in_worker(
     try:
         return function(*call)
     except Stopped as stopped:
-        if (
-            stopped.status - SIGNALLED == signal.SIGTERM
-        ):  # meant for this worker: another one goes on
+        if stopped.status == SIGNALLED + signal.SIGTERM:  # for this worker: another goes on
             os.kill(os.getpid(), signal.SIGKILL)
         return None  # the driver has cancelled the call
     finally:
@@ -221,10 +218,12 @@ def _session(engine: Engine) -> Iterator[Any]:
         "_temp_dir": folder,
     }
     try:
-        ray.init(engine.address, logging_level="ERROR", **(own if is_own else {}))
+        ray.init(engine.address or "local", logging_level="ERROR", **(own if is_own else {}))
         for number, handler in handlers.items():  # Ray puts one of its own
             signal.signal(number, handler)
         yield ray
+    except SystemExit as error:  # what that one raises
+        raise Stopped(signal.SIGTERM) from error
     finally:
         ray.shutdown()
         if folder is not None:

@@ -142,16 +142,16 @@ def run_cells(experiment: Experiment) -> None:
 
 
 def _ordered(experiment: Experiment) -> list[Cell]:
-    """Return the cells, seed by seed; so that no two processes need the same residuals at once,
-    those that begin together are of several seeds."""
-    seeds = {seed: number // experiment.n_processes for number, seed in enumerate(experiment.seeds)}
-    n_of_seed = len(experiment.cells) // len(seeds)
-    turns = {cell: number % n_of_seed for number, cell in enumerate(experiment.cells)}
+    """Return the cells seed by seed; those that begin together are of several seeds, so that no two
+    processes need the same residuals at once."""
+    cells = experiment.cells
+    n_of_seed = len(cells) // len(experiment.seeds)
 
-    def place(cell: Cell) -> tuple[int, int, int]:
-        return n_failures(experiment.folder(cell), in_all=True), seeds[cell.seed], turns[cell]
+    def place(number: int) -> tuple[int, int, int]:
+        n_failed = n_failures(experiment.folder(cells[number]), in_all=True)
+        return n_failed, number // n_of_seed // experiment.n_processes, number % n_of_seed
 
-    return sorted(experiment.cells, key=place)
+    return [cells[number] for number in sorted(range(len(cells)), key=place)]
 
 
 def run_cell(experiment: Experiment, cell: Cell) -> float | None:
