@@ -15,7 +15,7 @@ from saerepgeo.cases.separability.module import SeparabilityModule
 from saerepgeo.experiment import Cell, Experiment, main, run_cells, runner, summary
 from saerepgeo.experiment.attempts import attempted
 from saerepgeo.experiment.cells import ITEMS, RECONSTRUCTION, SEPARABILITY, TEXT
-from saerepgeo.files import write_json
+from saerepgeo.files import is_url, write_json
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 
@@ -45,7 +45,8 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
     def run(args: list[str], cli: type) -> int:
         text = next(a for a in args if a.startswith("--trainer.callbacks="))
         given = json.loads(text.partition("=")[2])[1]["init_args"]
-        return does[-1](Path(given["path"]), given["about"])
+        path = given["path"]
+        return does[-1](path if is_url(path) else Path(path), given["about"])
 
     monkeypatch.setattr("saerepgeo.cli.main", run)
     monkeypatch.setattr(runner, "check_cells", lambda experiment: None)
@@ -210,7 +211,7 @@ def test_results_are_files_at_a_url(fit: list[Fit], settings: dict[str, Any]) ->
     assert len(experiment.finished) == 5
     assert run(settings) == 0
     assert store.cat(path) == written
-    assert not Path("memory:").exists()
+    assert not Path("memory:").exists()  # taken for a local path
 
 
 def test_a_second_run_on_the_same_folder_is_refused(
