@@ -18,6 +18,8 @@ SEPARABILITY = {
 }
 POINT_SETS = {1: "val", 2: "val/heldout_items"}
 """Key prefix of the labeled dataloaders, by `dataloader_idx` (see `data.VALIDATION_LOADERS`)."""
+N_LOADERS = 1 + len(POINT_SETS)
+"""Of a hook: held-out text comes first."""
 
 
 class ReconstructionFigures(MetricCollection):
