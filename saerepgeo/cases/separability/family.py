@@ -30,7 +30,7 @@ class FamilySAE(SAESource, TrainingSettings):
         hook_name: the hook that it reads; by default the one of its files, or the data's only one.
     """
 
-    name: Text = ""
+    name: Text | None = None
     hook_name: Text | None = None
 
 
@@ -52,10 +52,10 @@ class SAEFamilyModule(TrainingModule):
             raise ValueError("`saes` must name SAEs to train, got none")
         for sae in saes:
             _check(sae)
-        name, count = Counter(sae.name for sae in saes).most_common(1)[0]
+        name, count = Counter(str(sae.name) for sae in saes).most_common(1)[0]
         if count > 1:
             raise ValueError(f"`saes` must have names of their own, got {name} {count} times")
-        self.saes = nn.ModuleDict({sae.name: TrainedSAE(sae, sae) for sae in saes})
+        self.saes = nn.ModuleDict({str(sae.name): TrainedSAE(sae, sae) for sae in saes})
 
     @property
     def trained(self) -> Mapping[str, TrainedSAE]:
@@ -117,7 +117,7 @@ class SAEFamilyModule(TrainingModule):
 
 def _check(sae: FamilySAE) -> None:
     """Refuse settings that no SAE can have, with a ValueError that names it."""
-    name = str(sae.name)
+    name = sae.name or ""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) or hasattr(nn.ModuleDict(), name):
         raise ValueError(
             "each of `saes` must have a `name` of letters, digits, _ and -, that is no word of "

@@ -97,15 +97,15 @@ class TrainedSAE(nn.Module):
         self.transport_plans: TransportPlans = {}
         self._n_dead: int | None = None  # None: the next step finds out
 
-    def agree(self, stage: str, data: Any, hook_name: str) -> list[str]:
+    def agree(self, stage: str, data: Any, hook_name: str | list[str]) -> list[str]:
         """Take the hook; say what differs between the SAE and the data.
 
         Raises ValueError, before weights are read, where they do not belong together.
         """
-        self.hook_name = hook_name
         self.source.check_use(stage)
         told = dict(data.hparams) | {"hook_name": hook_name}
         remarks = check_agreement(self.source.read_config(), told, data.model_facts)
+        self.hook_name = str(hook_name)  # one, for several are refused
         self.source.check_weights()
         return remarks
 
