@@ -121,8 +121,9 @@ def settings(tmp_path: Path, tiny_data: dict[str, Any]) -> dict[str, Any]:
 
 def begun(experiment: Experiment, cell: Cell) -> Path:
     """Return the folder of a cell that has a checkpoint and no result."""
-    folder = experiment.folder(cell)
+    folder, until = experiment.folder(cell), time.monotonic() + 300
     while not (folder / "checkpoints" / "last.ckpt").is_file():
+        assert time.monotonic() < until, "it never began"
         time.sleep(0.005)
     assert not experiment.result_path(cell).is_file(), "too fast for the test"
     return folder
