@@ -86,6 +86,8 @@ def configurations() -> list[tuple[str, list[str]]]:
         for command, name in (
             ("fit", "case3.yaml"),
             ("fit", "pretrain.yaml"),
+            ("fit", "pretrain_many.yaml"),
+            ("fit", "family.yaml"),
             ("test", "case1.yaml"),
             ("test", "case2.yaml"),
             ("test", "case3.yaml"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from training_process import FEW_DRAWS, analysis, write_config
+from training_process import FEW_DRAWS, analysis, write_config, write_family
 
 from saerepgeo.cases.intervention.displacement import displacement_rows
 from saerepgeo.cli import main
@@ -65,6 +65,21 @@ def test_a_fit_is_that_of_the_cpu(tmp_path: Path, data: dict[str, Any], sae: Pat
     expected, found = map(weights, folders)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_family_is_that_of_the_cpu(tmp_path: Path, data: dict[str, Any], sae: Path) -> None:
+    found: list[dict[str, torch.Tensor]] = []
+    for name in ("cpu", "device"):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = write_family(folder, data, sae, 3)
+        arguments = configured(config) if name == "device" else ["--config", str(config)]
+        assert main(["fit", *arguments]) == 0
+        files = {each: folder / "sae" / each / "training" for each in ("loaded", "topk", "batch")}
+        read = {n: load_file(at / "sae_weights.safetensors") for n, at in files.items()}
+        found.append({f"{n} {key}": x for n, own in read.items() for key, x in own.items()})
+    for key, tensor in found[0].items():
+        torch.testing.assert_close(found[1][key], tensor, rtol=1e-4, atol=1e-5, msg=key)
 
 
 def test_a_resumed_fit_is_the_uninterrupted_one(tmp_path, data, sae):

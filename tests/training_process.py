@@ -111,6 +111,30 @@ def write_config(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> P
     return path
 
 
+def write_family(folder: Path, data: dict[str, Any], sae: Path, steps: int) -> Path:
+    """Write a configuration like configs/pretrain_many.yaml for the small model; return its path.
+
+    Of two hooks and three SAEs: a new one at each, and at the first the one in the folder `sae`.
+    """
+    path = write_config(folder, data, sae, steps)
+    config = yaml.safe_load(path.read_text())
+    first, second = "blocks.1.hook_resid_post", "blocks.0.hook_resid_post"
+    new = {"architecture": "topk", "d_in": 32, "d_sae": 64, "lr": 1e-2, "warmup_steps": 3}
+    saes = [
+        {"name": "loaded", "path": str(sae), "hook_name": first, "weight": 0.5, "lr": 1e-2},
+        new | {"name": "topk", "options": {"k": 4}, "hook_name": second},
+        new | {"name": "batch", "architecture": "batchtopk", "options": {"k": 3}, "seed": 2},
+    ]
+    saes[0]["regularizer"], saes[2]["hook_name"] = "gromov_wasserstein", first
+    config["model"] = {
+        "class_path": "saerepgeo.cases.SAEFamilyModule",
+        "init_args": {"saes": saes},
+    }
+    config["data"]["init_args"]["hook_name"] = [first, second]
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
 def run_fit(
     config: Path, *arguments: str, command: str = "fit"
 ) -> subprocess.CompletedProcess[str]:

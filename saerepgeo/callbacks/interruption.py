@@ -104,8 +104,12 @@ class Interruption(Callback):
 
 
 def exit_status(trainer: Trainer) -> int:
-    """Return 128 + the signal that stopped `trainer`, else 0; 0 where the first process says it."""
+    """Return 128 + the signal that stopped `trainer`, else 2 where an SAE was left out, else 0.
+
+    Where the first process says it the others return 0.
+    """
     if is_child():
         return 0
     found = [c.received for c in trainer.callbacks if isinstance(c, Interruption)]  # type: ignore[attr-defined]
-    return next((128 + number for number in found if number is not None), 0)
+    left_out = getattr(trainer.lightning_module, "left_out", ())
+    return next((128 + number for number in found if number is not None), 2 if left_out else 0)

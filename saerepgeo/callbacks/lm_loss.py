@@ -37,6 +37,13 @@ class LMLoss(Callback):
         check_settings(LMLoss, locals())
         self.n_contexts = n_contexts
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if hasattr(pl_module, "saes"):
+            raise ValueError(
+                "LMLoss reads one SAE, and `model` trains many: leave it out, `python -m saerepgeo "
+                "compare` finds these losses of each"
+            )
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.global_step < trainer.max_steps:
             return

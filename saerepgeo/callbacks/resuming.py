@@ -12,13 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from saerepgeo.callbacks.checkpoints import (
     DamagedCheckpoint,
     folders,
-    is_remote,
     last_whole,
     read_checkpoint,
 )
 from saerepgeo.data import ActivationDataModule
 from saerepgeo.data.text import open_text
+from saerepgeo.files import is_url
 from saerepgeo.lm.sources import model_fingerprint
+from saerepgeo.sae.sae_source import SAESource
 
 Facts = dict[str, Sequence[Any]]
 """`{setting: (value, content)}`: what is shown, and what decides whether two are the same."""
@@ -30,6 +31,7 @@ FREE = (
     "data.lm_batch_size",
     "data.heldout_text",  # whether there is one matters, see `_data_facts`
     "model.sae",  # known by its config
+    "model.saes",
 )
 """Settings that change neither the batches nor the weights."""
 OF_TRAINER = (
@@ -106,7 +108,7 @@ def checkpoint_to_load(
     `last` is the newest one that reads, in the folders of the callbacks. Raises ValueError with one
     line for a damaged or foreign file, and, unless it `is_changed` on purpose, one of another run.
     """
-    if path in ("best", "hpc") or is_remote(path):
+    if path in ("best", "hpc") or is_url(path):
         return path
     options, callbacks = (stage == "fit", weights_only), trainer.callbacks  # type: ignore[attr-defined]
     found: str | Path | None = path
@@ -139,14 +141,24 @@ def run_facts(trainer: Trainer, module: LightningModule, data: LightningDataModu
     """
     facts = own_settings(module, data)
     facts |= {f"trainer.{name}": _same(getattr(trainer, name)) for name in OF_TRAINER}
-    if (source := getattr(module, "source", None)) is not None:
-        config = source.read_config() | {"options": source.options, "scale": source.input_scale}
-        config.pop("metadata", None)
-        where = source.path or source.release or "new"
-        facts["model.sae"] = (f"{config.get('architecture')} ({where})", _digest(config))
+    saes: Mapping[str, Any] = getattr(module, "trained", {})
+    for name, trained in saes.items():
+        facts[f"model.saes.{name}" if name else "model.sae"] = _sae_fact(trained.source)
+        if name:
+            own = vars(trained.settings) | {"hook_name": trained.hook_name}
+            ours = {key: own[key] for key in own.keys() - vars(SAESource()).keys()}
+            facts |= {f"model.saes.{name}.{key}": _same(value) for key, value in ours.items()}
+            facts["model.saes"] = _same(list(saes))
     if isinstance(data, ActivationDataModule):
         facts |= _data_facts(data)
     return facts
+
+
+def _sae_fact(source: SAESource) -> tuple[str, str]:
+    config = source.read_config() | {"options": source.options, "scale": source.input_scale}
+    config.pop("metadata", None)
+    where = source.path or source.release or "new"
+    return f"{config.get('architecture')} ({where})", _digest(config)
 
 
 def facts_of(checkpoint: Mapping[str, Any]) -> tuple[Facts, bool]:

@@ -1,4 +1,4 @@
-"""At the end of training: the SAE in SAELens format, next to the checkpoints."""
+"""At the end of training: the SAEs in SAELens format, next to the checkpoints."""
 
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -8,8 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.bounds import Text, check_settings
+from saerepgeo.cases.separability.trained_sae import TrainedSAE
+from saerepgeo.cases.separability.training_module import TrainingModule, under
 from saerepgeo.files import check_folder
 from saerepgeo.sae.io.export import save_sae
+from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.tensor_parallel import unshard
 
 RECORDED = ("regularizer", "direction", "weight", "lr", "shuffle_labels")
@@ -17,6 +20,8 @@ RECORDED = ("regularizer", "direction", "weight", "lr", "shuffle_labels")
 
 class SAEExport(Callback):
     """Write the SAE into the folder `dirpath`, in `dtype` (float32, float16 or bfloat16).
+
+    Each SAE of a family goes into the folder of its name in `dirpath`, unless it was left out.
 
     `with_training_form` adds SAELens' training form, in `training/`. `figures.json` holds the last
     validation's figures. Nothing is written when training stops by an error or a signal.
@@ -38,23 +43,32 @@ class SAEExport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.interrupted or trainer.global_step < trainer.max_steps:
             return
-        model = unshard(cast(Any, pl_module.sae))  # every process gives its part
-        if not trainer.is_global_zero:
-            return
-        assert model is not None
-        record, dtype = training_record(trainer, pl_module), getattr(torch, self.dtype)
-        figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        save_sae(model, self.dirpath, record, dtype, self.with_training_form, figures)
-        rank_zero_info(f"wrote the SAE to {self.dirpath} (SAELens format)")
+        module = cast(TrainingModule, pl_module)
+        for name, trained in module.trained.items():
+            model = unshard(trained.sae)  # every process gives its part
+            if trainer.is_global_zero and name not in module.left_out:
+                assert model is not None
+                self._write(trainer, name, trained, model)
+
+    def _write(self, trainer: Trainer, name: str, trained: TrainedSAE, model: SAEModel) -> None:
+        record, dtype = training_record(trainer, trained), getattr(torch, self.dtype)
+        start, folder = under(name, "val/"), self.dirpath / name
+        figures = {
+            key.removeprefix(under(name, "")): float(value)
+            for key, value in trainer.callback_metrics.items()
+            if key.startswith(start)
+        }
+        save_sae(model, folder, record, dtype, self.with_training_form, figures)
+        rank_zero_info(f"wrote the SAE to {folder} (SAELens format)")
 
 
-def training_record(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+def training_record(trainer: Trainer, trained: TrainedSAE) -> dict[str, Any]:
     """Return the metadata that SAELens expects, and how this SAE was trained."""
     data = trainer.datamodule.hparams  # type: ignore[attr-defined]
     centered = {"center_writing_weights": True} if data["center_residuals"] else {}
     return {
         "model_name": data["lm"],
-        "hook_name": data["hook_name"],
+        "hook_name": trained.hook_name,
         "context_size": data["context_size"],
         "prepend_bos": True,
         "exclude_special_tokens": True,
@@ -65,6 +79,6 @@ def training_record(trainer: Trainer, pl_module: LightningModule) -> dict[str, A
             "points": trainer.global_step * data["batch_size"],
             **{name: data[name] for name in ("text", "concepts", "concept_fraction", "seed")},
             "precision": str(trainer.precision),
-            **{name: pl_module.hparams[name] for name in RECORDED},
+            **{name: getattr(trained.settings, name) for name in RECORDED},
         },
     }

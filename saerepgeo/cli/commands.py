@@ -42,13 +42,14 @@ class SettingsParser(OneLineErrors, LightningArgumentParser):
 
     def setting_names(self) -> list[str]:
         """Return the parser's own and those of the shipped modules."""
-        from saerepgeo.cases import SeparabilityModule
+        from saerepgeo.cases import SAEFamilyModule, SeparabilityModule
         from saerepgeo.data import ActivationDataModule
 
-        modules = {"data": ActivationDataModule, "model": SeparabilityModule}
+        modules = [("data", ActivationDataModule), ("model", SeparabilityModule)]
+        modules.append(("model", SAEFamilyModule))
         return super().setting_names() + [
             f"{key}.init_args.{name}"
-            for key, module in modules.items()
+            for key, module in modules
             for name in inspect.signature(module).parameters
             if self.exit_on_error
         ]

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import DefaultHelpFormatter
 
 SUBCOMMANDS = {
-    "fit": "fine-tune an SAE under a regularizer (case 3), or train a new one",
+    "fit": "fine-tune an SAE under a regularizer (case 3), or train new ones",
     "validate": "measure an SAE on held-out text, prompts and items",
     "test": "analyse an SAE: case 1, case 2, or case 3 by intervention",
 }
@@ -32,6 +32,7 @@ _EXAMPLES = {
         "fit --config configs/case3.yaml",
         "fit --config configs/case3.yaml --ckpt_path last",
         "fit --config configs/pretrain.yaml",
+        "fit --config configs/pretrain_many.yaml",
     ),
     "validate": ("validate --config configs/case3.yaml",),
     "test": (
@@ -118,8 +119,9 @@ PROGRAM = _PARSER | {
 
 def subcommand_kwargs(name: str) -> dict[str, Any]:
     """Return what the parser of a subcommand is made with: usage, description, examples."""
-    modules = ["StratificationModule", "StructureModule"] if name == "test" else []
-    helps = "\n".join(f"  --model.help saerepgeo.{m}" for m in [*modules, "SeparabilityModule"])
+    others = {"test": ["StratificationModule", "StructureModule"], "fit": ["SAEFamilyModule"]}
+    modules = [*others.get(name, []), "SeparabilityModule"]
+    helps = "\n".join(f"  --model.help saerepgeo.{m}" for m in modules)
     examples = "\n".join(f"  python -m saerepgeo {example}" for example in _EXAMPLES[name])
     text = SUBCOMMANDS[name]
     return _PARSER | {

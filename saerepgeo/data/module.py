@@ -1,6 +1,5 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from saerepgeo.bounds import (
     Text,
     check_settings,
 )
+from saerepgeo.data.batches import Batches, OneHook
 from saerepgeo.data.cache import keeps_stream
 from saerepgeo.data.concepts import (
     ConceptPoints,
@@ -35,33 +35,6 @@ from saerepgeo.data.stream import ActivationStream, StreamPlan
 from saerepgeo.lm.precision import Dtype, autocast_dtype
 from saerepgeo.lm.sums import cache_root
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
-
-VALIDATION_LOADERS = ("text", "heldout_prompts", "heldout_items")
-"""What the validation dataloaders hold, by `dataloader_idx`."""
-
-
-class Batches:
-    """The points of one `ActivationBatch`, `size` at a time.
-
-    As if there were `n_points`: processes with a point more or less give equally many batches.
-    """
-
-    def __init__(self, points: ActivationBatch, size: int, n_points: int) -> None:
-        self.points, self.size, self.n_points = points, size, n_points
-
-    def __iter__(self) -> Iterator[ActivationBatch]:
-        for start in range(0, self.n_points, self.size):
-            yield points_at(self.points, slice(start, start + self.size))
-
-
-class OneHook:
-    """The batches of the only hook of a stream."""
-
-    def __init__(self, stream: ActivationStream) -> None:
-        self.stream = stream
-
-    def __iter__(self) -> Iterator[ActivationBatch]:
-        return (batch for by_hook in self.stream for batch in by_hook.values())
 
 
 class ActivationDataModule(LMDataModule):

@@ -30,6 +30,10 @@ def check_agreement(
     ...                 {"lm": "gpt2", "hook_name": "blocks.2.hook_resid_pre"})
     []
     """
+    if not isinstance(hook := data["hook_name"], str):
+        raise ValueError(
+            f"`data.hook_name` must be one hook, got {hook}: a list is for SAEFamilyModule"
+        )
     metadata = sae_config.get("metadata") or {}
     found = [*_place_differs(metadata, data), *_weights_differ(metadata, data, model)]
     if model is not None and (d_in := sae_config["d_in"]) != model.d_model:

@@ -18,7 +18,7 @@ from saerepgeo.cases.separability.losses import (
     reduced_moments,
     separability_term,
 )
-from saerepgeo.cases.separability.optimization import adam, clip_gradients_
+from saerepgeo.cases.separability.optimization import adam, clip_gradients_, parameter_groups
 from saerepgeo.geometry.separation import centroids, pairwise_distances
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.model import SAEModel
@@ -33,7 +33,7 @@ class Step:
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
         self.sae: SAEModel = new_sae("topk", d_in=D_IN, d_sae=4608, k=32).train()
-        self.optimizer = adam(self.sae, 1e-4, (0.9, 0.999), 1.0)
+        self.optimizer = adam(parameter_groups(self.sae, 1e-4, (0.9, 0.999), 1.0))
         self.labels = torch.arange(N_LABELED) % N_ITEMS
         self.residuals = torch.randn(N_POINTS, D_IN, generator=generator)
         centers = torch.randn(N_ITEMS, D_IN, generator=generator)

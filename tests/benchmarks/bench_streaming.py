@@ -34,7 +34,7 @@ Turn = Callable[[], int]
 
 def our_turns(data: ActivationDataModule, n_batches: int) -> Turn:
     """Return turns of the training stream, its first window already there."""
-    stream = data.train_dataloader()
+    stream = data.stream
     batches = iter(stream)
     next(batches)
 
@@ -121,7 +121,7 @@ def plain_contenders(
     data: ActivationDataModule, n_batches: int, names: Container[str] = PLAIN
 ) -> dict[str, Turn]:
     """Return the plain model's turns, each over as many tokens as `n_batches` of ours take."""
-    plan, tokens = data.stream.plan, data.stream._tokens_from
+    plan, tokens = data.stream.plan, data.stream._calls_from
     n_calls = max(1, round(n_batches * len(plan.calls(0)) / plan.window_steps))
     autocast = truncated(load_model(SMOLLM2))
     held = copy.deepcopy(autocast)
@@ -194,7 +194,7 @@ def memory(n_tokens: int) -> None:
     """Stream through the first layer alone; print the process's size ten times on the way."""
     data = ActivationDataModule(hook_name="blocks.0.hook_resid_post", cache_stream=False)
     data.setup("fit")
-    stream = data.train_dataloader()
+    stream = data.stream
     due = n_tokens / 10
     for _ in stream:
         if stream.n_tokens >= due:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file
-from training_process import write_config
+from training_process import write_config, write_family
 
 from saerepgeo.report.files import read_rows
 
@@ -43,6 +43,19 @@ def test_fits_killed_at_random_moments_and_resumed(
     whole, *runs = killed("fit", tmp_path, len(regularizer))
     for run in runs:
         assert_same(run, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_families_killed_at_random_moments_and_resumed(
+    tmp_path: Path, tiny_data: dict[str, Any], small_sae: Path
+) -> None:
+    (tmp_path / "given").mkdir()
+    write_family(tmp_path / "given", tiny_data, small_sae, 7)
+    whole, *runs = killed("fit", tmp_path, 3)
+    for run in runs:
+        for name in ("loaded", "topk", "batch"):
+            assert_same(run, whole, name)
 
 
 @pytest.mark.slow
@@ -105,9 +118,10 @@ def said(run: dict[str, Any]) -> str:
     return f"{run['ends']}\n{(Path(run['folder']) / 'said.txt').read_text()[-6000:]}"
 
 
-def assert_same(got: Path, expected: Path) -> None:
-    ours, theirs = (load_file(f / "sae/training/sae_weights.safetensors") for f in (got, expected))
+def assert_same(got: Path, expected: Path, name: str = "") -> None:
+    got, expected = got / "sae" / name, expected / "sae" / name
+    ours, theirs = (load_file(f / "training/sae_weights.safetensors") for f in (got, expected))
     assert ours.keys() == theirs.keys()
     assert all(ours[name].equal(theirs[name]) for name in theirs), got
-    ours, theirs = (json.loads((f / "sae/figures.json").read_text()) for f in (got, expected))
+    ours, theirs = (json.loads((f / "figures.json").read_text()) for f in (got, expected))
     assert ours == theirs, got

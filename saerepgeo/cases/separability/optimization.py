@@ -1,5 +1,6 @@
 """Adam for SAEs: rates in the units of what they change, a schedule, clipping by global norm."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,10 +8,10 @@ import torch
 from saerepgeo.sae.model import SAEModel
 
 
-def adam(
+def parameter_groups(
     sae: SAEModel, lr: float, betas: tuple[float, float], bias_scale: float
-) -> torch.optim.Adam:
-    """Return fused Adam over an SAE's parameters, its biases at `lr`·`bias_scale`.
+) -> list[dict[str, Any]]:
+    """Return an SAE's parameters for Adam: its biases, at `lr`·`bias_scale`, after the others.
 
     Adam moves every entry by about its rate a step: right for weights, whose rows have norm 1, but
     biases have the units of what the SAE sees; `bias_scale` is its root mean square entry.
@@ -18,14 +19,19 @@ def adam(
     named = [(name.split(".")[-1], p) for name, p in sae.named_parameters()]
     biases = [p for name, p in named if name.startswith("b_")]
     others = [p for name, p in named if not name.startswith("b_")]
-    groups: list[dict[str, Any]] = [{"params": others}, {"params": biases, "lr": lr * bias_scale}]
-    return torch.optim.Adam(groups, lr=lr, betas=betas, fused=True)
+    rates = (others, lr), (biases, lr * bias_scale)
+    return [{"params": params, "lr": rate, "betas": betas} for params, rate in rates]
+
+
+def adam(groups: list[dict[str, Any]]) -> torch.optim.Adam:
+    """Return fused Adam over `parameter_groups`."""
+    return torch.optim.Adam(groups, fused=True)
 
 
 def warmup_plateau_decay(
-    optimizer: torch.optim.Optimizer, n_steps: int | float, warmup_steps: int, decay_fraction: float
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the schedule: a linear rise, a plateau, a linear fall to 0 at the end.
+    n_steps: int | float, warmup_steps: int, decay_fraction: float
+) -> Callable[[int], float]:
+    """Return the factor of the rate by step: a linear rise, a plateau, a linear fall to 0.
 
     factor(t) = min(1, (t + 1)/warm-up, (n − t)/(`decay_fraction`·n)). Without an end (n = `n_steps`
     not positive, or infinite) the rate never falls.
@@ -37,7 +43,7 @@ def warmup_plateau_decay(
         decay = (n_steps - step) / n_decay if n_decay > 0 else 1.0
         return min(1.0, warm, max(decay, 0.0))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return factor
 
 
 def clip_gradients_(sae: SAEModel, limit: float | None, algorithm: str | None) -> Any:

@@ -17,7 +17,9 @@ SEPARABILITY = {
     "fisher_ratio": metrics.FisherRatio,
 }
 POINT_SETS = {1: "val", 2: "val/heldout_items"}
-"""Key prefix of the labeled dataloaders, by `dataloader_idx` (see `data.VALIDATION_LOADERS`)."""
+"""Key prefix of the labeled dataloaders of a hook, by number (see `data.batches`)."""
+N_LOADERS = 1 + len(POINT_SETS)
+"""Of a hook: held-out text comes first."""
 
 
 class ReconstructionFigures(MetricCollection):

@@ -1,11 +1,13 @@
-"""`python -m saerepgeo compare`: reconstruction and geometry of many SAEs, one after the other."""
+"""`python -m saerepgeo compare`: reconstruction and geometry of many SAEs."""
 
 import logging
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from saerepgeo.experiment.compare.one_sae import rows_of
 from saerepgeo.experiment.compare.settings import Comparison, parse
 from saerepgeo.experiment.compare.shared import Work, shared
 from saerepgeo.experiment.compare.table import printed, printed_across, wide_rows
+from saerepgeo.experiment.engine import ended_calls, only_run
 from saerepgeo.files import DiskError, check_folder
 from saerepgeo.report.files import save_figure, write_rows
 from saerepgeo.report.results import COLUMNS, RESULTS
@@ -35,17 +38,16 @@ def main(args: Sequence[str]) -> int:
     again, only what is not finished is computed. ValueError, before anything slow: bad settings,
     two SAEs of one name, an SAE of another model.
     """
-    # Lightning 2.6 with torch 2.13; nothing the user could mend
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     comparison, settings, metrics = parse(args)
     with _few_words(), holding():
         work, listed = _checked(comparison, settings)
-        try:
-            run = Run(work, listed, metrics)
-            run.of_saes_listed()
-        finally:
-            shared.cache_clear()
-    return run.conclude()
+        with only_run(comparison.output):
+            try:
+                run = Run(work, listed, metrics)
+                run.of_saes_listed()
+            finally:
+                shared.cache_clear()
+            return run.conclude()
 
 
 def _checked(comparison: Comparison, settings: dict[str, Any]) -> tuple[Work, list[Listed]]:
@@ -63,6 +65,8 @@ def _checked(comparison: Comparison, settings: dict[str, Any]) -> tuple[Work, li
 @contextmanager
 def _few_words() -> Iterator[None]:
     """Have Lightning not say for every SAE what devices there are."""
+    # Lightning 2.6 with torch 2.13; nothing the user could mend
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -70,6 +74,12 @@ def _few_words() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def rows_elsewhere(*call: Any) -> list[Row]:
+    """Return the rows of an SAE, in a process of the engine's."""
+    with _few_words():
+        return rows_of(*call)
 
 
 class Run:
@@ -89,6 +99,7 @@ class Run:
         self.failed: list[str] = []
         self.n_each = 1 + max((len(data.prompts) for data in at_hooks.values()), default=0)
         self.n_steps = self.n_each * sum(each.broken is None for each in listed)
+        self.n_told = Counter[str]()
         self.n_done, self.n_skipped = 0, 0
         self._started = time.monotonic()
 
@@ -110,20 +121,32 @@ class Run:
             self.n_skipped += self.n_each
         if waiting:
             shared(self.work).read_ahead()
-        for each, own in sorted(waiting, key=lambda w: self.work.hook_names.index(w[0].hook_name)):
-            self._compute(each, own)
+            self._compute(sorted(waiting, key=lambda w: self.work.hook_names.index(w[0].hook_name)))
 
-    def _compute(self, listed: Listed, contents: str) -> None:
-        n_done, known = self.n_done, self.of_residuals.get(listed.hook_name, [])
-        with self._left_out(listed):
-            rows = rows_of(
-                listed, self.work, known, lambda about: self._tell(f"{listed.name}, {about}")
-            )
-            self.finished[listed.hook_name].keep(contents, rows)
-            self._add(listed, rows)
-            self._write(self.rows)
-            return
-        self.n_skipped += self.n_each - (self.n_done - n_done)
+    def _compute(self, waiting: Sequence[tuple[Listed, str]]) -> None:
+        comparison = self.work.comparison
+        if comparison.uses_ray:  # what the processes read is in the cache
+            shared.cache_clear()
+
+        def calls() -> Iterator[tuple[Any, ...]]:
+            for listed, _ in waiting:
+                known = self.of_residuals.get(listed.hook_name, [])
+                told = () if comparison.uses_ray else (partial(self._tell, listed.name),)
+                yield listed, self.work, known, *told
+
+        function = rows_elsewhere if comparison.uses_ray else rows_of
+        for ended in ended_calls(function, calls(), comparison):
+            listed, own = waiting[ended.number]
+            with self._left_out(listed):
+                if ended.error is not None:
+                    raise ended.error
+                self.finished[listed.hook_name].keep(own, ended.value)
+                self._add(listed, ended.value)
+                self._write(self.rows)
+                if left := self.n_each - self.n_told[listed.name]:
+                    self._tell(listed.name, "done", left)
+                continue
+            self.n_skipped += self.n_each - self.n_told[listed.name]
 
     @property
     def rows(self) -> list[Row]:
@@ -167,13 +190,16 @@ class Run:
             print(f"{self.output / RESULTS}, {self.output / COMPARISON}")
         return int(bool(self.failed))
 
-    def _tell(self, about: str) -> None:
-        self.n_done += 1
+    def _tell(self, name: str, about: str, n_steps: int = 1) -> None:
+        self.n_told[name] += n_steps
+        self.n_done += n_steps
         seconds = time.monotonic() - self._started
         n_left = self.n_steps - self.n_skipped - self.n_done
         left = round(seconds / self.n_done * n_left)
         done = self.n_done + self.n_skipped
-        print(f"{about}: {done}/{self.n_steps}, {left // 60}:{left % 60:02} left", flush=True)
+        print(
+            f"{name}, {about}: {done}/{self.n_steps}, {left // 60}:{left % 60:02} left", flush=True
+        )
 
     def _write(self, rows: list[Row]) -> None:
         write_rows(self.output / RESULTS, rows, COLUMNS)

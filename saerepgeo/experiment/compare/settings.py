@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from saerepgeo.bounds import Count, PositiveInt, Text, check_settings
 from saerepgeo.cases.structure.protocols import sound_metrics
 from saerepgeo.cli.errors import OneLineErrors
+from saerepgeo.experiment.engine import Engine
 from saerepgeo.metrics import SpectralRanks
 from saerepgeo.sae.sae_source import SAESource
 
@@ -35,8 +36,8 @@ class ComparedSAE(SAESource):
     group: Text | None = None
 
 
-@dataclass
-class Comparison:
+@dataclass(kw_only=True)
+class Comparison(Engine):
     """A list of SAEs × concepts × metrics, each SAE at its own hook.
 
     Attributes:
