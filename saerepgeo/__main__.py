@@ -23,8 +23,7 @@ def run() -> int:
 
         return main()
     except Stopped as stopped:
-        is_worker = any(arg.startswith("--worker=") for arg in sys.argv)  # an experiment's says it
-        if not is_child() and not is_worker:
+        if not is_child():
             print(stopped, file=sys.stderr)
         return stopped.status
     except (ValueError, OSError) as error:

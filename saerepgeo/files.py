@@ -118,9 +118,20 @@ def write_json(path: str | Path, value: Any, indent: int = 1) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a file as a whole."""
+    """Write a file as a whole; at a URL, as whole as its store does."""
+    if is_url(path):
+        import fsspec
+
+        with fsspec.open(str(path), "wb") as file:
+            file.write(content)
+        return
     with replacing(path, len(content)) as scratch:
         Path(scratch).write_bytes(content)
+
+
+def is_url(path: str | Path) -> bool:
+    """Return whether a path leads to a store that fsspec opens."""
+    return "://" in str(path)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from training_process import analysis, run_fit, write_config
 
 from saerepgeo.cli import GeometryCLI, OneDeviceCLI, main
 from saerepgeo.data import ActivationDataModule
-from saerepgeo.experiment.workers import own_gpu
 from saerepgeo.report.files import read_rows
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
@@ -96,15 +95,6 @@ def test_what_does_is_said_where_the_number_of_devices_does_not(monkeypatch, dev
     assert 4000 < size <= 4096
     start(fewer)
     start(devices, n_lanes=lanes, batch_size=size)
-
-
-def test_workers_of_an_experiment_take_the_gpus_in_turn(monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert own_gpu(1) == {}
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert [own_gpu(n)["CUDA_VISIBLE_DEVICES"] for n in range(4)] == ["0", "1", "2", "0"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-1f,7")
-    assert [own_gpu(n)["CUDA_VISIBLE_DEVICES"] for n in range(4)] == ["5", "GPU-1f", "7", "5"]
 
 
 THREE = ("--trainer.devices", "3", "--trainer.strategy", "ddp")

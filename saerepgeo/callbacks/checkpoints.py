@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from saerepgeo.callbacks.interruption import Interruption
-from saerepgeo.files import replacing
+from saerepgeo.files import is_url, replacing
 
 PARTS = ("state_dict", "global_step", "pytorch-lightning_version")
 """What every checkpoint of Lightning holds."""
@@ -38,7 +38,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        if is_remote(path) or storage_options is not None:
+        if is_url(path) or storage_options is not None:
             return super().save_checkpoint(checkpoint, path, storage_options)
         size = n_bytes(checkpoint)
         with replacing(path, size, durable=True) as scratch, open(scratch, "wb") as file:
@@ -48,7 +48,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        if not is_remote(path):
+        if not is_url(path):
             check_whole(path)
         return super().load_checkpoint(path, map_location, weights_only)
 
@@ -60,11 +60,6 @@ def n_bytes(value: Any) -> int:
     if isinstance(value, dict):
         value = list(value.values())
     return sum(map(n_bytes, value)) if isinstance(value, list | tuple) else 0
-
-
-def is_remote(path: str | Path) -> bool:
-    """Return whether a path is a URL."""
-    return "://" in str(path)
 
 
 def check_whole(path: str | Path) -> None:
@@ -146,7 +141,7 @@ def folders(callbacks: Iterable[Callback]) -> list[Path]:
         for callback in callbacks
         if isinstance(callback, ModelCheckpoint | Interruption)
         and callback.dirpath is not None
-        and not is_remote(callback.dirpath)
+        and not is_url(callback.dirpath)
     ]
     return list(dict.fromkeys(found))
 

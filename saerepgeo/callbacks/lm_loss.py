@@ -137,7 +137,7 @@ def _losses(
     fingerprint: str | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return losses of the clean model and of zeros, and losses with the SAE, by position."""
-    clean = cache(lambda: lm().token_losses(tokens))
+    clean = cache(lambda: lm().clean_losses(tokens))
 
     def both_ends() -> dict[str, Tensor]:
         mask = lm().is_point(tokens, lm().residuals(tokens))

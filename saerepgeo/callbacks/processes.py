@@ -21,10 +21,10 @@ _LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe",
 
 
 class Stopped(BaseException):
-    """A signal ended the command; `status` is 128 and its number."""
+    """A signal ended the command; `status` is 128 and its number, `where` what it was doing."""
 
-    def __init__(self, number: int) -> None:
-        self.status = 128 + number
+    def __init__(self, number: int, where: str = "") -> None:
+        self.status, self.where = 128 + number, where
         super().__init__(f"stopped by {signal.Signals(number).name}; what was written is whole")
 
 

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from saerepgeo.callbacks.checkpoints import (
     DamagedCheckpoint,
     folders,
-    is_remote,
     last_whole,
     read_checkpoint,
 )
 from saerepgeo.data import ActivationDataModule
 from saerepgeo.data.text import open_text
+from saerepgeo.files import is_url
 from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.sae.sae_source import SAESource
 
@@ -108,7 +108,7 @@ def checkpoint_to_load(
     `last` is the newest one that reads, in the folders of the callbacks. Raises ValueError with one
     line for a damaged or foreign file, and, unless it `is_changed` on purpose, one of another run.
     """
-    if path in ("best", "hpc") or is_remote(path):
+    if path in ("best", "hpc") or is_url(path):
         return path
     options, callbacks = (stage == "fit", weights_only), trainer.callbacks  # type: ignore[attr-defined]
     found: str | Path | None = path

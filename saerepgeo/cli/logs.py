@@ -9,8 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from saerepgeo.callbacks.checkpoints import is_remote
-from saerepgeo.files import DiskError, write_bytes, written_to
+from saerepgeo.files import DiskError, is_url, write_bytes, written_to
 
 
 class SaveSettings(SaveConfigCallback):
@@ -31,7 +30,7 @@ class SaveSettings(SaveConfigCallback):
     def _save(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file whole, which Lightning's own writer does in a bucket alone."""
         folder = trainer.log_dir  # of all processes the first one's
-        if folder is not None and is_remote(folder):
+        if folder is not None and is_url(folder):
             super().setup(trainer, pl_module, stage)
         elif folder is not None and trainer.is_global_zero and not self.already_saved:
             settings = self.parser.dump(self.config, skip_none=False)
@@ -87,7 +86,7 @@ def _log_folders(trainer: Trainer) -> list[Path]:
     if not trainer.is_global_zero:
         return []
     folders = [getattr(logger, "log_dir", None) for logger in trainer.loggers]
-    return [Path(folder) for folder in folders if folder is not None and not is_remote(folder)]
+    return [Path(folder) for folder in folders if folder is not None and not is_url(folder)]
 
 
 def _entries(folder: Path) -> set[Path]:

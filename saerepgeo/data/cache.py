@@ -11,8 +11,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -95,22 +95,54 @@ def keeps_stream(wanted: bool | Literal["auto"], n_bytes: int | None) -> bool:
     return bool(wanted)
 
 
-def cached_tensors(key: Mapping[str, Any], compute: Callable[[], Tensors]) -> Tensors:
+@contextmanager
+def holding() -> Iterator[None]:
+    """Inside, tensors that the disk does not keep are held in memory, to be computed once."""
+    global _HELD
+    before, _HELD = _HELD, Held()
+    try:
+        yield
+    finally:
+        _HELD = before
+
+
+class Held(dict[Path, Tensors]):
+    """Tensors held in memory, by the files that they would be in; `n_bytes` went to disk."""
+
+    n_bytes = 0
+
+
+_HELD: Held | None = None
+
+
+def cached_tensors(
+    key: Mapping[str, Any], compute: Callable[[], Tensors], keep: bool = True
+) -> Tensors:
     """Return the tensors stored under `key`, or compute and store them.
 
     The key is JSON and holds all that they depend on; its `kind` names them for the user. A damaged
     file counts as absent, and where nothing can be stored (a full disk) the run goes on: a warning
-    says so.
+    says so. Without `keep` there is no file; `holding` still holds them.
     """
+    if not keep and _HELD is None:
+        return compute()
     limit, text = cache_limit(), json.dumps(key, sort_keys=True)
     name = hashlib.sha256(f"{FORMAT} {text}".encode()).hexdigest()[:32]
     path = activations_folder() / f"{name}.safetensors"
-    stored = _stored(path, text)
+    stored = _HELD.get(path) if _HELD is not None else None
+    if stored is None and keep:
+        stored = _stored(path, text)
     if stored is not None:
-        return stored
+        return dict(stored)
     tensors = {name: tensor.contiguous() for name, tensor in compute().items()}
-    if limit:
-        _keep(path, text, tensors)
+    n_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    # on disk it would push out what the run has put there
+    has_room = keep and limit > 0 and (_HELD is None or _HELD.n_bytes + n_bytes <= limit)
+    is_kept = has_room and _keep(path, text, tensors)
+    if _HELD is not None:
+        _HELD.n_bytes += n_bytes if is_kept else 0
+        if not is_kept:
+            _HELD[path] = dict(tensors)
     return tensors
 
 
@@ -150,13 +182,16 @@ def _sums(tensors: Tensors) -> str:
     return json.dumps({name: facts(tensor) for name, tensor in sorted(tensors.items())})
 
 
-def _keep(path: Path, key: str, tensors: Tensors) -> None:
+def _keep(path: Path, key: str, tensors: Tensors) -> bool:
+    """Write a file; return whether that could be done."""
     from safetensors.torch import save_file
 
+    is_kept = True
     try:
         with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as scratch:
             save_file(tensors, scratch, metadata={"key": key, "sums": _sums(tensors)})
     except DiskError as error:
+        is_kept = False
         if path.parent not in _UNKEPT:
             from lightning.pytorch.utilities import rank_zero_warn  # of several processes one
 
@@ -168,6 +203,7 @@ def _keep(path: Path, key: str, tensors: Tensors) -> None:
                 stacklevel=3,
             )
     _evict(path)
+    return is_kept
 
 
 def _evict(newest: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -55,12 +56,36 @@ def concept_activations(
     `lm` is called only where nothing is cached. Residuals of padding are 0, unless `with_padding`
     runs the model over it as well; only the paper's protocol reads them.
     """
-    model = {"model": model_fingerprint(settings.name), **settings._asdict()}
-    texts = {"prompts": list(concept.prompts), "mentions": list(concept.mentions)}
-    key = {"kind": "concept activations/2", "with_padding": with_padding, **model, **texts}
-    stored = cached_tensors(key, lambda: _compute(concept, lm(), settings.hook_name, with_padding))
+    return activations_by_hook(concept, [settings], lm, with_padding)[settings.hook_name]
+
+
+def activations_by_hook(
+    concept: Concept,
+    settings: Sequence[LMSettings],
+    lm: Callable[[], FrozenLM],
+    with_padding: bool = False,
+) -> dict[str, ConceptActivations]:
+    """Return `concept_activations` by hook; one pass of the model reads those not in the cache."""
+    found: dict[str, ConceptActivations] = {}
+    hooks = [each.hook_name for each in settings]
+
+    @cache
+    def computed() -> dict[str, dict[str, Tensor]]:
+        return _compute(concept, lm(), [hook for hook in hooks if hook not in found], with_padding)
+
+    def compute(hook: str) -> dict[str, Tensor]:
+        return computed()[hook]
+
     labels = torch.tensor(concept.item_ids)
-    return ConceptActivations(concept=concept.name, items=concept.items, labels=labels, **stored)
+    texts = {"prompts": list(concept.prompts), "mentions": list(concept.mentions)}
+    for each in settings:
+        hook, model = each.hook_name, {"model": model_fingerprint(each.name), **each._asdict()}
+        key = {"kind": "concept activations/2", "with_padding": with_padding, **model, **texts}
+        stored = cached_tensors(key, partial(compute, hook))
+        found[hook] = ConceptActivations(
+            concept=concept.name, items=concept.items, labels=labels, **stored
+        )
+    return found
 
 
 def check_lengths(prompts: ConceptPrompts, tokenizer: LMTokenizer, n_positions: int) -> None:
@@ -77,27 +102,29 @@ def check_lengths(prompts: ConceptPrompts, tokenizer: LMTokenizer, n_positions: 
 
 
 def _compute(
-    concept: Concept, lm: FrozenLM, hook_name: str, with_padding: bool
-) -> dict[str, Tensor]:
+    concept: Concept, lm: FrozenLM, hooks: Sequence[str], with_padding: bool
+) -> dict[str, dict[str, Tensor]]:
     tokens, spans = lm.tokenizer.encode(concept.prompts)
     lengths = torch.tensor([len(span) for span in spans])
-    residuals = torch.zeros(*tokens.shape, lm.d_model)
+    residuals = {hook: torch.zeros(*tokens.shape, lm.d_model) for hook in hooks}
     for rows in batches_by_length(lengths):
         width = tokens.shape[1] if with_padding else int(lengths[rows].max())
-        residuals[rows, :width] = lm.residuals(tokens[rows, :width], hook_name).cpu()
+        for hook, found in lm.residuals_by_hook(tokens[rows, :width], hooks).items():
+            residuals[hook][rows, :width] = found.cpu()
     in_prompt = torch.arange(tokens.shape[1]) < lengths[:, None]
     if not with_padding:
-        residuals[~in_prompt] = 0
+        for found in residuals.values():
+            found[~in_prompt] = 0
     positions = [  # the last token that overlaps the characters of the mention
         max(position for position, (low, high) in enumerate(span) if low < end and high > start)
         for span, (start, end) in zip(spans, concept.mentions, strict=True)
     ]
-    return {
+    of_all = {
         "tokens": tokens,
-        "residuals": residuals,
         "is_real": lm.tokenizer.is_real(tokens) & in_prompt,
         "item_positions": torch.tensor(positions),
     }
+    return {hook: {"residuals": found, **of_all} for hook, found in residuals.items()}
 
 
 def batches_by_length(lengths: Tensor) -> list[Tensor]:

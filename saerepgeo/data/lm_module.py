@@ -136,7 +136,7 @@ class LMDataModule(LightningDataModule):
         for hook in self.hook_names:
             settings, own = self.lm_settings._replace(hook_name=hook), partial(compute, hook)
             key = tokens_key("background points/2", self._fingerprint, settings, tokens)
-            found[hook] = (cached_tensors(key, own) if keep else own())["points"]
+            found[hook] = cached_tensors(key, own, keep)["points"]
             self.n_sinks[hook] += n_real - len(found[hook])
         return found
 

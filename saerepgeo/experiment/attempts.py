@@ -1,9 +1,16 @@
 """What became of a cell's attempts: a text file in its folder, for people and for the next try."""
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from saerepgeo.experiment.engine import DIED
+
 FAILURES = "failures.txt"
+RUNNING = "running"
+"""A file with a process's number, there while it works on a cell: one that died leaves it."""
 ATTEMPT = "attempt "
 """Begins the entry of each attempt that failed."""
 AGAIN = "run again "
@@ -17,8 +24,28 @@ def record_failure(folder: Path, text: str) -> None:
 
 def begin_again(folder: Path) -> None:
     """Let all attempts of before not count, if there were any."""
+    note_death(folder)
     if (folder / FAILURES).exists():
         _add(folder, f"{AGAIN}{_now()}\n\n")
+
+
+def note_death(folder: Path) -> bool:
+    """Record the attempt of a process that died; return whether there was one."""
+    if died := (folder / RUNNING).exists():
+        record_failure(folder, DIED)
+        (folder / RUNNING).unlink()
+    return died
+
+
+@contextmanager
+def attempted(folder: Path) -> Iterator[None]:
+    """Leave, should the process die inside, what `note_death` finds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RUNNING).write_text(str(os.getpid()), encoding="utf-8")
+    try:
+        yield
+    finally:
+        (folder / RUNNING).unlink(missing_ok=True)
 
 
 def n_failures(folder: Path, in_all: bool = False) -> int:

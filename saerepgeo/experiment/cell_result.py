@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Iterable
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ class CellResult(Callback):
     """
 
     def __init__(self, path: str, about: dict[str, Any], n_contexts: int = 16) -> None:
-        self.path, self.about, self.n_contexts = Path(path), dict(about), n_contexts
+        self.path, self.about, self.n_contexts = path, dict(about), n_contexts
         self._step_seconds: list[float] = []
         self._started = 0.0
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fsspec
+
 POOLED = "pooled"
 """In place of a concept's name: the geometric mean of every figure over the concepts."""
 TEXT = "text"
@@ -39,14 +41,15 @@ class Cell(NamedTuple):
         return self._replace(seed=0)
 
 
-def read_result(path: Path, cell: Cell) -> list[dict[str, Any]]:
+def read_result(path: str | Path, cell: Cell) -> list[dict[str, Any]]:
     """Return the rows of the result of `cell`; ValueError, with the reason, unless it is whole.
 
     Whole: it is of this cell, holds one row on text and others on concepts, and each row has every
     column that a verdict may ask for, as a number.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with fsspec.open(str(path), encoding="utf-8", mode="rt") as file:
+            content = json.load(file)
         about, rows = content["about"], content["rows"]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from error

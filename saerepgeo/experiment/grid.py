@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 
 from saerepgeo.bounds import Bound, Count, PositiveInt, Text, check_settings
 from saerepgeo.experiment.cells import RECONSTRUCTION, SEPARABILITY, Cell, read_result
-from saerepgeo.lm.sums import file_sum
+from saerepgeo.experiment.engine import Engine
+from saerepgeo.files import is_url
+from saerepgeo.lm.sums import cache_root, file_sum
 from saerepgeo.yaml_files import read_yaml
 
 CONTROL = "none"
@@ -40,12 +42,11 @@ Dose = Annotated[
     ),
 ]
 Seed = Annotated[int, Bound("an integer from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32)]
-Seconds = Annotated[float, Bound("a number of seconds from 1 on", lambda x: 1 <= x < math.inf)]
 Regularizer = Literal["aedp", "fisher", "debiased_aedp", "debiased_fisher", "gromov_wasserstein"]
 
 
-@dataclass
-class Experiment:
+@dataclass(kw_only=True)
+class Experiment(Engine):
     """A grid over regularizer, dose and seed with matched controls.
 
     Every seed has its control (dose 0) and, for every regularizer, every dose with true labels and
@@ -53,7 +54,8 @@ class Experiment:
 
     Attributes:
         base: configuration that every cell starts from, as for `fit`.
-        output: folder of the cells and the results.
+        output: folder of the cells and the results; or a URL that fsspec opens, for results alone:
+            checkpoints are then in a folder of `SAEREPGEO_CACHE`.
         regularizers: aedp, fisher, debiased_aedp, debiased_fisher, gromov_wasserstein.
         doses: signed λ, not 0; two of each sign identify the slope at the control.
         shuffled_doses: doses that are run with shuffled labels as well.
@@ -63,13 +65,6 @@ class Experiment:
         n_contexts: held-out contexts on which the language model's losses are measured; 0: none.
         separability: column that measures separability in the verdict, on held-out items.
         error: column that measures the error in the verdict.
-        n_processes: worker processes to start, each on one device: the GPUs in turn, unless
-            `trainer.devices` names one. Others, elsewhere, may share the folder.
-        n_threads: threads of each worker; by default its share of the cores. Another number may
-            change last digits.
-        stale_after: seconds without a sign of life after which a cell is taken over.
-        max_attempts: times a cell is tried, in one run of the experiment, that ends in an error
-            or with its process.
     """
 
     base: Text
@@ -83,10 +78,6 @@ class Experiment:
     n_contexts: Count = 16
     separability: Literal[SEPARABILITY] = "relative_aedp"
     error: Literal[RECONSTRUCTION] = "mse"
-    n_processes: PositiveInt = 2
-    n_threads: PositiveInt | None = None
-    stale_after: Seconds = 300.0
-    max_attempts: PositiveInt = 2
 
     def __post_init__(self) -> None:
         check_settings(Experiment, vars(self))
@@ -102,12 +93,15 @@ class Experiment:
         if not Path(self.base).is_file():
             raise ValueError(f"`base` must be a configuration file of `fit`, got {self.base}")
         read_yaml(self.base)
-        output = Path(self.output)
+        output = self.work
         there = next(path for path in (output, *output.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
             raise ValueError(
                 f"`output` must be a folder that can be written to, got {output}: check {there}"
             )
+        given = self.settings.get(DEVICES, _entry(read_yaml(self.base), DEVICES))
+        if self.gpus_per_cell is None and str(given) not in ("None", "auto", "1"):
+            self.gpus_per_cell = 0.0  # the settings say which GPU
 
     @property
     def cells(self) -> list[Cell]:
@@ -121,16 +115,25 @@ class Experiment:
                 found.append(Cell(regularizer, dose, seed, labels))
         return found
 
+    @property
+    def work(self) -> Path:
+        """Folder of checkpoints and failures: `output`, unless that is a URL."""
+        if not is_url(self.output):
+            return Path(self.output)
+        digest = hashlib.sha256(self.output.encode()).hexdigest()[:8]
+        return cache_root() / "experiments" / digest
+
     def folder(self, cell: Cell) -> Path:
         """Return the folder of `cell`, named by what it is and a hash of its settings and SAE."""
         fixed = [*self._base_texts, self.n_contexts, self._arguments(cell)]
         digest = hashlib.sha256(json.dumps(fixed).encode()).hexdigest()[:8]
         name = f"{cell.regularizer}_{cell.dose:+g}_{cell.labels}_seed{cell.seed}_{digest}"
-        return Path(self.output) / "cells" / name
+        return self.work / "cells" / name
 
-    def result_path(self, cell: Cell) -> Path:
-        """Return the file that is there when `cell` is finished."""
-        return self.folder(cell) / "result.json"
+    def result_path(self, cell: Cell) -> str | Path:
+        """Return the file, or its URL, that is there when `cell` is finished."""
+        path = f"{self.output.rstrip('/')}/cells/{self.folder(cell).name}/result.json"
+        return path if is_url(path) else Path(path)
 
     def is_finished(self, cell: Cell) -> bool:
         """Return whether `cell` has a result that is whole."""
@@ -142,12 +145,6 @@ class Experiment:
     def rows(self, cell: Cell) -> list[dict[str, Any]]:
         """Return the rows of the result of `cell`; ValueError where it is damaged."""
         return read_result(self.result_path(cell), cell)
-
-    @property
-    def names_devices(self) -> bool:
-        """Whether the settings say which device cells run on."""
-        given = self.settings.get(DEVICES, _entry(read_yaml(self.base), DEVICES))
-        return str(given) not in ("None", "auto", "1")
 
     @property
     def finished(self) -> list[Cell]:

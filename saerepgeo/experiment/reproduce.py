@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from textwrap import shorten
@@ -14,8 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from saerepgeo.bounds import check_settings
+from saerepgeo.callbacks.processes import Stopped
 from saerepgeo.cases.analysis import model_name
 from saerepgeo.cli.errors import OneLineErrors
+from saerepgeo.experiment.engine import SIGNALLED, Engine, ended_calls
 from saerepgeo.report.files import read_rows
 from saerepgeo.yaml_files import read_yaml
 
@@ -23,8 +27,6 @@ DEFAULT_OUTPUT = "outputs"
 """Where the shipped configs write."""
 WIDTH = 100
 """Characters of an outcome in the closing table."""
-SIGNALLED = 128
-"""Exit status of a process that a signal ended, less the signal's number."""
 
 
 class Outcome(NamedTuple):
@@ -57,23 +59,44 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument("--cases", nargs="+", type=Literal[1, 2, 3], default=[1, 2, 3])
     parser.add_argument("--output", default=DEFAULT_OUTPUT, help="folder of all results")
     parser.add_argument("--configs", help="folder of case1.yaml … and models/")
+    parser.add_class_arguments(Engine)
     chosen = parser.parse_args(list(args))
     configs = _config_folder(chosen.configs)
-    overlays = [_overlay(configs, name) for name in chosen.models]
-    outcomes: list[Outcome] = []
-    for overlay, case in product(overlays, chosen.cases):
-        print(f"{overlay.stem}, case {case} …", flush=True)
-        outcome = _run(configs, overlay, case, chosen.concepts, chosen.output)
-        if outcome.error is not None:
-            is_news = outcome.error not in [before.error for before in outcomes]
-            said = outcome.error if is_news else "the same"
-            print(f"{overlay.stem}, case {case}: {said}", file=sys.stderr)
-        outcomes.append(outcome)
-        if outcome.status > SIGNALLED:
-            break
-    print(closing_table(outcomes))
-    last = outcomes[-1].status
-    return last if last > SIGNALLED else int(any(outcome.error for outcome in outcomes))
+    runs = list(product([_overlay(configs, name) for name in chosen.models], chosen.cases))
+    settings = {field.name: chosen[field.name] for field in fields(Engine)}
+    check_settings(Engine, settings)
+
+    def calls() -> Iterator[tuple[Any, ...]]:
+        for overlay, case in runs:
+            print(f"{overlay.stem}, case {case} …", flush=True)
+            yield configs, overlay, case, chosen.concepts, chosen.output
+
+    outcomes: dict[int, Outcome] = {}
+    try:
+        for ended in ended_calls(_run, calls(), Engine(**settings)):
+            overlay, case = runs[ended.number]
+            lost = Outcome(overlay.stem, case, 0.0, str(ended.error), [])
+            outcome = ended.value or lost
+            _tell(outcome, [before.error for before in outcomes.values()])
+            outcomes[ended.number] = outcome
+            if outcome.status > SIGNALLED:
+                break
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return _conclude(outcomes, stopped.status)
+    return _conclude(outcomes, max((each.status for each in outcomes.values()), default=0))
+
+
+def _tell(outcome: Outcome, errors: list[str | None]) -> None:
+    if outcome.error is not None:
+        said = outcome.error if outcome.error not in errors else "the same"
+        print(f"{outcome.model}, case {outcome.case}: {said}", file=sys.stderr)
+
+
+def _conclude(outcomes: dict[int, Outcome], status: int) -> int:
+    in_order = [outcomes[number] for number in sorted(outcomes)]
+    print(closing_table(in_order))
+    return status if status > SIGNALLED else int(any(each.error for each in in_order))
 
 
 def closing_table(outcomes: Sequence[Outcome]) -> str:

@@ -22,21 +22,21 @@ def summarize(experiment: Experiment) -> str:
 
     Verdicts are of the cells that are finished; unfinished ones are counted in the text.
     """
-    folder, finished = Path(experiment.output), experiment.finished
+    folder, finished = experiment.output.rstrip("/"), experiment.finished
     separability, error = experiment.separability, experiment.error
     rows = _all_rows(experiment, finished)
-    write_rows(folder / "finetune_results.csv", rows)
+    write_rows(f"{folder}/finetune_results.csv", rows)
     verdicts, lines = [], []
     for split, rank in ENDPOINTS.items():
         found = judge(rows, separability, error, split)
         verdicts += [verdict.as_row() for verdict in found]
         lines.append(f"Does separability ({separability}) move {error} on {split}? ({rank})")
         lines += [f"  {verdict.sentence}" for verdict in found]
-    write_rows(folder / "verdicts.csv", verdicts)
+    write_rows(f"{folder}/verdicts.csv", verdicts)
     contrasts = control_contrasts(rows, FIGURES)
-    write_rows(folder / "contrasts.csv", contrasts)
-    on_latents = folder / "intervention_analysis_results_icd_monge.csv"
-    paper = paper_statistic(read_rows(on_latents)) if on_latents.is_file() else []
+    write_rows(f"{folder}/contrasts.csv", contrasts)
+    on_latents = f"{folder}/intervention_analysis_results_icd_monge.csv"
+    paper = paper_statistic(read_rows(on_latents)) if Path(on_latents).is_file() else []
     record = {
         "n_cells": len(experiment.cells),
         "n_finished": len(finished),
@@ -45,7 +45,7 @@ def summarize(experiment: Experiment) -> str:
         "verdicts": verdicts,
         "paper_protocol": paper,
     }
-    write_json(folder / "verdict.json", record)
+    write_json(f"{folder}/verdict.json", record)
     _draw(folder, rows, separability, error)
     lines += shuffled_lines(contrasts, error)
     lines += [f"The paper's statistic: {entry['sentence']}" for entry in paper]
@@ -89,7 +89,7 @@ def shuffled_lines(contrasts: list[dict[str, Any]], error: str) -> list[str]:
     return lines
 
 
-def _draw(folder: Path, rows: list[dict[str, Any]], separability: str, error: str) -> None:
+def _draw(folder: str, rows: list[dict[str, Any]], separability: str, error: str) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     from saerepgeo.experiment.figures import dose_response_figure, pareto_figure
@@ -99,6 +99,6 @@ def _draw(folder: Path, rows: list[dict[str, Any]], separability: str, error: st
         "dose_response": dose_response_figure(rows, separability, error),
         "pareto": pareto_figure(rows, separability),
     }
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+    with SummaryWriter(f"{folder}/tensorboard") as writer:
         for name, figure in figures.items():
-            show_figure(writer, figure, folder / name, f"experiment/{name}")
+            show_figure(writer, figure, f"{folder}/{name}", f"experiment/{name}")

@@ -28,6 +28,9 @@ from saerepgeo.types import Float, Int
 TOKENS_PER_PASS = 2048
 """On a CPU: what the layers hand on then stays in the processor's cache."""
 
+KEPT_BYTES = 2**29
+"""Of losses with log-probabilities kept in memory, at most."""
+
 
 class _HookReachedError(Exception):
     """Raised by the deepest hook to leave the forward pass: what follows is not needed."""
@@ -47,6 +50,8 @@ class FrozenLM:
     """
 
     find_sink_norm: Callable[[str], float] | None = None
+    kept_losses: dict[Any, tuple[Tensor, Tensor]] | None = None
+    """If a dictionary, losses of the model as it is, by tokens: for several SAEs and hooks."""
 
     def __init__(
         self,
@@ -107,6 +112,12 @@ class FrozenLM:
             check_hook_name(name, each)
         tokenizer = LMTokenizer.load(name)
         return cls(load_model(name), tokenizer, name, hook_name, dtype, device, center_residuals)
+
+    def at(self, hook_name: str) -> "FrozenLM":
+        """Return this very model with another of its hooks as the first."""
+        other = copy.copy(self)
+        other.hook_name = self._own(hook_name)
+        return other
 
     def residuals(
         self, tokens: Int[Tensor, "prompt position"], hook_name: str | None = None
@@ -173,6 +184,22 @@ class FrozenLM:
         tokens = tokens.to(self.device)
         log_probs = self._spliced(tokens, splice, self._own(hook_name)).float().log_softmax(-1)
         return -log_probs[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0], log_probs
+
+    def clean_losses(self, tokens: Int[Tensor, "prompt position"]) -> tuple[Tensor, Tensor]:
+        """Return `token_losses` of the model as it is; those in `kept_losses` are kept there."""
+        if self.kept_losses is None:
+            return self.token_losses(tokens)
+        # the hooked model, where it serves a hook, rounds otherwise
+        key = self._layers[self.hook_name] is None, *tokens.shape, tokens.cpu().numpy().tobytes()
+        if key not in self.kept_losses:
+            found = self.token_losses(tokens)
+            n_bytes = sum(
+                x.nbytes for of_one in (*self.kept_losses.values(), found) for x in of_one
+            )
+            if n_bytes > KEPT_BYTES:
+                return found
+            self.kept_losses[key] = found
+        return self.kept_losses[key]
 
     def _spliced(
         self, tokens: Tensor, splice: Callable[[Tensor], Tensor], hook_name: str

@@ -66,7 +66,7 @@ def tensorboard_writer(trainer: Trainer) -> Any:
     return next((logger.experiment for logger in loggers), None)
 
 
-def show_figure(writer: Any, figure: Any, path: Path, tag: str) -> None:
+def show_figure(writer: Any, figure: Any, path: str | Path, tag: str) -> None:
     """Write a matplotlib figure (see `save_figure`), and show it under `tag`, with a writer."""
     picture = save_figure(figure, path)
     if writer is not None:

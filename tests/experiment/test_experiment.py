@@ -1,8 +1,7 @@
-"""The experiment: its grid, claims between processes, and whole small runs on a small model."""
+"""The experiment: its grid, and whole small runs on a small model."""
 
 import gc
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,7 @@ import pytest
 import yaml
 from lightning.pytorch import Trainer
 
-from saerepgeo.experiment import Cell, Experiment, main, run_cells
-from saerepgeo.experiment.claims import Claim
+from saerepgeo.experiment import Cell, Experiment, main, run_cells, runner
 from saerepgeo.experiment.summary import shuffled_lines
 from saerepgeo.report.files import read_rows
 from saerepgeo.sae.io.build import new_sae
@@ -134,46 +132,15 @@ def test_settings_that_make_no_grid_are_refused(settings, name, value):
         Experiment(**settings | {name: value})
 
 
-def test_one_of_two_gets_the_claim_until_it_is_released(tmp_path):
-    first, second = Claim(tmp_path / "claim"), Claim(tmp_path / "claim")
-    assert first.acquire()
-    with first:
-        assert not second.acquire()
-    assert second.acquire()
+def test_cells_that_begin_together_are_of_several_seeds(settings):
+    def order(n_processes: int) -> list[tuple[int, float]]:
+        given = Experiment(**settings | {"n_processes": n_processes})
+        return [(cell.seed, cell.dose) for cell in runner._ordered(given)]
 
-
-def test_a_claim_of_a_dead_process_and_an_old_one_are_taken_over(tmp_path):
-    path = tmp_path / "claim"
-    assert Claim(path).acquire()
-    owner = json.loads(path.read_text())
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    path.write_text(json.dumps(owner | {"pid": dead.pid}))
-    assert Claim(path).acquire()
-    path.write_text(json.dumps(owner | {"host": "elsewhere"}))
-    assert not Claim(path, stale_after=100.0).acquire()
-    os.utime(path, (time.time() - 200,) * 2)
-    assert Claim(path, stale_after=100.0).acquire()
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_claim_is_kept_fresh(tmp_path):
-    claim = Claim(tmp_path / "claim", stale_after=0.6)
-    assert claim.acquire()
-    os.utime(claim.path, (0, 0))
-    with claim:
-        time.sleep(0.4)
-        assert time.time() - claim.path.stat().st_mtime < 0.6
-
-
-def test_a_claim_that_was_taken_over_is_not_removed_by_its_old_owner(tmp_path):
-    old = Claim(tmp_path / "claim", stale_after=100.0)
-    assert old.acquire()
-    with old:
-        os.utime(old.path, (0, 0))
-        new = Claim(tmp_path / "claim", stale_after=100.0)
-        assert new.acquire()
-    assert json.loads(old.path.read_text())["token"] == new.token
+    whole = [(seed, dose) for seed in (0, 1, 2) for dose in (0.0, -0.5, 0.5)]
+    assert order(1) == whole
+    assert order(2)[:4] == [(0, 0.0), (1, 0.0), (0, -0.5), (1, -0.5)]
+    assert sorted(order(2)) == sorted(whole)
 
 
 @pytest.mark.slow

@@ -1,26 +1,21 @@
 """An experiment that was stopped, killed or damaged comes to what it would have come to."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import yaml
 from training_process import write_config
 
 from saerepgeo.cases.separability.module import SeparabilityModule
-from saerepgeo.experiment import Cell, Experiment, main, run_cells, runner, summary, workers
-from saerepgeo.experiment.attempts import record_failure
+from saerepgeo.experiment import Cell, Experiment, main, run_cells, runner, summary
+from saerepgeo.experiment.attempts import attempted
 from saerepgeo.experiment.cells import ITEMS, RECONSTRUCTION, SEPARABILITY, TEXT
-from saerepgeo.experiment.claims import Claim
-from saerepgeo.files import write_json
+from saerepgeo.files import is_url, write_json
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 
@@ -50,7 +45,8 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
     def run(args: list[str], cli: type) -> int:
         text = next(a for a in args if a.startswith("--trainer.callbacks="))
         given = json.loads(text.partition("=")[2])[1]["init_args"]
-        return does[-1](Path(given["path"]), given["about"])
+        path = given["path"]
+        return does[-1](path if is_url(path) else Path(path), given["about"])
 
     monkeypatch.setattr("saerepgeo.cli.main", run)
     monkeypatch.setattr(runner, "check_cells", lambda experiment: None)
@@ -129,32 +125,6 @@ def test_a_result_that_lacks_a_concept_of_its_seed_gives_no_verdict(
         run(settings)
 
 
-CLAIMS = [b"", b"[]", b"3", b"{}", b'{"host": "HOST"}', bytes(range(256)), b"[" * 100_000]
-CLAIMS += [b'{"host": {}, "pid": true}']
-CLAIMS += [
-    b'{"host": "HOST", "pid": %s}' % pid for pid in (b'"x"', b"-1", b"null", b"1.5", b"9" * 40)
-]
-
-
-@pytest.mark.parametrize("content", CLAIMS)
-def test_a_damaged_claim_grows_old_as_others_do(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "claim"
-    path.write_bytes(content.replace(b"HOST", os.uname().nodename.encode()))
-    Claim(path, stale_after=100.0).acquire()  # whether it is thought gone or not yet
-    path.write_bytes(content)
-    os.utime(path, (time.time() - 200,) * 2)
-    claim = Claim(path, stale_after=100.0)
-    assert claim.acquire()
-    assert claim.took_over
-
-
-def test_a_claim_of_the_future_is_no_claim(tmp_path: Path) -> None:
-    path = tmp_path / "claim"
-    path.write_text(json.dumps({"token": "x", "host": "elsewhere", "pid": 1}))
-    os.utime(path, (time.time() + 3600,) * 2)
-    assert Claim(path, stale_after=300.0).acquire()
-
-
 def test_damaged_failures_do_not_stop_an_experiment(
     fit: list[Fit], settings: dict[str, Any]
 ) -> None:
@@ -209,56 +179,13 @@ def test_a_signal_stops_the_experiment_and_is_no_failure(
     assert len(list(Path(settings["output"]).rglob("result.json"))) == (way == "at the end")
 
 
-def dead_process() -> int:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    return dead.pid
-
-
-def test_a_cell_that_kills_its_workers_is_given_up_and_the_others_run(
-    fit: list[Fit], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment, pid, rounds = Experiment(**settings | {"n_processes": 2}), dead_process(), []
-
-    class Died(BaseException):
-        pass
-
-    def dies(path: Path, about: dict[str, Any]) -> int:
-        if about["seed"] == 1 and about["dose"] != 0:
-            claim = path.parent / "claim"
-            owner = json.loads(claim.read_text())
-            write_json(claim, owner | {"pid": pid, "token": "of the dead"})
-            raise Died
-        return fit[0](path, about)
-
-    def wait(arguments: list[str], n_processes: int, *_: Any) -> list[int]:
-        rounds.append(n_processes)
-        statuses = []
-        for number in range(n_processes):
-            try:
-                run_cells(experiment, number)
-                statuses.append(0)
-            except Died:
-                statuses.append(137)
-        return statuses
-
-    fit.append(dies)
-    monkeypatch.setattr(runner, "wait_for_workers", wait)
-    for _ in range(2):  # also where it is run again
-        rounds.clear()
-        with pytest.raises(ValueError, match=r"2 of 6 cells have no result.* ended by a signal"):
-            run(settings | {"n_processes": 2})
-        assert len(experiment.finished) == 4
-        assert 1 <= len(rounds) <= 4
-    fit.pop()
-    assert run(settings | {"n_processes": 2}) == 0
-
-
 def test_cells_that_ended_their_process_come_last(fit: list[Fit], settings: dict[str, Any]) -> None:
     experiment = Experiment(**settings)
     folder = experiment.folder(experiment.cells[0])
-    folder.mkdir(parents=True)
-    record_failure(folder, "killed")
+    with suppress(KeyError), attempted(folder):
+        raise KeyError  # an end of any other kind than a death
+    assert not list(folder.iterdir())
+    (folder / "running").write_text("4")
     order = []
 
     def notes(path: Path, about: dict[str, Any]) -> int:
@@ -266,30 +193,39 @@ def test_cells_that_ended_their_process_come_last(fit: list[Fit], settings: dict
         return fit[0](path, about)
 
     fit.append(notes)
-    run_cells(experiment)
+    assert run(settings) == 0
     assert order == [*experiment.cells[1:], experiment.cells[0]]
+    assert "ended by a signal" in (folder / "failures.txt").read_text()
+    assert not (folder / "running").exists()
 
 
-def test_a_signal_to_the_parent_ends_the_workers_and_no_new_ones_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_results_are_files_at_a_url(fit: list[Fit], settings: dict[str, Any]) -> None:
+    settings |= {"output": "memory://bucket/deep/"}
+    assert run(settings) == 0
+    store, experiment = fsspec.filesystem("memory"), Experiment(**settings)
+    (name,) = {Path(p).name for p in store.glob("/bucket/deep/cells/fisher_-0.5*seed0*")}
+    path = f"/bucket/deep/cells/{name}/result.json"
+    written = store.cat(path)
+    assert store.exists("/bucket/deep/finetune_results.csv")
+    store.pipe(path, written[:200])
+    assert len(experiment.finished) == 5
+    assert run(settings) == 0
+    assert store.cat(path) == written
+    assert not Path("memory:").exists()  # taken for a local path
+
+
+def test_a_second_run_on_the_same_folder_is_refused(
+    fit: list[Fit], settings: dict[str, Any]
 ) -> None:
-    program = tmp_path / "worker"
-    program.write_text("#!/bin/sh\necho >> started\nexec sleep 60\n")
-    program.chmod(0o755)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "executable", str(program))
+    def another(path: Path, about: dict[str, Any]) -> int:
+        with pytest.raises(ValueError, match=r"`output` .*out is in use by another run"):
+            run(settings)
+        return fit[0](path, about)
 
-    def signal_me() -> None:
-        while not (tmp_path / "started").is_file():
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=signal_me)
-    thread.start()
-    with pytest.raises(workers.Interrupted) as stopped:
-        workers.wait_for_workers([], 2)
-    thread.join()
-    assert stopped.value.status == 128 + signal.SIGTERM
+    fit.append(another)
+    assert run(settings) == 0
+    fit.pop()
+    assert run(settings) == 0
 
 
 def test_other_contents_of_files_are_other_cells(settings: dict[str, Any], tmp_path: Path) -> None:

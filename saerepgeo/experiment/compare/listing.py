@@ -34,8 +34,8 @@ def listed_saes(
     """Return the SAEs of a list, regular expressions written out; no weights are read.
 
     Raises ValueError in one line: settings that name no SAE, two SAEs of one name or with one
-    content, an SAE of another model, one without a hook. One whose files cannot be read is
-    `broken`.
+    content, an SAE of another model, one without a hook, a group at several hooks. One whose files
+    cannot be read is `broken`.
     """
     sources = [each for source in saes for each in _written_out(source)]
     names = [source.name or sae_name(source, sources) for source in sources]
@@ -46,6 +46,7 @@ def listed_saes(
                 "`name`"
             )
     found = [_listed(*each, data, facts) for each in zip(names, sources, strict=True)]
+    _check_groups(found)
     seen: dict[str, str] = {}
     for each in found:
         if each.source.path is None or each.broken is not None:
@@ -55,6 +56,19 @@ def listed_saes(
                 f"`saes` must be different SAEs: {each.name} has the files of {twin}; leave one out"
             )
     return found
+
+
+def _check_groups(listed: Sequence[Listed]) -> None:
+    """Refuse a group whose SAEs cannot be repeats, with a ValueError."""
+    hooks: dict[str, str] = {}
+    for each in listed:
+        if (group := each.source.group) is None or each.broken is not None:
+            continue
+        if (hook := hooks.setdefault(group, each.hook_name)) != each.hook_name:
+            raise ValueError(
+                f"`group` {group} must be of SAEs at one hook, got {hook} and, of {each.name}, "
+                f"{each.hook_name}: give each hook's SAEs a group of their own"
+            )
 
 
 def contents(source: ComparedSAE, seed: int = 0) -> str:

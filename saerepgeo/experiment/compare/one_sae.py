@@ -1,5 +1,6 @@
 """One SAE of a comparison: case 2 on its latents, beside residuals that all SAEs share."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -12,6 +13,7 @@ from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.experiment.compare.core_figures import CoreFigures, weight_figures
 from saerepgeo.experiment.compare.listing import Listed
 from saerepgeo.experiment.compare.settings import Comparison
+from saerepgeo.experiment.compare.shared import Work, shared
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.metrics import Evidence
 from saerepgeo.metrics.wrappers import Figure
@@ -21,6 +23,7 @@ TEXT, RECONS = "text", "recons"
 """Concept and space of the rows on held-out text."""
 RECOVERED = ("ce_recovered", "kl_recovered", "ce_clean", "ce_sae", "ce_zero", "kl_sae", "kl_zero")
 Clouds = dict[str, LabeledCloud]
+Told = Callable[[str], None]
 Row = dict[str, Any]
 
 
@@ -63,43 +66,48 @@ class OneSAE(StructureModule):
 
 
 class Collected(Callback):
-    """Keep the rows of all steps; call `told` after each with the concept and its part."""
+    """Keep the rows of all steps; after the last of the `n_parts` of a concept call `told`."""
 
-    def __init__(self, told: Any) -> None:
+    def __init__(self, n_parts: int, told: Told) -> None:
         self.rows: list[Row] = []
-        self.told = told
+        self.n_parts, self.told = n_parts, told
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self.rows += outputs["rows"]
-        self.told(batch.activations.concept)
+        if (batch_idx + 1) % self.n_parts == 0:
+            self.told(batch.activations.concept)
 
 
 def rows_of(
-    module: OneSAE, data: ActivationDataModule, comparison: Comparison, told: Any
+    listed: Listed, work: Work, known: Sequence[Row] = (), told: Told = lambda about: None
 ) -> list[Row]:
-    """Return the rows of one SAE: concept by concept, then held-out text.
+    """Return the rows of an SAE: its hook's residuals, itself concept by concept, held-out text.
 
-    `told` is called after every step with what it was about. Raises ValueError where the SAE is
-    damaged or is not one of the data.
+    All arguments but `told` can be sent to another process; what SAEs of a hook share is computed
+    once a process, and rows of the residuals not at all where they are `known`. `told` is called
+    when a concept, or the text, is done. Raises ValueError where the SAE is damaged or is not one
+    of the data.
     """
-    collected = Collected(told)
-    trainer = Trainer(
-        accelerator=comparison.accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[collected],
-        default_root_dir=comparison.output,
-    )
+    comparison, data = work.comparison, shared(work).at(listed.hook_name)
+    residuals = list(known) or data.residual_rows
+    module = OneSAE(listed, comparison, data.clouds, with_residuals=not residuals)
+    collected = Collected(len(module.parts), told)
+    trainer = work.trainer(collected)
     trainer.test(module, datamodule=data, verbose=False)
     figures = text_figures(module, data, trainer.strategy.root_device, comparison.n_contexts)
-    rows = module.rows(TEXT, Space("latents"), "sound", figures)
+    of_text = module.rows(TEXT, Space("latents"), "sound", figures)
     told(TEXT)
-    return collected.rows + [row | {"space": RECONS} for row in rows]
+    own = [row for row in collected.rows if row["sae"]]
+    data.residual_rows = residuals or [row for row in collected.rows if not row["sae"]]
+    return data.residual_rows + own + [row | {"space": RECONS} for row in of_text]
 
 
 @no_grad()

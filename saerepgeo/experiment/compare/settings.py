@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from saerepgeo.bounds import Count, PositiveInt, Text, check_settings
 from saerepgeo.cases.structure.protocols import sound_metrics
 from saerepgeo.cli.errors import OneLineErrors
+from saerepgeo.experiment.engine import Engine
 from saerepgeo.metrics import SpectralRanks
 from saerepgeo.sae.sae_source import SAESource
 
@@ -26,14 +27,17 @@ class ComparedSAE(SAESource):
         sae_id: its SAE, or a regular expression: every one that fits whole.
         name: what tables call it; by default its folder, or its place in the registry.
         hook_name: the hook that it reads, where its own files name none.
+        group: SAEs of one group, at one hook, are repeats: one method, other seeds. Intervals
+            across SAEs then take groups as units.
     """
 
     name: str | None = None
     hook_name: str | None = None
+    group: Text | None = None
 
 
-@dataclass
-class Comparison:
+@dataclass(kw_only=True)
+class Comparison(Engine):
     """A list of SAEs × concepts × metrics, each SAE at its own hook.
 
     Attributes:
