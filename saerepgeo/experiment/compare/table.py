@@ -57,7 +57,8 @@ def printed_across(rows: Sequence[Row]) -> str:
     found = [row for row in rows if row["space"] == SPACE]
     defined = [row for row in found if row["reason"] is None]
     if not defined:
-        reasons = sorted((row["n"], row["reason"]) for row in found)
+        plain = (row for row in found if row["metric"].endswith(("~fvu", "~l0")))
+        reasons = sorted((row["n"], row["reason"]) for row in plain)
         return f"no figures across SAEs: {reasons[-1][1] if reasons else 'none on held-out text'}"
     shares = [row for row in defined if row["metric"].endswith("~groups")]
     others = [row for row in defined if not row["metric"].endswith("~groups")]
