@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from saerepgeo.data.cache import holding
@@ -94,7 +93,7 @@ class Run:
         self.finished = {
             hook: Finished(work.comparison, data, metrics) for hook, data in at_hooks.items()
         }
-        self.output = Path(work.comparison.output)
+        self.output = work.comparison.output.rstrip("/")
         self.of_saes: dict[str, list[Row]] = {}
         self.of_residuals: dict[str, list[Row]] = {}
         self.failed: list[str] = []
@@ -183,13 +182,13 @@ class Run:
             groups = {x.name: x.source.group for x in self.listed if x.source.group is not None}
             rows += across_saes(rows, groups, self.work.comparison.seed)
             self._write(rows)
-            write_rows(self.output / COMPARISON, wide)
+            write_rows(f"{self.output}/{COMPARISON}", wide)
             write_saebench(self.listed, self.rows, self.work.comparison, self.work.settings)
             for other in AGAINST:
-                save_figure(sae_panels(rows, other), self.output / f"metrics_by_{other}")
+                save_figure(sae_panels(rows, other), f"{self.output}/metrics_by_{other}")
             print(printed(wide))
             print(printed_across(rows))
-            print(f"{self.output / RESULTS}, {self.output / COMPARISON}")
+            print(f"{self.output}/{RESULTS}, {self.output}/{COMPARISON}")
         return int(bool(self.failed))
 
     def _tell(self, name: str, about: str, n_steps: int = 1) -> None:
@@ -204,4 +203,4 @@ class Run:
         )
 
     def _write(self, rows: list[Row]) -> None:
-        write_rows(self.output / RESULTS, rows, COLUMNS)
+        write_rows(f"{self.output}/{RESULTS}", rows, COLUMNS)

@@ -1,7 +1,6 @@
 """The results of a comparison in SAEBench's shape, beside its table."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from saerepgeo.experiment.compare.listing import Listed
@@ -35,12 +34,11 @@ def write_saebench(
         "n_eval_sparsity_variance_batches": data["validation_contexts"],
         **comparison.draws,
     }
-    folder = Path(comparison.output) / FOLDER
-    write_evaluations(
-        folder / CORE.type_id, CORE, [core_evaluation(sae, rows, config) for sae in saes]
-    )
+    folder = f"{comparison.output.rstrip('/')}/{FOLDER}"
+    evaluations = [core_evaluation(sae, rows, config) for sae in saes]
+    write_evaluations(f"{folder}/{CORE.type_id}", CORE, evaluations)
     kind, found = geometry_evaluations(saes, rows, config, comparison.metrics or ())
-    write_evaluations(folder / kind.type_id, kind, found)
+    write_evaluations(f"{folder}/{kind.type_id}", kind, found)
 
 
 def _evaluated(listed: Listed) -> EvaluatedSAE:

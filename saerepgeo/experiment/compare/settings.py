@@ -42,7 +42,7 @@ class Comparison(Engine):
 
     Attributes:
         saes: the SAEs: folders, releases of the registry, or new ones as untrained baselines.
-        output: folder of the results.
+        output: folder of the results, or a URL that fsspec opens (s3://…).
         metrics: of clouds and pairs, as in case 2; by default ranks and case 2's sound ones.
         n_permutations: draws of the nulls that are fast, at most.
         n_nulls: draws of the nulls that are slow, at most.

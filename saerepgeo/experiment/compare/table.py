@@ -1,6 +1,7 @@
 """The long table of a comparison as one row an SAE, concept and space: on disk, and printed."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,8 +58,9 @@ def printed_across(rows: Sequence[Row]) -> str:
     found = [row for row in rows if row["space"] == SPACE]
     defined = [row for row in found if row["reason"] is None]
     if not defined:
-        reasons = sorted((row["n"], row["reason"]) for row in found)
-        return f"no figures across SAEs: {reasons[-1][1] if reasons else 'none on held-out text'}"
+        plain = (row for row in found if row["metric"].endswith(("~fvu", "~l0")))
+        reasons = Counter(str(row["reason"]) for row in plain).most_common(1)
+        return f"no figures across SAEs: {reasons[0][0] if reasons else 'none on held-out text'}"
     shares = [row for row in defined if row["metric"].endswith("~groups")]
     others = [row for row in defined if not row["metric"].endswith("~groups")]
     kinds = (("rank correlations", others), ("shares of variance between groups", shares))

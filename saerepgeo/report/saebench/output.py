@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import saerepgeo
 from saerepgeo.data.prompts import file_part
-from saerepgeo.files import replacing_folder
+from saerepgeo.files import is_url, replacing_folder, write_bytes
 from saerepgeo.report.saebench.schema import Kind
 
 ENDING = "_eval_results.json"
@@ -47,24 +47,28 @@ class Evaluation(NamedTuple):
     notes: dict[str, str]
 
 
-def write_evaluations(folder: Path, kind: Kind, evaluations: Sequence[Evaluation]) -> None:
+def write_evaluations(folder: str | Path, kind: Kind, evaluations: Sequence[Evaluation]) -> None:
     """Write `<release>_<sae_id>_eval_results.json` for each SAE, and the schema, into a folder.
 
-    Results of this kind that stood there before go; the folder changes as a whole. Raises DiskError
-    where it cannot be written.
+    On a disk results of this kind that stood there before go, and the folder changes as a whole; at
+    a URL file after file is written. Raises DiskError where that cannot be.
     """
-    before = frozenset(path.name for path in folder.glob(f"*{ENDING}"))
     run, names = str(uuid.uuid4()), dict[str, Evaluation]()
     for each in evaluations:
         taken = {name.casefold() for name in names}
         stems = [each.sae.file_stem, *(f"{each.sae.file_stem}_{n + 2}" for n in range(len(taken)))]
         free = next(stem for stem in stems if stem.casefold() not in taken)
         names[free] = each
+    texts = {f"{name}{ENDING}": _text(_enveloped(kind, x, run)) for name, x in names.items()}
+    texts[kind.file_name] = _text(kind.json_schema())
+    if is_url(folder):
+        for name, text in texts.items():
+            write_bytes(f"{folder}/{name}", text.encode())
+        return
+    before = frozenset(path.name for path in Path(folder).glob(f"*{ENDING}"))
     with replacing_folder(folder, replaces=before) as staging:
-        (staging / kind.file_name).write_text(_text(kind.json_schema()), encoding="utf-8")
-        for name, each in names.items():
-            content = _text(_enveloped(kind, each, run))
-            (staging / f"{name}{ENDING}").write_text(content, encoding="utf-8")
+        for name, text in texts.items():
+            (staging / name).write_text(text, encoding="utf-8")
 
 
 def _enveloped(kind: Kind, evaluation: Evaluation, run: str) -> dict[str, Any]:

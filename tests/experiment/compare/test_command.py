@@ -98,7 +98,8 @@ def test_every_sae_has_its_rows_and_what_is_finished_is_not_computed_again(
     assert computed == ["moved"]
     files = (config.parent / "out" / "finished").glob("*.csv")
     (damaged,) = (path for path in files if ",few," in path.read_text())
-    damaged.write_text(damaged.read_text()[:-30])
+    text = damaged.read_text()
+    damaged.write_text(text.replace(",few,", ",fex,", 1))
     computed.clear()
     assert main(["--config", str(config)]) == 0
     assert computed == ["few"]
