@@ -121,7 +121,7 @@ def settings(tmp_path: Path, tiny_data: dict[str, Any]) -> dict[str, Any]:
 
 def begun(experiment: Experiment, cell: Cell) -> Path:
     """Return the folder of a cell that has a checkpoint and no result."""
-    folder, until = experiment.folder(cell), time.monotonic() + 300
+    folder, until = experiment.folder(cell), time.monotonic() + 600
     while not (folder / "checkpoints" / "last.ckpt").is_file():
         assert time.monotonic() < until, "it never began"
         time.sleep(0.005)
@@ -242,12 +242,17 @@ def test_a_driver_that_is_stopped_stops_all_and_is_gone_on_from(
         driver = subprocess.Popen(
             command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        folder = begun(stopped, stopped.cells[0])
-        if number == signal.SIGINT:  # as a terminal does
-            os.killpg(driver.pid, number)
-        else:
-            driver.send_signal(number)
-        said = driver.communicate(timeout=120)[1]
+        try:
+            folder = begun(stopped, stopped.cells[0])
+            if number == signal.SIGINT:  # as a terminal does
+                os.killpg(driver.pid, number)
+            else:
+                driver.send_signal(number)
+            said = driver.communicate(timeout=120)[1]
+        finally:
+            if driver.poll() is None:
+                os.killpg(driver.pid, signal.SIGKILL)
+                driver.communicate()
         if number == signal.SIGKILL:
             assert driver.returncode == -number
             for _ in range(200):  # Ray's agents look for their parent now and then
