@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from saerepgeo.callbacks.lm_loss import sae_fingerprint
@@ -77,9 +76,8 @@ def contents(source: ComparedSAE, seed: int = 0) -> str:
     What lies nowhere as files of ours, a release or a new SAE, is loaded for that.
     """
     settings = {"options": source.options, "input_scale": source.input_scale}
-    if source.path is None:
+    if (folder := source.folder) is None:
         return json.dumps([settings, sae_fingerprint(source.build(seed))])
-    folder = Path(source.path)
     files = sorted(file for file in folder.rglob("*") if file.suffix in SAE_FILES)
     sums = [(str(file.relative_to(folder)), file_sum(file)) for file in files]
     return json.dumps([settings, sums])
