@@ -1,7 +1,9 @@
 """What a comparison is told: a list of SAEs, metrics, draws, data."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile
@@ -91,19 +93,45 @@ def parse(arguments: Sequence[str]) -> tuple[Comparison, dict[str, Any], str]:
 
     parser = OneLineErrors(
         prog="python -m saerepgeo compare",
-        description="Compare SAEs: reconstruction and geometry of each, and figures across them.",
+        description="Compare SAEs: reconstruction and geometry of each, and figures across them. "
+        "SAE: a folder, or RELEASE or RELEASE:SAE_ID of SAELens' registry; they take the place of "
+        "the configuration's list, by default of configs/compare.yaml.",
+        usage="python -m saerepgeo compare [SAE ...] [--config FILE ...] [--OPTION VALUE ...]",
         allow_abbrev=False,
     )
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_class_arguments(Comparison)
     parser.add_class_arguments(ActivationDataModule, "data", skip=OURS, instantiate=False)
-    given = parser.parse_args(_with_lists_whole(arguments))
+    given = parser.parse_args(_with_lists_whole(_written_out(arguments)))
     metrics = repr(given.as_dict()["metrics"])
     made = vars(parser.instantiate(given))
     data = made.pop("data").as_dict()
     made.pop("config")
     check_settings(Comparison, made)  # the parser lets null pass for a number
     return Comparison(**made), data, metrics
+
+
+def _written_out(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with SAEs that stand before all options as a list `--saes`."""
+    first = next((n for n, x in enumerate(arguments) if x.startswith("-")), len(arguments))
+    named, options = arguments[:first], list(arguments[first:])
+    if not named:
+        return options
+    if not any(x == "--config" or x.startswith("--config=") for x in options):
+        options = ["--config=compare", *options]
+    return [*options, f"--saes={json.dumps([_named(name) for name in named])}"]
+
+
+def _named(sae: str) -> dict[str, str]:
+    """Return the settings of an SAE that is named by one word.
+
+    >>> _named("gpt2-small-res-jb:blocks.8.hook_resid_pre")["sae_id"]
+    'blocks.8.hook_resid_pre'
+    """
+    if Path(sae).is_dir() or sae.startswith((".", "/", "~")):
+        return {"path": sae}
+    release, _, sae_id = sae.partition(":")
+    return {"release": release, "sae_id": sae_id or ".*"}
 
 
 def _with_lists_whole(arguments: Sequence[str]) -> list[str]:

@@ -36,6 +36,18 @@ def test_the_shipped_configuration_is_a_valid_one(monkeypatch: pytest.MonkeyPatc
     assert first == "# python -m saerepgeo compare --config configs/compare.yaml"
 
 
+def test_saes_named_by_a_word_are_compared_as_the_shipped_configuration_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    comparison, data, _ = settings.parse(["checkpoints/smollm2-135m", "gpt2-.*:x", "--n_random=3"])
+    found = [(each.path, each.release, each.sae_id) for each in comparison.saes]
+    assert found == [("checkpoints/smollm2-135m", None, None), (None, "gpt2-.*", "x")]
+    assert (data["concepts"], comparison.n_random) == (["months", "days", "elements"], 3)
+    _, data, _ = settings.parse(["gpt2-small-res-jb", "--config", "configs/compare.yaml"])
+    assert data["concepts"] == ["months", "days", "elements"]
+
+
 def test_the_family_has_its_repeats_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     comparison, _, _ = settings.parse(["--config", "configs/family_compare.yaml"])
