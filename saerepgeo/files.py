@@ -7,6 +7,7 @@ one next writes into the same folder.
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -122,11 +123,30 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     if is_url(path):
         import fsspec
 
-        with fsspec.open(str(path), "wb") as file:
-            file.write(content)
+        of_disk = {"auto_mkdir": True} if str(path).startswith("file://") else {}
+        try:
+            with fsspec.open(str(path), "wb", **of_disk) as file:
+                file.write(content)
+        except OSError as error:
+            raise DiskError(f"`{path}` could not be written: {error}") from error
         return
     with replacing(path, len(content)) as scratch:
         Path(scratch).write_bytes(content)
+
+
+def read_text(path: str | Path) -> str:
+    """Return what a file holds, on disk or at a URL; FileNotFoundError where there is none."""
+    if not is_url(path):
+        return Path(path).read_bytes().decode()
+    import fsspec
+
+    with fsspec.open(str(path), "rb") as file:
+        return str(file.read().decode())
+
+
+def content_sum(value: Any) -> str:
+    """Return a checksum of something that JSON can hold, the same once it has been read again."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def is_url(path: str | Path) -> bool:
@@ -149,7 +169,18 @@ def written_to(path: str | Path, n_bytes: int | None = None) -> Iterator[None]:
 
 
 def check_folder(path: str | Path) -> None:
-    """Raise DiskError where no file could be written into a folder; nothing is written or made."""
+    """Raise DiskError where no file could be written into a folder; nothing is written or made.
+
+    Of a URL only whether fsspec knows its store, with a ValueError.
+    """
+    if is_url(path):
+        import fsspec
+
+        try:
+            fsspec.url_to_fs(str(path))
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"`{path}` must be a folder, or a URL of fsspec: {error}") from None
+        return
     path = Path(path)
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     if not nearest.is_dir():

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from saerepgeo.shipped import config_name, config_names
+
 LARGEST = 1_000_000
 """Bytes of a file."""
 MOST = 100_000
@@ -44,14 +46,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} must be a YAML file of settings, but {error}") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}{_hint(Path(path))}") from None
+        hint = _hint(Path(path)) if isinstance(error, FileNotFoundError) else ""
+        raise ValueError(f"{path} cannot be read: {error.strerror}{hint}") from None
     return settings
 
 
 def _hint(path: Path) -> str:
-    names = [found.name for found in path.parent.glob("*")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, names, 1)
-    return f": did you mean {path.parent / near[0]}?" if near and path.name not in names else ""
+    """Say which file beside it, else which shipped configuration, a misspelt one may mean."""
+    beside = [found.name for found in path.parent.glob("*")] if path.parent.is_dir() else []
+    shipped = config_names()
+    near = [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside, 1)]
+    near += difflib.get_close_matches(config_name(str(path)), shipped, 1)
+    meant = f": did you mean {near[0]}?" if near else ";"
+    return f"{meant} Give the path of a YAML file, or a shipped one of {', '.join(shipped)}"
 
 
 def load_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "saerepgeo"
 
 LAYERS = [
-    ("bounds", "types", "lazy", "files", "yaml_files"),
+    ("bounds", "types", "lazy", "files", "shipped", "yaml_files"),
     ("geometry",),
     ("lm",),
     ("sae", "data"),

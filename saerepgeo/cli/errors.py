@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from saerepgeo.shipped import config_file
 from saerepgeo.yaml_files import load_yaml, read_yaml
 
 _MARK = "\x1f"
@@ -39,7 +40,8 @@ set_loader("yaml", lambda text: load_yaml(text, _yaml_load), (yaml.YAMLError,))
 class OneLineErrors(ArgumentParser):
     """A parser that refuses with a ValueError of one line, without usage and tips.
 
-    Its configuration files are regular files of YAML that give each setting once.
+    Its configuration files are regular files of YAML that give each setting once; `case3` and the
+    like are shipped ones.
     """
 
     def parse_args(  # type: ignore[override]
@@ -49,11 +51,13 @@ class OneLineErrors(ArgumentParser):
         given = [str(arg) for arg in (sys.argv[1:] if args is None else args)]
         if not self.exit_on_error:  # an outer parser writes null, which it has read, as None
             given = [re.sub("=None$", "=null", arg) for arg in given]
-        for option, value in pairwise([*given, ""]):
+        for index, (option, value) in enumerate(pairwise([*given, ""])):
             name, _, own = option.partition("=")
             path = own or value
             if name in ("--config", "-c") and path.lstrip()[:1] not in "{[":
+                path = config_file(path)
                 read_yaml(path)
+                given[index if own else index + 1] = f"{name}={path}" if own else path
         return super().parse_args(given, *rest, **kwargs)
 
     def setting_names(self) -> list[str]:

@@ -48,7 +48,7 @@ CONFIGS = {
 """The shipped configurations by the command that they are for."""
 _USAGE = "python -m saerepgeo {command} [--config FILE ...] [--OPTION VALUE ...]"
 _TEXTS = {
-    "config": "YAML file of settings; may be given several times, later ones over earlier ones",
+    "config": "YAML file of settings, or a shipped one as case3; several: later over earlier ones",
     "print_config": "print all settings as YAML and stop; the way to start a config of one's own",
     "seed_everything": "seed of torch, NumPy and Python (default: %(default)s)",
     "trainer.accelerator": "cpu, gpu or auto (default: %(default)s)",

@@ -1,7 +1,7 @@
 """ActivationDataModule: owns the language model, the stream of its residuals, and its position."""
 
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -36,6 +36,9 @@ from saerepgeo.lm.precision import Dtype, autocast_dtype
 from saerepgeo.lm.sums import cache_root
 from saerepgeo.types import BACKGROUND, ActivationBatch, ConceptActivations
 
+_tell_once = cache(rank_zero_info)
+"""A comparison or an experiment makes many data modules of one file."""
+
 
 class ActivationDataModule(LMDataModule):
     """Stream residuals of a frozen language model: labeled concept points and background text.
@@ -54,7 +57,8 @@ class ActivationDataModule(LMDataModule):
         lm_dtype: `float32`, `bfloat16` (autocast) or `auto` (bfloat16 where it is native).
         center_residuals: subtract each residual's mean over d_model (TransformerLens'
             `center_writing_weights`), for SAEs trained under it.
-        prompts: a prompts file, `{concept: [prompt, …]}`; the shipped one by default.
+        prompts: a prompts file, `{concept: [prompt, …]}`; the shipped one by default. The items of
+            a concept are its bare prompts, whatever its name.
         concepts: which of its concepts; None for all.
         text: background text: `sample`, files (.txt .jsonl .gz), or `hf:NAME[:config][:split]`.
         heldout_text: text for validation; by default every twentieth document of `text`.
@@ -113,7 +117,11 @@ class ActivationDataModule(LMDataModule):
     @cached_property
     def prompts(self) -> ConceptPrompts:
         """The concepts and their prompts, in the order of the concept ids."""
-        return load_prompts(self.hparams["prompts"], self.hparams["concepts"])
+        path = self.hparams["prompts"]
+        found = load_prompts(path, self.hparams["concepts"])
+        if path is not None:
+            _tell_once(f"{path}: {found.summary}")
+        return found
 
     def prepare_data(self) -> None:
         """In one process check prompts and model, then tokenize to disk the text that will be read.

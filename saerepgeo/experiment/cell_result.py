@@ -15,8 +15,7 @@ from saerepgeo.callbacks.lm_loss import recovery_figures
 from saerepgeo.cases.separability.losses import relative_gromov_wasserstein
 from saerepgeo.cases.separability.validation import ReconstructionFigures
 from saerepgeo.data.prompts import ConceptPrompts
-from saerepgeo.experiment.cells import NAN, RECONSTRUCTION, TEXT
-from saerepgeo.files import write_json
+from saerepgeo.experiment.cells import NAN, RECONSTRUCTION, TEXT, write_result
 from saerepgeo.lm.frozen import FrozenLM
 from saerepgeo.sae.model import SAEModel
 from saerepgeo.types import ActivationBatch
@@ -26,12 +25,13 @@ _shared_lm = lru_cache(maxsize=1)(FrozenLM.load)
 
 
 class CellResult(Callback):
-    """Write `{"about": …, "rows": […]}` when training has reached its last step.
+    """Write `{"about": …, "rows": […], "sum": …}` when training has reached its last step.
 
     One row for held-out text (reconstruction, l0, dead latents, cross entropy and divergence
     recovered) and one for each concept on training points, held-out prompts and held-out items.
-    Every row repeats `about`, what the cell is. The language model's losses are of `n_contexts`
-    held-out contexts; 0 leaves them out. A run that stopped early writes nothing.
+    Every row repeats `about`, what the cell is; `sum` is a checksum of both. The language model's
+    losses are of `n_contexts` held-out contexts; 0 leaves them out. A run that stopped early writes
+    nothing.
     """
 
     def __init__(self, path: str, about: dict[str, Any], n_contexts: int = 16) -> None:
@@ -50,7 +50,7 @@ class CellResult(Callback):
             return
         rows = [self.about | row for row in self._rows(trainer, pl_module)]
         if trainer.is_global_zero:
-            write_json(self.path, {"about": self.about, "rows": rows})
+            write_result(self.path, self.about, rows)
 
     def _rows(self, trainer: Trainer, module: Any) -> list[dict[str, Any]]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fsspec
+from saerepgeo.files import content_sum, read_text, write_json
 
 POOLED = "pooled"
 """In place of a concept's name: the geometric mean of every figure over the concepts."""
@@ -41,20 +41,26 @@ class Cell(NamedTuple):
         return self._replace(seed=0)
 
 
+def write_result(path: str | Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """Write the result of a cell, with a checksum."""
+    write_json(path, {"about": about, "rows": rows, "sum": content_sum([about, rows])})
+
+
 def read_result(path: str | Path, cell: Cell) -> list[dict[str, Any]]:
     """Return the rows of the result of `cell`; ValueError, with the reason, unless it is whole.
 
     Whole: it is of this cell, holds one row on text and others on concepts, and each row has every
-    column that a verdict may ask for, as a number.
+    column that a verdict may ask for, as a number; its checksum, if it has one, is right.
     """
     try:
-        with fsspec.open(str(path), encoding="utf-8", mode="rt") as file:
-            content = json.load(file)
+        content = json.loads(read_text(path))
         about, rows = content["about"], content["rows"]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"no JSON ({error})") from error
     except (KeyError, TypeError) as error:
         raise ValueError("not of the form {about: …, rows: […]}") from error
+    if "sum" in content and content["sum"] != content_sum([about, rows]):  # files once had none
+        raise ValueError("its `sum` is that of another content")
     if about != cell._asdict():
         raise ValueError(f"of another cell, {about}")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

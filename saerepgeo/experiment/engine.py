@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from saerepgeo.bounds import NotNegative, PositiveInt, Text
 from saerepgeo.callbacks.processes import SIGNALS, Stopped, listen
+from saerepgeo.files import is_url
 
 SIGNALLED = 128
 """An exit status above it is this and the number of a signal."""
@@ -89,7 +90,13 @@ class Ended(NamedTuple):
 
 @contextmanager
 def only_run(output: str | Path) -> Iterator[None]:
-    """Hold a folder of results; ValueError where another run does, here or where it is mounted."""
+    """Hold a folder of results; ValueError where another run does, here or where it is mounted.
+
+    A URL is not held.
+    """
+    if is_url(output):
+        yield
+        return
     path = Path(output) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

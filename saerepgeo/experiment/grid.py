@@ -16,6 +16,7 @@ from saerepgeo.experiment.cells import RECONSTRUCTION, SEPARABILITY, Cell, read_
 from saerepgeo.experiment.engine import Engine
 from saerepgeo.files import is_url
 from saerepgeo.lm.sums import cache_root, file_sum
+from saerepgeo.shipped import config_file, located
 from saerepgeo.yaml_files import read_yaml
 
 CONTROL = "none"
@@ -42,7 +43,7 @@ Dose = Annotated[
     ),
 ]
 Seed = Annotated[int, Bound("an integer from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32)]
-Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
+Regularizer = Literal["aedp", "fisher", "debiased_aedp", "debiased_fisher", "gromov_wasserstein"]
 
 
 @dataclass(kw_only=True)
@@ -53,10 +54,10 @@ class Experiment(Engine):
     every one of `shuffled_doses` with shuffled ones. Cells of one seed see the same batches.
 
     Attributes:
-        base: configuration that every cell starts from, as for `fit`.
+        base: configuration that every cell starts from, as for `fit`: a path or a shipped one.
         output: folder of the cells and the results; or a URL that fsspec opens, for results alone:
             checkpoints are then in a folder of `SAEREPGEO_CACHE`.
-        regularizers: aedp, fisher, gromov_wasserstein.
+        regularizers: aedp, fisher, debiased_aedp, debiased_fisher, gromov_wasserstein.
         doses: signed λ, not 0; two of each sign identify the slope at the control.
         shuffled_doses: doses that are run with shuffled labels as well.
         seeds: of data order, held-out items and module; six or more can reach p < 0.05.
@@ -90,9 +91,11 @@ class Experiment(Engine):
             raise ValueError(
                 f"`settings` must leave `{taken[0]}` to the experiment, which sets it for each cell"
             )
-        if not Path(self.base).is_file():
-            raise ValueError(f"`base` must be a configuration file of `fit`, got {self.base}")
-        read_yaml(self.base)
+        self.base = config_file(self.base)
+        try:
+            read_yaml(self.base)
+        except ValueError as error:
+            raise ValueError(f"`base`: {error}") from error
         output = self.work
         there = next(path for path in (output, *output.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK):
@@ -223,7 +226,7 @@ def _digest(named: Any) -> str:
 
 def _files(named: Any) -> Iterator[Path]:
     for name in named if isinstance(named, list) else [named]:
-        path = Path(name) if isinstance(name, str) else Path()
+        path = located(name) if isinstance(name, str) else Path()
         if path.is_file():
             yield path
         elif isinstance(name, str) and path.is_dir():

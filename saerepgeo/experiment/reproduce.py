@@ -18,9 +18,10 @@ import yaml
 from saerepgeo.bounds import check_settings
 from saerepgeo.callbacks.processes import Stopped
 from saerepgeo.cases.analysis import model_name
-from saerepgeo.cli.errors import OneLineErrors
+from saerepgeo.cli.errors import OneLineErrors, nearest
 from saerepgeo.experiment.engine import SIGNALLED, Engine, ended_calls
 from saerepgeo.report.files import read_rows
+from saerepgeo.shipped import CONFIGS
 from saerepgeo.yaml_files import read_yaml
 
 DEFAULT_OUTPUT = "outputs"
@@ -58,7 +59,10 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument("--concepts", nargs="+", help="default: those of each case's config")
     parser.add_argument("--cases", nargs="+", type=Literal[1, 2, 3], default=[1, 2, 3])
     parser.add_argument("--output", default=DEFAULT_OUTPUT, help="folder of all results")
-    parser.add_argument("--configs", help="folder of case1.yaml … and models/")
+    parser.add_argument(
+        "--configs",
+        help="folder of case1.yaml … and models/; default: configs here, else the shipped ones",
+    )
     parser.add_class_arguments(Engine)
     chosen = parser.parse_args(list(args))
     configs = _config_folder(chosen.configs)
@@ -111,14 +115,13 @@ def closing_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _config_folder(given: str | None) -> Path:
-    """Return the folder given, else `configs` here, else that of the checkout we run from."""
-    here, checkout = Path("configs"), Path(__file__).parents[2] / "configs"
-    for folder in [Path(given)] if given else [here, checkout]:
+    """Return the folder given, else `configs` here, else the shipped one."""
+    for folder in [Path(given)] if given else [Path("configs"), CONFIGS]:
         if (folder / "case1.yaml").is_file():
             return folder
     raise ValueError(
-        f"no case1.yaml in {given or 'configs/'}: an installed package holds no configs; run in a "
-        "checkout of the repository, or name its folder by `--configs`"
+        f"no case1.yaml in {given}: `--configs` must be a folder of case1.yaml … and models/, or "
+        "left out for the shipped one"
     )
 
 
@@ -127,8 +130,13 @@ def _overlay(configs: Path, name: str) -> Path:
     for path in (folder / f"{name}.yaml", Path(name)):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    raise ValueError(f"`--models` names {name!r}; there are {known}, or give the path of a YAML")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    near = nearest(name, known)
+    hint = f": did you mean {near}?" if near else ""
+    names = ", ".join(known)
+    raise ValueError(
+        f"`--models` names {name!r}; there are {names}, or give the path of a YAML{hint}"
+    )
 
 
 def _run(

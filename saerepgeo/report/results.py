@@ -50,8 +50,11 @@ def group_rows(rows: Iterable[Any], *columns: str) -> dict[tuple[Any, ...], list
 
 def read_results(path: str | Path) -> list[dict[str, Any]]:
     """Return the rows of a long table, numbers as numbers."""
+    return typed_rows(read_rows(path))
+
+
+def typed_rows(rows: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return rows of a long table read as text with numbers as numbers."""
     kinds = dict.fromkeys(("value", "low", "high", "null", "p"), float) | {"n": int, "seed": int}
-    rows: list[dict[str, Any]] = [
-        {**row, "reason": row["reason"] or None} for row in read_rows(path)
-    ]
-    return [row | {name: kind(row[name]) for name, kind in kinds.items()} for row in rows]
+    named: list[dict[str, Any]] = [{**row, "reason": row["reason"] or None} for row in rows]
+    return [row | {name: kind(row[name]) for name, kind in kinds.items()} for row in named]

@@ -8,6 +8,7 @@ from typing import Any
 from saerepgeo.bounds import Positive, PositiveInt, check_settings
 from saerepgeo.lm.sums import file_sum, once
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.shipped import located
 
 
 @dataclass
@@ -15,7 +16,8 @@ class SAESource:
     """Exactly one of `path`, `release` with `sae_id`, or `architecture` with `d_in` and `d_sae`.
 
     Attributes:
-        path: folder in the SAELens, dictionary_learning or sparsify format.
+        path: folder in the SAELens, dictionary_learning or sparsify format; the shipped one is
+            checkpoints/smollm2-135m, wherever the command runs.
         release: a release of SAELens' registry, with its `sae_id`.
         architecture: make a new SAE of this architecture, from `d_in` to `d_sae`.
         options: settings of a new SAE (e.g. k), or the training settings of a loaded one.
@@ -31,6 +33,11 @@ class SAESource:
     options: dict[str, Any] = field(default_factory=dict)
     input_scale: Positive | None = None
 
+    @property
+    def folder(self) -> Path | None:
+        """Where `path` is."""
+        return None if self.path is None else located(self.path)
+
     def check(self) -> None:
         """Raise ValueError where the source is not one, or its folder is missing."""
         check_settings(SAESource, vars(self), prefix="sae.")
@@ -44,7 +51,7 @@ class SAESource:
             raise ValueError(f"`sae.release` {self.release} needs `sae.sae_id`, got None")
         if self.architecture is not None and (self.d_in is None or self.d_sae is None):
             raise ValueError("a new SAE (`sae.architecture`) needs `sae.d_in` and `sae.d_sae`")
-        if self.path is not None and not Path(self.path).is_dir():
+        if self.folder is not None and not self.folder.is_dir():
             raise ValueError(f"`sae.path` must be a folder that holds an SAE, got {self.path}")
 
     def check_use(self, stage: str) -> None:
@@ -100,8 +107,8 @@ class SAESource:
 
         if self.architecture is not None:
             check_new(self.architecture, self.d_in or 0, self.d_sae or 0, self.options)
-        elif self.path is not None:
-            files = sorted(file for file in Path(self.path).rglob("*") if file.is_file())
+        elif self.folder is not None:
+            files = sorted(file for file in self.folder.rglob("*") if file.is_file())
             facts = [str(vars(self)), *map(file_sum, files)]
             once(json.dumps(["sound SAE/1", *facts]), self.build)
 

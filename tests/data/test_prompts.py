@@ -110,19 +110,65 @@ def test_single_characters_match_by_case(tmp_path: Path) -> None:
     assert letters.mentions == ((0, 1), (31, 32), (0, 1))
 
 
-def test_items_of_an_unknown_concept_are_its_bare_prompts(tmp_path: Path) -> None:
+def test_items_are_the_bare_prompts(tmp_path: Path) -> None:
     prompts = ["apple", "She ate an apple.", "a pear tree", "Pear", "pear", "plum"]
     fruit = load(tmp_path, {"fruit": prompts})["fruit"]
     assert fruit.items == ("apple", "Pear", "plum")
     assert fruit.item_ids == (0, 0, 1, 1, 1, 2)
 
 
-def test_known_concept_has_the_shipped_items(tmp_path: Path) -> None:
-    names = list(SHIPPED["days"].items)
-    prompts = [f"We meet on {name}." for name in reversed(names)]
-    days = load(tmp_path, {"days": prompts})["days"]
-    assert days.items == tuple(names)
-    assert days.item_ids == (6, 5, 4, 3, 2, 1, 0)
+OWN = {
+    "elements": ["Hydrogen", "Beryllium", "Astatine", "Beryllium is the fourth element."],
+    "color": ["Red", "Indigo", "The sky at dusk is indigo.", "Puce", "A puce coat over red."],
+    "number": ["Zero", "One", "Zero comes before one.", "Googol"],
+    "phonetic_symbol": ["ə", "æ", "ɑ", "ɑ̃", "i", "iː", "t", "t͡ʃ", "ʃ", "The nasal ɑ̃ is long."],
+    "months": ["Nivôse", "Pluviôse", "Snow falls in nivôse."],
+}
+"""Concepts of shipped names with items of their own: the first words of each."""
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_shipped_name_may_have_other_items(tmp_path: Path, name: str) -> None:
+    concept = load(tmp_path, {name: OWN[name]})[name]
+    assert concept.items == tuple(prompt for prompt in OWN[name] if " " not in prompt)
+    assert concept.prompts == tuple(OWN[name])
+    named = [concept.items[item_id] for item_id in concept.item_ids]
+    for prompt, item in zip(OWN[name], named, strict=True):
+        assert item == prompt if " " not in prompt else item.casefold() in prompt.casefold()
+    assert load(tmp_path, {name: OWN[name], "other": ["a b", "c"]})[name] == concept
+
+
+def test_a_mark_belongs_to_the_letter_before_it(tmp_path: Path) -> None:
+    """Of an affricate, a nasal vowel or a dental neither part is a mention of the plain letter."""
+    prompts = ["ɑ", "ɑ̃", "t", "t͡ʃ", "ʃ", "Say t͡ʃ.", "Say ʃ, not t.", "ɑ̃ is not ɑ.", "Dental t̪."]
+    symbols = load(tmp_path, {"phonetic_symbol": prompts})["phonetic_symbol"]
+    assert symbols.items == ("ɑ", "ɑ̃", "t", "t͡ʃ", "ʃ")
+    assert symbols.item_ids == (0, 1, 2, 3, 4, 3, 4, 1)
+    assert symbols.left_out == ("Dental t̪.",)
+
+
+def test_prompts_that_name_no_bare_item_are_left_out_and_told(tmp_path: Path) -> None:
+    table = {"fruit": ["fig", "A pear.", "plum", "A fig.", "No figment."], "days": ["one", "two"]}
+    prompts = load(tmp_path, table)
+    assert prompts["fruit"].prompts == ("fig", "plum", "A fig.")
+    assert prompts["fruit"].mentions == ((0, 3), (0, 4), (2, 5))
+    assert prompts["fruit"].left_out == ("A pear.", "No figment.")
+    assert prompts.summary == (
+        "fruit 2 items and 3 prompts, days 2 items and 2 prompts; items are the prompts that "
+        "contain no other one and do not end in . ? or !; 2 left out, for naming none of them: "
+        "A pear., No figment."
+    )
+    listed = load(tmp_path, {"fruit": {"items": PAIR, "prompts": PAIR}})
+    assert listed.summary == "fruit 2 items and 2 prompts"
+
+
+def test_the_summary_of_a_hostile_file_is_one_line(tmp_path: Path) -> None:
+    left = [f"{i}\n\x1b[2J{'x' * 500}." for i in range(200)]
+    summary = load(tmp_path, {f"c{i}": [*PAIR, *left] for i in range(30)}).summary
+    assert summary.isprintable()
+    assert len(summary) < 1200
+    assert "(30 in all)" in summary
+    assert "; 6000 left out, for" in summary
 
 
 def test_concepts_come_in_the_order_asked_for() -> None:
@@ -158,7 +204,10 @@ PAIR = ["fig", "plum"]
         ({"fruit": [*PAIR, 3]}, r"concept 'fruit', prompt 2: expected a string, got a number"),
         ({"fruit": [*PAIR, ["x"]]}, r"concept 'fruit', prompt 2: expected a string, got a list"),
         ({"fruit": [*PAIR, " "]}, r"concept 'fruit', prompt 2: empty"),
-        ({"fruit": [*PAIR, "A pear."]}, r"prompt 2 \('A pear\.'\): names no item of fig, plum"),
+        (
+            {"fruit": {"items": PAIR, "prompts": [*PAIR, "A pear."]}},
+            r"prompt 2 \('A pear\.'\): names no item of fig, plum",
+        ),
         ({"fruit": ["fig"]}, r"expected at least 2 different items, got fig"),
         ({"fruit": ["A fig."]}, r"expected at least 2 different items, got none"),
         ({"fruit": {"items": PAIR}}, r"expected the keys items and prompts, got items"),
@@ -166,7 +215,10 @@ PAIR = ["fig", "plum"]
         ({"fruit": {"items": ["fig", "Fig"], "prompts": PAIR}}, r"2 different items, got fig, Fig"),
         ({"fruit": {"items": [1], "prompts": PAIR}}, r"'fruit', item 0: expected a string"),
         ({"fruit": {"items": [], "prompts": PAIR}}, r"the list of items is empty"),
-        ({"days": ["Monday", "Tuesday"]}, r"concept 'days': no prompt for Wednesday, Thursday"),
+        (
+            {"days": ["We meet on Monday.", "Tuesday"]},
+            r"concept 'days': expected at least 2 different items, got Tuesday; items are the pro",
+        ),
     ],
 )
 def test_bad_file_names_the_place(tmp_path: Path, table: Any, message: str) -> None:
@@ -187,7 +239,7 @@ def test_missing_file_folder_and_encoding(tmp_path: Path) -> None:
 
 
 def test_unknown_concept_lists_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no concept 'fruits'; there are fruit$"):
+    with pytest.raises(ValueError, match=r"no concept 'fruits'; there are fruit; set"):
         load(tmp_path, {"fruit": PAIR}, concepts=["fruits"])
     with pytest.raises(ValueError, match="shipped prompts file: no concept 'month'; there are mon"):
         load_prompts(concepts=["month"])

@@ -88,14 +88,13 @@ def test_concepts_and_output_reach_every_path_of_the_config(
 def test_an_unknown_model_and_missing_configs_say_what_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"there are .*smollm2-135m"):
-        reproduce.main(["--models", "smollm", "--configs", str(REPOSITORY / "configs")])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        reproduce, "__file__", str(tmp_path / "site" / "saerepgeo" / "experiment" / "x.py")
-    )
-    with pytest.raises(ValueError, match="an installed package holds no configs"):
-        reproduce.main([])
+    monkeypatch.chdir(tmp_path)  # the shipped ones are found from anywhere
+    with pytest.raises(
+        ValueError, match=r"there are .*, gpt2-small, .*: did you mean smollm2-135m\?$"
+    ):
+        reproduce.main(["--models", "smollm2"])
+    with pytest.raises(ValueError, match=r"no case1\.yaml in nowhere: `--configs` must be"):
+        reproduce.main(["--configs", "nowhere"])
 
 
 def test_the_cache_is_shown_and_cleared(

@@ -1,6 +1,7 @@
 """An experiment that was stopped, killed or damaged comes to what it would have come to."""
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,14 @@ from training_process import write_config
 from saerepgeo.cases.separability.module import SeparabilityModule
 from saerepgeo.experiment import Cell, Experiment, main, run_cells, runner, summary
 from saerepgeo.experiment.attempts import attempted
-from saerepgeo.experiment.cells import ITEMS, RECONSTRUCTION, SEPARABILITY, TEXT
+from saerepgeo.experiment.cells import (
+    ITEMS,
+    RECONSTRUCTION,
+    SEPARABILITY,
+    TEXT,
+    read_result,
+    write_result,
+)
 from saerepgeo.files import is_url, write_json
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
@@ -84,6 +92,7 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "text for a number": lambda result: (
         result | {"rows": [row | {"mse": "low"} for row in result["rows"]]}
     ),
+    "the sum of another": lambda result: result | {"sum": "0" * 32},
     "rows that are none": lambda result: result | {"rows": [1, 2, 3]},
 }
 
@@ -111,6 +120,20 @@ def test_a_damaged_result_is_said_and_made_again(
     assert len(said) < 600
     assert path.read_text() == right
     assert (Path(settings["output"]) / "finetune_results.csv").read_bytes() == table
+
+
+def test_a_changed_digit_of_a_result_is_noticed(tmp_path: Path) -> None:
+    cell, path = Cell("fisher", 0.5, 0), tmp_path / "result.json"
+    about, rows = result_of(cell._asdict()).values()
+    rows[0]["seconds_per_step"] = math.nan
+    write_result(path, about, rows)
+    assert str(read_result(path, cell)) == str(rows)
+    right = path.read_text()
+    path.write_text(right.replace('"mse": 1.0025', '"mse": 1.0026'))
+    with pytest.raises(ValueError, match="its `sum` is that of another content"):
+        read_result(path, cell)
+    write_json(path, {"about": about, "rows": rows})  # as it was written once
+    assert len(read_result(path, cell)) == 3
 
 
 def test_a_result_that_lacks_a_concept_of_its_seed_gives_no_verdict(

@@ -55,6 +55,12 @@ def of_another_hook(place: Place) -> list[str]:
     return comparison(place, saes=[given(place.sae), given(other)])
 
 
+def repeats_at_two_hooks(place: Place) -> list[str]:
+    sae = new_sae("topk", d_in=32, d_sae=48, k=4, seed=1)
+    other = given(save_sae(sae, place.folder / "deep"), hook_name="blocks.0.hook_resid_post")
+    return comparison(place, saes=[given(place.sae, group="a"), other | {"group": "a"}])
+
+
 def without_hook(place: Place) -> list[str]:
     return comparison(place, saes=[{"path": str(place.sae)}])
 
@@ -78,12 +84,14 @@ FAULTS = [
     Fault("one SAE twice", copied, "own-sae has the files of sae"),
     Fault("an SAE of another model", of_another_model, "narrow: .*width 16"),
     Fault("an SAE of another hook", of_another_hook, "deep: .*blocks.2.hook_resid_post"),
+    Fault("repeats at two hooks", repeats_at_two_hooks, "`group` a must be of SAEs at one hook"),
     Fault("no hook", without_hook, "SAE sae must have a hook.*`hook_name`"),
     Fault("output is a file", on_a_file, "taken` could not be written"),
     with_list("a hook that is none", "blocks.9", NEW | {"hook_name": "blocks.9.hook_resid_post"}),
     with_list("two sources", "exactly one of", NEW | {"path": "sae"}),
     with_list("a release that none is", "release", {"release": "gpt3.*", "sae_id": "x"}),
     with_list("a bad expression", "regular expression", {"release": "gpt2(", "sae_id": "x"}),
+    with_list("an empty group", "group", NEW | {"group": ""}),
     with_list("a misspelt setting of an SAE", "did you mean", {"pth": "sae"}),
     *(
         with_settings(f"{name} {value!r}", name, **{name: value})

@@ -28,6 +28,11 @@ def pipe(place: Place) -> Path:
     return path
 
 
+def other_concepts(place: Place) -> list[str]:
+    path = place.write("prompts.json", json.dumps({"fruit": PAIR}))
+    return place.data(prompts=str(path), concepts=["months"]).command()
+
+
 def concept(name: str, says: str, entry: Any) -> Fault:
     """Return the fault of one concept's entry."""
     return with_prompts(name, f"prompts.json, concept 'fruit'{says}", {"fruit": entry})
@@ -101,7 +106,17 @@ FAULTS: list[Fault] = [
     concept("marks as item", ", item 0: empty", listed(PAIR, ["\u200e", "fig"])),
     concept("half a surrogate pair", ", prompt 2: half of a surrogate", [*PAIR, "fig \ud83d"]),
     concept("other half, in an item", ", item 0: half of a surr", listed(PAIR, ["\udc4d", "fig"])),
-    concept("one item", ": expected at least 2 different items, got fig", ["fig"]),
+    concept("one item", ": expected at least 2 different items, got fig; items are", ["fig"]),
+    with_prompts(
+        "sentences of a shipped concept",
+        "concept 'days': expected at least 2 different items, got none; items are the prompts",
+        {"days": ["We meet on Monday.", "We meet on Tuesday."]},
+    ),
+    Fault(
+        "concepts of another file",
+        other_concepts,
+        "prompts.json: no concept 'months'; there are fruit; set `concepts`.*null for all",
+    ),
     concept(
         "items alike",
         ": expected at least 2 different items, got fig, Fig",

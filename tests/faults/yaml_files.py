@@ -42,6 +42,8 @@ NESTED = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 NOT = "bad.yaml must be a YAML file of settings, but "
 DATA = "saerepgeo.data.ActivationDataModule"
 
+NEAR = r"cannot be read.*did you mean {}\? .*shipped one of case1, .*split, models/gemma-2-2b, "
+
 FAULTS: list[Fault] = [
     config("empty", NOT + "it holds nothing", ""),
     config("blank", NOT + "it holds nothing", "\n \n"),
@@ -115,6 +117,10 @@ FAULTS: list[Fault] = [
     alone("no file named", "`config` needs a value", lambda _: ["fit", "--config"]),
     alone("no file", "nowhere.yaml cannot be read", lambda _: ["fit", "--config", "nowhere.yaml"]),
     alone("nearly a file", "case_3.yaml cannot be read.*did you mean .*case3.yaml", _near),
+    alone("nearly a shipped one", NEAR.format("case3"), lambda _: ["fit", "--config", "cas3"]),
+    alone("nearly its path", NEAR.format("case2"), lambda _: ["test", "-c", "configs/case22.yaml"]),
+    alone("an overlay alone", NEAR.format("models/gpt2-small"), lambda _: ["fit", "-c=gpt2-small"]),
+    alone("no shipped one", "nothing cannot be.*; Give .*case1, ", lambda _: ["fit", "-c=nothing"]),
     alone("a folder", "no regular file", lambda p: ["fit", "--config", str(p.folder)]),
     alone("a pipe", "pipe must be.*no regular file", _fifo),
     alone("endless", "/dev/zero must be.*no regular file", lambda _: ["fit", "--config=/dev/zero"]),

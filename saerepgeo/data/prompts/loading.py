@@ -5,18 +5,16 @@ A file is JSON in one of two forms, which may stand side by side::
     {"months": ["January", "February follows January.", ...]}
     {"fruit": {"items": ["apple", "pear"], "prompts": ["apple", "She peeled the pear.", ...]}}
 
-Without `items`, those of a shipped concept of that name count, else the concept's bare prompts:
-those that neither contain another prompt nor end in `.`, `?` or `!`.
+Without `items` they are the concept's bare prompts: those that neither contain another one nor end
+in `.`, `?` or `!`. Prompts that name none of them are left out. The shipped file is read so too.
 
 A prompt names the item mentioned first, in whole words and whatever its case; the longest item wins
 where two begin at the same place (see `Mentions`).
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -29,11 +27,14 @@ from saerepgeo.data.prompts.names import (
     listed,
     start_of,
 )
+from saerepgeo.data.prompts.reading import expect, read_table
 
 MIN_ITEMS = 2
 """Separation between the items of a concept is undefined for fewer."""
 LONGEST_PROMPT = 100_000
 """Characters; how many tokens a prompt may have is the model's to say."""
+RULE = "items are the prompts that contain no other one and do not end in . ? or !"
+LISTED = '{"items": […], "prompts": […]}'
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Concept:
     """One per prompt: index into `items` of the item that the prompt names."""
     mentions: tuple[tuple[int, int], ...]
     """One per prompt: start and end of the item in the prompt, in characters, end excluded."""
+    left_out: tuple[str, ...] = ()
+    """Prompts of the file that name no item."""
+    has_list: bool = False
+    """Whether the file lists the items; else they are its bare prompts."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,19 @@ class ConceptPrompts:
         """Offset that makes each concept's item ids unique over all concepts."""
         return (0, *accumulate(len(concept.items) for concept in self.concepts[:-1]))
 
+    @property
+    def summary(self) -> str:
+        """In one line what was read, by which rule, and what was left out.
+
+        >>> load_prompts(concepts=["days"]).summary.partition(";")[0]
+        'days 7 items and 49 prompts'
+        """
+        told = [f"{c.name} {len(c.items)} items and {len(c.prompts)} prompts" for c in self]
+        left = [prompt for concept in self for prompt in concept.left_out]
+        rule = "" if all(concept.has_list for concept in self) else f"; {RULE}"
+        why = f"; {len(left)} left out, for naming none of them: {listed(left)}" if left else ""
+        return listed(told) + rule + why
+
     def __getitem__(self, name: str) -> Concept:
         if name not in self.names:
             raise KeyError(f"no concept {name!r}; there are {', '.join(self.names)}")
@@ -95,20 +113,16 @@ def load_prompts(
     the concepts wanted are checked.
 
     Raises ValueError with file, concept and index of the prompt: not a file, not UTF-8, not JSON,
-    wrong types, an empty concept or prompt, an item in no prompt, a prompt without an item, fewer
-    than two items or the same one twice, an unknown concept, names that would share files.
+    wrong types, an empty concept or prompt, fewer than two items or the same one twice, an unknown
+    concept, names that would share files; where items are listed, one in no prompt, or a prompt
+    without one.
 
     >>> months = load_prompts(concepts=["months"])["months"]
     >>> months.items[months.item_ids[0]], months.mentions[0]
     ('January', (0, 7))
     """
     place = "the shipped prompts file" if path is None else str(path)
-    try:
-        raw = _shipped("concept_prompts.json") if path is None else _read(Path(path))
-    except OSError as error:
-        raise ValueError(f"cannot read the prompts file {path}: {error.strerror}") from error
-    table = _parse(raw, place)
-    _expect(isinstance(table, dict), f"{place}: expected {{concept: [prompt, …]}}", table)
+    table = read_table(path, place)
     if isinstance(concepts, str):
         raise ValueError(f"`concepts` is a list of names, got the string {concepts!r}")
     wanted = tuple(table) if concepts is None else tuple(concepts)
@@ -119,56 +133,18 @@ def load_prompts(
         if name not in table:
             near = get_close_matches(name, table, n=3, cutoff=0.5)
             names = listed([*near, *(other for other in table if other not in near)])
-            raise ValueError(f"{place}: no concept {start_of(name)!r}; there are {names}")
+            raise ValueError(
+                f"{place}: no concept {start_of(name)!r}; there are {names}; set "
+                "`concepts` to those wanted, or to null for all"
+            )
         if wanted.count(name) > 1:
             raise ValueError(f"`concepts` names {name!r} twice")
     return ConceptPrompts(tuple(_concept(name, table[name], place) for name in wanted))
 
 
-def _read(path: Path) -> bytes:
-    if "\0" in str(path):
-        raise ValueError(f"the prompts file {str(path)!r} has a null in its name")
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError(f"the prompts file {path} is a pipe or a device; expected a regular file")
-    return path.read_bytes()
-
-
-def _shipped(name: str) -> bytes:
-    return (resources.files("saerepgeo.data.prompts") / name).read_bytes()
-
-
-def _expect(is_right: bool, message: str, value: Any) -> None:
-    """Raise ValueError with the JSON type of `value` where it is not right."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    if not is_right:
-        found = names.get(type(value), "null" if value is None else "a number")
-        raise ValueError(f"{message}, got {found}")
-
-
-def _parse(raw: bytes, place: str) -> Any:
-    try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_without_duplicates)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{place}: not JSON at {where}: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # 10,000 brackets deep
-        raise ValueError(f"{place}: {error}") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise ValueError(f"the key {start_of(key)!r} stands twice in one object")
-        table[key] = value
-    return table
-
-
 def _concept(name: str, entry: Any, place: str) -> Concept:
     place = f"{place}, concept {name!r}"
-    if isinstance(entry, dict):
+    if has_list := isinstance(entry, dict):
         if set(entry) != {"items", "prompts"}:
             keys = listed(sorted(entry)) or "none"
             raise ValueError(f"{place}: expected the keys items and prompts, got {keys}")
@@ -176,46 +152,61 @@ def _concept(name: str, entry: Any, place: str) -> Concept:
         items = _strings(entry["items"], place, "item")
     else:
         prompts = _strings(entry, place, "prompt")
-        items = json.loads(_shipped("items.json")).get(name) or bare_prompts(prompts)
+        items = bare_prompts(prompts)
     items = tuple(item.strip() for item in items)
     for item in items:
         check_printable(item, f"{place}, item")
     if len(set(map(match_key, items))) < max(len(items), MIN_ITEMS):
         found = listed(items) or "none"
-        raise ValueError(f"{place}: expected at least {MIN_ITEMS} different items, got {found}")
-    return _labeled(name, items, prompts, place)
+        rule = "" if has_list else f"; {RULE}; or list them as {LISTED}"
+        raise ValueError(
+            f"{place}: expected at least {MIN_ITEMS} different items, got {found}{rule}"
+        )
+    concept = _labeled(name, items, prompts, has_list)
+    _check_labels(concept, prompts, place)
+    return concept
 
 
-def _labeled(name: str, items: tuple[str, ...], prompts: tuple[str, ...], place: str) -> Concept:
+def _labeled(
+    name: str, items: tuple[str, ...], prompts: tuple[str, ...], has_list: bool
+) -> Concept:
     mentions = Mentions(items)
-    firsts = []
-    for index, prompt in enumerate(prompts):
-        first = next(mentions.of(prompt), None)
-        if first is None:
-            raise ValueError(
-                f"{place}, prompt {index} ({start_of(prompt)!r}): names no item of "
-                f"{listed(items)}; "
-                'list the items as {"items": […], "prompts": […]} if these are not meant'
-            )
-        firsts.append(first)
-    item_ids = tuple(first.item for first in firsts)
-    used = set(item_ids)
-    unused = [item for index, item in enumerate(items) if index not in used]
-    if unused:
+    firsts = [(prompt, next(mentions.of(prompt), None)) for prompt in prompts]
+    named = [(prompt, first) for prompt, first in firsts if first is not None]
+    return Concept(
+        name,
+        items,
+        prompts=tuple(prompt for prompt, _ in named),
+        item_ids=tuple(first.item for _, first in named),
+        mentions=tuple((first.start, first.end) for _, first in named),
+        left_out=tuple(prompt for prompt, first in firsts if first is None),
+        has_list=has_list,
+    )
+
+
+def _check_labels(concept: Concept, prompts: tuple[str, ...], place: str) -> None:
+    """Refuse listed items and prompts that do not belong together."""
+    items, used = concept.items, set(concept.item_ids)
+    if concept.has_list and concept.left_out:
+        prompt = concept.left_out[0]
+        raise ValueError(
+            f"{place}, prompt {prompts.index(prompt)} ({start_of(prompt)!r}): names no item of "
+            f"{listed(items)}; list its item, or leave the prompt out"
+        )
+    if unused := [item for index, item in enumerate(items) if index not in used]:
         raise ValueError(
             f"{place}: no prompt for {listed(unused)} (a prompt counts for the item it names "
-            'first); add prompts, or list your items as {"items": […], "prompts": […]}'
+            "first); add prompts, or leave the item out"
         )
-    return Concept(name, items, prompts, item_ids, tuple((m.start, m.end) for m in firsts))
 
 
 def _strings(value: Any, place: str, kind: str) -> tuple[str, ...]:
-    _expect(isinstance(value, list), f"{place}: expected a list of {kind}s", value)
+    expect(isinstance(value, list), f"{place}: expected a list of {kind}s", value)
     if not value:
         raise ValueError(f"{place}: the list of {kind}s is empty")
     for index, text in enumerate(value):
         where = f"{place}, {kind} {index}"
-        _expect(isinstance(text, str), f"{where}: expected a string", text)
+        expect(isinstance(text, str), f"{where}: expected a string", text)
         check_characters(text, where)
         if not any(character.isprintable() and character != " " for character in text):
             raise ValueError(f"{where}: empty, or of nothing but spaces and marks that do not show")

@@ -1,11 +1,14 @@
 """Where prompts mention items: in whole words, whatever their case, the longest first."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-_START = re.compile(r"\w+|(?<!\w)\W")
+_MARKS = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M")
+"""What sits on the letter before it, as the tilde of a nasal vowel: part of its word."""
+_START = re.compile(rf"[\w{_MARKS}]+|(?<![\w{_MARKS}])[^\w{_MARKS}]")
 """A place where a mention may begin, and what it begins with: a word, or another character."""
 
 
@@ -81,4 +84,5 @@ def bare_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
 
 def _continues(text: str, end: int) -> bool:
     """Return whether the word that ends before `end` goes on there."""
-    return text[end : end + 1].isalnum() or text[end : end + 1] == "_"
+    following = text[end : end + 1]
+    return following.isalnum() or (following != "" and following in f"_{_MARKS}")

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from saerepgeo.data.cache import holding
@@ -17,6 +16,7 @@ from saerepgeo.experiment.compare.across import AGAINST, across_saes
 from saerepgeo.experiment.compare.finished import Finished
 from saerepgeo.experiment.compare.listing import Listed, contents, listed_saes
 from saerepgeo.experiment.compare.one_sae import rows_of
+from saerepgeo.experiment.compare.saebench import write_saebench
 from saerepgeo.experiment.compare.settings import Comparison, parse
 from saerepgeo.experiment.compare.shared import Work, shared
 from saerepgeo.experiment.compare.table import printed, printed_across, wide_rows
@@ -93,7 +93,7 @@ class Run:
         self.finished = {
             hook: Finished(work.comparison, data, metrics) for hook, data in at_hooks.items()
         }
-        self.output = Path(work.comparison.output)
+        self.output = work.comparison.output.rstrip("/")
         self.of_saes: dict[str, list[Row]] = {}
         self.of_residuals: dict[str, list[Row]] = {}
         self.failed: list[str] = []
@@ -179,14 +179,16 @@ class Run:
         """Write and print what is about all SAEs; return the exit status."""
         if rows := self.rows:
             wide = wide_rows(rows)
-            rows += across_saes(rows, self.work.comparison.seed)
+            groups = {x.name: x.source.group for x in self.listed if x.source.group is not None}
+            rows += across_saes(rows, groups, self.work.comparison.seed)
             self._write(rows)
-            write_rows(self.output / COMPARISON, wide)
+            write_rows(f"{self.output}/{COMPARISON}", wide)
+            write_saebench(self.listed, self.rows, self.work.comparison, self.work.settings)
             for other in AGAINST:
-                save_figure(sae_panels(rows, other), self.output / f"metrics_by_{other}")
+                save_figure(sae_panels(rows, other), f"{self.output}/metrics_by_{other}")
             print(printed(wide))
             print(printed_across(rows))
-            print(f"{self.output / RESULTS}, {self.output / COMPARISON}")
+            print(f"{self.output}/{RESULTS}, {self.output}/{COMPARISON}")
         return int(bool(self.failed))
 
     def _tell(self, name: str, about: str, n_steps: int = 1) -> None:
@@ -201,4 +203,4 @@ class Run:
         )
 
     def _write(self, rows: list[Row]) -> None:
-        write_rows(self.output / RESULTS, rows, COLUMNS)
+        write_rows(f"{self.output}/{RESULTS}", rows, COLUMNS)

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from saerepgeo.callbacks.lm_loss import sae_fingerprint
@@ -34,8 +33,8 @@ def listed_saes(
     """Return the SAEs of a list, regular expressions written out; no weights are read.
 
     Raises ValueError in one line: settings that name no SAE, two SAEs of one name or with one
-    content, an SAE of another model, one without a hook. One whose files cannot be read is
-    `broken`.
+    content, an SAE of another model, one without a hook, a group at several hooks. One whose files
+    cannot be read is `broken`.
     """
     sources = [each for source in saes for each in _written_out(source)]
     names = [source.name or sae_name(source, sources) for source in sources]
@@ -46,6 +45,7 @@ def listed_saes(
                 "`name`"
             )
     found = [_listed(*each, data, facts) for each in zip(names, sources, strict=True)]
+    _check_groups(found)
     seen: dict[str, str] = {}
     for each in found:
         if each.source.path is None or each.broken is not None:
@@ -57,15 +57,27 @@ def listed_saes(
     return found
 
 
+def _check_groups(listed: Sequence[Listed]) -> None:
+    """Refuse a group whose SAEs cannot be repeats, with a ValueError."""
+    hooks: dict[str, str] = {}
+    for each in listed:
+        if (group := each.source.group) is None or each.broken is not None:
+            continue
+        if (hook := hooks.setdefault(group, each.hook_name)) != each.hook_name:
+            raise ValueError(
+                f"`group` {group} must be of SAEs at one hook, got {hook} and, of {each.name}, "
+                f"{each.hook_name}: give each hook's SAEs a group of their own"
+            )
+
+
 def contents(source: ComparedSAE, seed: int = 0) -> str:
     """Return what changes when the SAE does: sums of a folder's files, else of its weights.
 
     What lies nowhere as files of ours, a release or a new SAE, is loaded for that.
     """
     settings = {"options": source.options, "input_scale": source.input_scale}
-    if source.path is None:
+    if (folder := source.folder) is None:
         return json.dumps([settings, sae_fingerprint(source.build(seed))])
-    folder = Path(source.path)
     files = sorted(file for file in folder.rglob("*") if file.suffix in SAE_FILES)
     sums = [(str(file.relative_to(folder)), file_sum(file)) for file in files]
     return json.dumps([settings, sums])

@@ -27,10 +27,13 @@ class ComparedSAE(SAESource):
         sae_id: its SAE, or a regular expression: every one that fits whole.
         name: what tables call it; by default its folder, or its place in the registry.
         hook_name: the hook that it reads, where its own files name none.
+        group: SAEs of one group, at one hook, are repeats: one method, other seeds. Intervals
+            across SAEs then take groups as units.
     """
 
     name: str | None = None
     hook_name: str | None = None
+    group: Text | None = None
 
 
 @dataclass(kw_only=True)
@@ -39,7 +42,7 @@ class Comparison(Engine):
 
     Attributes:
         saes: the SAEs: folders, releases of the registry, or new ones as untrained baselines.
-        output: folder of the results.
+        output: folder of the results, or a URL that fsspec opens (s3://…).
         metrics: of clouds and pairs, as in case 2; by default ranks and case 2's sound ones.
         n_permutations: draws of the nulls that are fast, at most.
         n_nulls: draws of the nulls that are slow, at most.

@@ -1,6 +1,7 @@
 """The long table of a comparison as one row an SAE, concept and space: on disk, and printed."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,15 +54,22 @@ def printed(rows: Sequence[Row]) -> str:
 
 
 def printed_across(rows: Sequence[Row]) -> str:
-    """Return the correlations whose interval leaves out 0, or why there are none."""
+    """Return the figures across SAEs whose interval leaves out 0, or why there are none."""
     found = [row for row in rows if row["space"] == SPACE]
-    clear = [row for row in found if row["low"] > 0 or row["high"] < 0]
     defined = [row for row in found if row["reason"] is None]
     if not defined:
-        reasons = sorted((row["n"], row["reason"]) for row in found)
-        return f"no figures across SAEs: {reasons[-1][1] if reasons else 'none on held-out text'}"
-    # so many were looked at: some leave out 0 by chance
-    told = f"{len(clear)} of {len(defined)} rank correlations have an interval without 0"
+        plain = (row for row in found if row["metric"].endswith(("~fvu", "~l0")))
+        reasons = Counter(str(row["reason"]) for row in plain).most_common(1)
+        return f"no figures across SAEs: {reasons[0][0] if reasons else 'none on held-out text'}"
+    shares = [row for row in defined if row["metric"].endswith("~groups")]
+    others = [row for row in defined if not row["metric"].endswith("~groups")]
+    kinds = (("rank correlations", others), ("shares of variance between groups", shares))
     columns = ("concept", "metric", "hook", "value", "low", "high", "n")
-    table = GeometryTable([{name: row[name] for name in columns} for row in clear])
-    return f"{told}\n{table}" if clear else told
+    lines = []
+    for kind, own in kinds:
+        clear = [row for row in own if row["low"] > 0 or row["high"] < 0]
+        # so many were looked at: some leave out 0 by chance
+        lines += [f"{len(clear)} of {len(own)} {kind} have an interval without 0"] if own else []
+        table = [{name: row[name] for name in columns} for row in clear]
+        lines += [str(GeometryTable(table))] if clear else []
+    return "\n".join(lines)

@@ -18,6 +18,7 @@ from saerepgeo.sae.io.files import (
 )
 from saerepgeo.sae.io.sae_lens import sae_lens
 from saerepgeo.sae.model import SAEModel
+from saerepgeo.shipped import located
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -77,7 +78,7 @@ def _read(
         from saerepgeo.sae.io.registry import fetch_release
 
         return fetch_release(str(release), sae_id, with_weights)
-    folder = Path(path)
+    folder = located(path)
     if not folder.is_dir():
         raise ValueError(f"`path` must be a folder that holds an SAE, got {folder}: no such folder")
     for file, read in foreign.READERS.items():

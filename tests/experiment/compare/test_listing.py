@@ -34,3 +34,13 @@ def test_the_shipped_configuration_is_a_valid_one(monkeypatch: pytest.MonkeyPatc
     assert comparison.saes == [ComparedSAE(path="a"), ComparedSAE(path="b")]
     first = Path("configs/compare.yaml").read_text().splitlines()[0]
     assert first == "# python -m saerepgeo compare --config configs/compare.yaml"
+
+
+def test_the_family_has_its_repeats_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    comparison, _, _ = settings.parse(["--config", "configs/family_compare.yaml"])
+    names = [Path(str(each.path)).name for each in comparison.saes]
+    assert len(set(names)) == len(names) >= 12
+    assert [each.group for each in comparison.saes] == [name[: -len("_s0")] for name in names]
+    first = Path("configs/family_compare.yaml").read_text().splitlines()[0]
+    assert first.startswith("# python -m saerepgeo compare --config configs/family_compare.yaml")
