@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from saerepgeo.callbacks.checkpoints import (
     DamagedCheckpoint,
@@ -21,6 +22,7 @@ from saerepgeo.files import is_url
 from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.sae.sae_source import SAESource
 
+_LOG = logging.getLogger("lightning.pytorch.utilities.rank_zero")
 Facts = dict[str, Sequence[Any]]
 """`{setting: (value, content)}`: what is shown, and what decides whether two are the same."""
 FREE = (
@@ -119,7 +121,8 @@ def checkpoint_to_load(
             raise ValueError(f"`--ckpt_path last` finds nothing: {reason}")
         goes_on = f"going on from {found}" if found else "starting anew"
         for damage in damages or ([] if found else ["there is no checkpoint yet"]):
-            rank_zero_info(f"{damage}; {goes_on}")
+            tell = rank_zero_only(_LOG.warning) if damages else rank_zero_info
+            tell(f"{damage}; {goes_on}")
     else:
         try:
             checkpoint = read_checkpoint(path, *options)

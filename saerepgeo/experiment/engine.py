@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import math
 import os
 import secrets
@@ -172,6 +173,7 @@ def _in_worker(
 ) -> Any:
     """Call the function as a command of its own would; a task has its worker's main thread."""
     os.chdir(folder)
+    logging.disable(logging.INFO)  # Lightning's remarks, from every process
     set_threads(n_threads)
     before, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
     listen()

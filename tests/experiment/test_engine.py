@@ -200,7 +200,7 @@ def test_reproduce_runs_cases_at_once_and_tells_them_in_order(
     out, err = capsys.readouterr()
     assert out.splitlines()[:2] == ["one, case 2 …", "two, case 2 …"]
     assert [line.split()[:2] for line in out.splitlines()[3:]] == [["one", "2"], ["two", "2"]]
-    assert {line.split(":")[0] for line in err.splitlines()} == {"one, case 2", "two, case 2"}
+    assert {"one, case 2", "two, case 2"} <= {line.split(":")[0] for line in err.splitlines()}
     assert "no/one" in err
 
 
@@ -261,7 +261,8 @@ def test_a_driver_that_is_stopped_stops_all_and_is_gone_on_from(
                 time.sleep(1)
         else:
             assert driver.returncode == 128 + number
-            assert said.splitlines() == ["interrupted; run again to go on"]
+            assert said.count("interrupted") == 1
+            assert said.splitlines()[-1] == "interrupted; run again to go on"
             assert not (folder / "running").exists()
             assert not (folder / "failures.txt").exists()
             assert list(Path(place).iterdir()) == []
