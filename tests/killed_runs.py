@@ -1,9 +1,9 @@
 """Kill runs at random moments and resume them; a process of its own that imports once and forks.
 
-`python killed_runs.py COMMAND FOLDER N SEED`: `FOLDER/given` holds `run.yaml`, and for the command
-`experiment` its `experiment.yaml`. One undisturbed run into `FOLDER/whole`, then `N` runs, each
-into a folder of its own, killed by SIGKILL or SIGTERM at a random moment, and its resumption
-perhaps killed again; prints one JSON line of `{"folder", "ends"}` for each.
+`python killed_runs.py COMMAND FOLDER N SEED`: `FOLDER/given` holds `run.yaml`, for the commands
+`experiment` and `compare` a file of that name. One undisturbed run into `FOLDER/whole`, then `N`
+runs, each into a folder of its own, killed by SIGKILL or SIGTERM at a random moment, and its
+resumption perhaps killed again; prints one JSON line of `{"folder", "ends"}` for each.
 """
 
 import json
@@ -19,7 +19,7 @@ import yaml
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 KILLS_AT_MOST = 3
-CONFIGS = {"fit": "run.yaml", "experiment": "experiment.yaml"}
+CONFIGS = {name: f"{name}.yaml" for name in ("experiment", "compare")} | {"fit": "run.yaml"}
 
 
 def moved(config: Any, old: str, new: str) -> Any:

@@ -19,7 +19,7 @@ from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.sae.sae_source import SAESource
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
-REGULARIZERS = ("aedp", "fisher", "gromov_wasserstein")
+REGULARIZERS = ("aedp", "fisher", "debiased_aedp", "debiased_fisher", "gromov_wasserstein")
 
 
 @pytest.mark.parametrize(

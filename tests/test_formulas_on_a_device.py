@@ -19,8 +19,8 @@ from saerepgeo import metrics as m
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.types import SparseLatents, generator_for
 from tests.geometry.hostile import DISTANCES, POINTS, SPECTRUM, N, normal
+from tests.metrics.test_hostile_points import OF_150, TOKENS
 from tests.metrics.test_hostile_points import ROWS as METRICS
-from tests.metrics.test_hostile_points import TOKENS
 
 To = Callable[[Any], Any]
 """Moves what it is given."""
@@ -35,7 +35,13 @@ SYMMETRIC = DISTANCES + DISTANCES.T
 
 LATENTS = SparseLatents.from_dense(POINTS["few entries"])
 TENSORS = ("check_finite", "DenseCloud", "random_dictionary", "empty_sketch", "extend_sketch")
-TENSORS += ("merge_sketches", "average_pairwise_distance", "pairwise_distances", "scale_free_mstw")
+TENSORS += (
+    "mean_nearest_cosine",
+    "merge_sketches",
+    "average_pairwise_distance",
+    "pairwise_distances",
+    "scale_free_mstw",
+)
 """Take no latents by their active entries."""
 
 
@@ -71,6 +77,13 @@ OF_POINTS: dict[str, Callable[[Any, To], Any]] = {
     "centroids": lambda x, to: g.centroids(g.class_moments(to(x), to(LABELS), 3)),
     "within_scatter": lambda x, to: g.within_scatter(g.class_moments(to(x), to(LABELS), 3)),
     "fisher_ratio": lambda x, to: g.fisher_ratio(g.class_moments(to(x), to(LABELS), 3)),
+    **{
+        name: lambda x, to, name=name: getattr(g, name)(g.class_moments(to(x), to(LABELS), 3))
+        for name in ("debiased_aedp", "debiased_relative_aedp", "debiased_fisher_ratio")
+    },
+    "debiased_squared_distances": lambda x, to: g.debiased_squared_distances(
+        g.ClassMoments(*(y[None] for y in g.class_moments(to(x), to(LABELS), 3)))
+    ),
     "relative_aedp": lambda x, to: g.relative_aedp(g.class_moments(to(x), to(LABELS), 3)),
     "average_pairwise_distance": lambda x, to: g.average_pairwise_distance(to(x)),
     "pairwise_distances": lambda x, to: g.pairwise_distances(to(x)),
@@ -92,6 +105,7 @@ OF_POINTS: dict[str, Callable[[Any, To], Any]] = {
     "debiased_cka": lambda x, to: g.debiased_cka(to(x), to(OTHER)),
     "debiased_ckas": lambda x, to: g.debiased_ckas(to(x), to(OTHER), [ORDER])[0],
     "random_dictionary": random_decoder,
+    "mean_nearest_cosine": lambda x, to: g.mean_nearest_cosine(to(x)),
 }
 OTHERS: dict[str, Callable[[To], Any]] = {
     "SparseCloud": lambda to: g.as_cloud(to(LATENTS)).size(),
@@ -169,7 +183,7 @@ def test_metrics(
 ) -> None:
     monkeypatch.setattr("saerepgeo.geometry.clouds.labeled.MATRIX_POINTS", matrix_points)
     make, given = METRICS[name].make, METRICS[name].given
-    x = POINTS["few entries" if name == "DeadFraction" else "narrow"]
+    x = POINTS["few entries" if name in OF_150 else "narrow"]
     updates = [([part], given(part)) for part in x.split(20)]
     assert_alike(figures(make(), NAME, updates), figures(make(), "cpu", updates))
 
@@ -181,7 +195,7 @@ def test_metrics_whatever_autocast_the_caller_is_under(
 ) -> None:
     monkeypatch.setattr("saerepgeo.geometry.clouds.labeled.MATRIX_POINTS", matrix_points)
     make, given = METRICS[name].make, METRICS[name].given
-    x = POINTS["few entries" if name == "DeadFraction" else "narrow"].float()
+    x = POINTS["few entries" if name in OF_150 else "narrow"].float()
     updates = [([part], given(part)) for part in x.split(20)]
     expected = figures(make(), "cpu", updates)
     with torch.autocast("cpu", torch.bfloat16):

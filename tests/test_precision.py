@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch import LightningModule, Trainer
 from training_process import FEW_DRAWS, analysis, write_config
 
 from saerepgeo.cases.intervention.displacement import displacement_rows
 from saerepgeo.cli import main
+from saerepgeo.cli.checks import check_run
+from saerepgeo.data import ActivationDataModule
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 
@@ -65,3 +68,24 @@ def test_tables_do_not_depend_on_the_precision_of_training(
     found = tables(tmp_path / "16", few_prompts, case, "bf16-mixed", monkeypatch)
     assert expected
     assert found == expected
+
+
+@pytest.mark.parametrize(("is_native", "n_said"), [(True, 0), (False, 1)])
+def test_it_is_said_where_bfloat16_is_slow(
+    tiny_data: dict[str, Any], is_native: bool, n_said: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("saerepgeo.cli.checks.rank_zero_info", said.append)
+    monkeypatch.setattr("saerepgeo.cli.checks.has_native_bfloat16", lambda device: is_native)
+    trainer = Trainer(accelerator="cpu", precision="bf16-mixed", logger=False)
+    data = ActivationDataModule(**tiny_data | {"lm_dtype": "bfloat16"})
+    check_run(trainer, LightningModule(), data, "validate")
+    assert len(said) == n_said
+    assert all("`trainer.precision` bf16-mixed and `lm_dtype` bfloat16" in line for line in said)
+    check_run(
+        Trainer(accelerator="cpu", logger=False),
+        LightningModule(),
+        ActivationDataModule(**tiny_data),
+        "validate",
+    )
+    assert len(said) == n_said

@@ -12,6 +12,7 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from saerepgeo.bounds import (
     Bound,
@@ -22,6 +23,7 @@ from saerepgeo.bounds import (
     PositiveInt,
     check_settings,
 )
+from saerepgeo.lm.precision import has_native_bfloat16
 
 
 def _is_devices(value: Any) -> bool:
@@ -121,6 +123,11 @@ def check_run(
             "`trainer.accelerator` must be cpu or gpu, for figures need float64, got mps: add "
             "--trainer.accelerator cpu"
         )
+    if slow := _in_software(trainer, data):
+        rank_zero_info(
+            f"this {trainer.strategy.root_device.type} multiplies bfloat16 in software, many times "
+            f"slower than float32: {slow} is not for speed here"
+        )
     data.trainer = module.trainer = trainer
     trainer.datamodule = data  # type: ignore[attr-defined]
     data.setup(stage)
@@ -129,3 +136,15 @@ def check_run(
         check(stage)
     if trainer.is_global_zero:
         data.prepare_data()
+
+
+def _in_software(trainer: Trainer, data: LightningDataModule) -> str:
+    """Return the settings that ask for bfloat16 where the device has no instructions for it."""
+    device = trainer.strategy.root_device
+    if device.type not in ("cpu", "cuda") or has_native_bfloat16(device):
+        return ""
+    asked = {
+        "`trainer.precision` bf16-mixed": trainer.precision == "bf16-mixed",
+        "`lm_dtype` bfloat16": data.hparams.get("lm_dtype") == "bfloat16",
+    }
+    return " and ".join(name for name, is_asked in asked.items() if is_asked)

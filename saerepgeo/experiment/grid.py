@@ -42,7 +42,7 @@ Dose = Annotated[
     ),
 ]
 Seed = Annotated[int, Bound("an integer from 0 to 2**32 - 1", lambda x: 0 <= x < 2**32)]
-Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
+Regularizer = Literal["aedp", "fisher", "debiased_aedp", "debiased_fisher", "gromov_wasserstein"]
 
 
 @dataclass(kw_only=True)
@@ -56,7 +56,7 @@ class Experiment(Engine):
         base: configuration that every cell starts from, as for `fit`.
         output: folder of the cells and the results; or a URL that fsspec opens, for results alone:
             checkpoints are then in a folder of `SAEREPGEO_CACHE`.
-        regularizers: aedp, fisher, gromov_wasserstein.
+        regularizers: aedp, fisher, debiased_aedp, debiased_fisher, gromov_wasserstein.
         doses: signed λ, not 0; two of each sign identify the slope at the control.
         shuffled_doses: doses that are run with shuffled labels as well.
         seeds: of data order, held-out items and module; six or more can reach p < 0.05.

@@ -28,6 +28,13 @@ from saerepgeo.geometry.clouds.sparse import SparseCloud as SparseCloud
 from saerepgeo.geometry.clusters import Matching as Matching
 from saerepgeo.geometry.clusters import cluster as cluster
 from saerepgeo.geometry.clusters import match_clusters as match_clusters
+from saerepgeo.geometry.debiased_separation import debiased_aedp as debiased_aedp
+from saerepgeo.geometry.debiased_separation import debiased_fisher_ratio as debiased_fisher_ratio
+from saerepgeo.geometry.debiased_separation import debiased_relative_aedp as debiased_relative_aedp
+from saerepgeo.geometry.debiased_separation import (
+    debiased_squared_distances as debiased_squared_distances,
+)
+from saerepgeo.geometry.dictionaries import mean_nearest_cosine as mean_nearest_cosine
 from saerepgeo.geometry.dictionaries import random_dictionary as random_dictionary
 from saerepgeo.geometry.dimension import ScaleCurve as ScaleCurve
 from saerepgeo.geometry.dimension import dimension_from_ratios as dimension_from_ratios

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saerepgeo.geometry.clouds.entries import check_matrix
-from saerepgeo.types import Float
+from saerepgeo.geometry.clouds.conversion import as_float64
+from saerepgeo.geometry.clouds.entries import check_matrix, full_precision
+from saerepgeo.geometry.clouds.neighbors import nearest_neighbors
+from saerepgeo.types import Estimate, Float
 
 
 @torch.no_grad()
@@ -54,6 +56,28 @@ def random_dictionary(
     center = 0.0 if cfg.apply_b_dec_to_input or reads_elsewhere else random.W_dec @ random.b_dec
     _match_sparsity_(sae, random, residuals, center, l0)
     return random.train(sae.training)
+
+
+@full_precision()
+def mean_nearest_cosine(directions: Float[Tensor, "direction dim"]) -> Estimate:
+    """Return the mean over directions of the cosine with the nearest other direction.
+
+    mean_i max_{j≠i} ⟨d_i, d_j⟩/(‖d_i‖‖d_j‖): 1 where every latent has a double. Rows of 0 are left
+    out and counted in `n_dropped`, `n_used` counts the others; fewer than two: undefined.
+
+    >>> float(mean_nearest_cosine(torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])))
+    0.6666666666666666
+    """
+    rows = as_float64(directions.detach(), "directions")
+    sizes = rows.abs().amax(1, keepdim=True) if rows.numel() else rows[:, :0].sum(1, keepdim=True)
+    is_off = sizes[:, 0] > 0
+    rows = rows[is_off] / sizes[is_off]
+    n_used, n_dropped = len(rows), len(directions) - len(rows)
+    if n_used < 2:
+        reason = f"{n_used} directions that are not 0, 2 needed"
+        return Estimate.undefined(reason, n_used, n_dropped)
+    distances = nearest_neighbors(rows / rows.norm(dim=1, keepdim=True), 1).distances
+    return Estimate((1 - distances.square() / 2).mean(), n_used, n_dropped)
 
 
 def _match_sparsity_(

@@ -58,7 +58,7 @@ def group_aedp(moments: ClassMoments) -> GroupFigures:
     """Return the AEDP of every group; undefined with fewer than two classes, or all equal."""
     n = (moments.counts > 0).sum(-1)
     aedp = group_distances(moments).sum((-2, -1)) / (n * (n - 1)).clamp(min=1)
-    return _where(aedp.detach() > 0, aedp)
+    return positive_figures(aedp, n >= 2)
 
 
 def group_fisher_ratios(moments: ClassMoments) -> GroupFigures:
@@ -66,9 +66,10 @@ def group_fisher_ratios(moments: ClassMoments) -> GroupFigures:
     between, within = between_scatter(moments), within_scatter(moments)
     has_classes = (moments.counts > 0).sum(-1) >= 2
     ratio = between / torch.where(within.detach() > 0, within, 1.0)
-    is_defined = has_classes & (within.detach() > 0) & (ratio.detach() > 0)
-    return _where(is_defined, ratio.double())
+    return positive_figures(ratio.double(), has_classes & (within.detach() > 0))
 
 
-def _where(is_defined: Tensor, values: Tensor) -> GroupFigures:
+def positive_figures(values: Tensor, is_known: Tensor) -> GroupFigures:
+    """Return figures that have a logarithm: `values` where they are known, and above 0."""
+    is_defined = is_known & (values.detach() > 0)
     return GroupFigures(torch.where(is_defined, values, 1.0), is_defined)

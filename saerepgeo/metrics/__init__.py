@@ -20,6 +20,9 @@ from saerepgeo.metrics.geometry_metric import EstimateMetric as EstimateMetric
 from saerepgeo.metrics.graphs import AverageGeodesicDistance as AverageGeodesicDistance
 from saerepgeo.metrics.graphs import Betti0 as Betti0
 from saerepgeo.metrics.graphs import MinimumSpanningTreeWeight as MinimumSpanningTreeWeight
+from saerepgeo.metrics.norms import ExplainedVarianceLegacy as ExplainedVarianceLegacy
+from saerepgeo.metrics.norms import L2Norms as L2Norms
+from saerepgeo.metrics.norms import L2Ratio as L2Ratio
 from saerepgeo.metrics.rank import EffectiveRank as EffectiveRank
 from saerepgeo.metrics.rank import NumericalRank as NumericalRank
 from saerepgeo.metrics.rank import ParticipationRatio as ParticipationRatio
@@ -37,11 +40,16 @@ from saerepgeo.metrics.recovered import CrossEntropyRecovered as CrossEntropyRec
 from saerepgeo.metrics.recovered import KLRecovered as KLRecovered
 from saerepgeo.metrics.separation import AverageEuclideanDistance as AverageEuclideanDistance
 from saerepgeo.metrics.separation import ClassMomentsMetric as ClassMomentsMetric
+from saerepgeo.metrics.separation import DebiasedAEDP as DebiasedAEDP
+from saerepgeo.metrics.separation import DebiasedFisherRatio as DebiasedFisherRatio
+from saerepgeo.metrics.separation import DebiasedRelativeAEDP as DebiasedRelativeAEDP
 from saerepgeo.metrics.separation import FisherRatio as FisherRatio
 from saerepgeo.metrics.separation import RelativeAEDP as RelativeAEDP
 from saerepgeo.metrics.separation import ScaleFreeMSTW as ScaleFreeMSTW
 from saerepgeo.metrics.separation import Silhouette as Silhouette
 from saerepgeo.metrics.sparsity import L0 as L0
+from saerepgeo.metrics.sparsity import L1 as L1
+from saerepgeo.metrics.sparsity import ActivationFrequencies as ActivationFrequencies
 from saerepgeo.metrics.sparsity import DeadFraction as DeadFraction
 from saerepgeo.metrics.spectral_ranks import SpectralRanks as SpectralRanks
 from saerepgeo.metrics.tensor_ranks import TensorRanks as TensorRanks

@@ -12,6 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from saerepgeo.types import Estimate
 
+Values = Tensor | dict[str, Tensor] | Sequence[Tensor] | Sequence[dict[str, Tensor]]
 FloatSum = Annotated[Tensor, torch.float64]
 Count = Annotated[Tensor, torch.long]
 """A state so annotated is a scalar that adds up over batches and processes, 0 without points."""
@@ -32,7 +33,7 @@ class GeometryMetric(Metric):
 
         return super()._apply(move, exclude_state)
 
-    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+    def plot(self, val: Values | None = None, ax: Any = None) -> Any:
         """Plot one value, or several as a curve; return figure and axes."""
         return self._plot(val, ax)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from saerepgeo.geometry import separation
+from saerepgeo.geometry import debiased_separation, separation
 from saerepgeo.geometry.clouds.conversion import check_labels_of
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.geometry.nulls import Alternative
@@ -127,6 +127,44 @@ class FisherRatio(ClassMomentsMetric):
     """
 
     figure = staticmethod(separation.fisher_ratio)
+
+
+class DebiasedAEDP(ClassMomentsMetric):
+    """AEDP of squared distances less their noise: no drift with the number of points a class.
+
+    >>> metric = DebiasedAEDP()
+    >>> metric.update(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), torch.tensor([0, 0, 1, 1]))
+    >>> round(metric.compute().item(), 4)  # √(25 − 2)
+    4.7958
+    """
+
+    title = "Debiased AEDP"
+    figure = staticmethod(debiased_separation.debiased_aedp)
+
+
+class DebiasedRelativeAEDP(ClassMomentsMetric):
+    """Debiased AEDP in units of the root mean within-class variance.
+
+    >>> metric = DebiasedRelativeAEDP()
+    >>> metric.update(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), torch.tensor([0, 0, 1, 1]))
+    >>> round(metric.compute().item(), 4)  # √23/√2
+    3.3912
+    """
+
+    title = "Debiased relative AEDP"
+    figure = staticmethod(debiased_separation.debiased_relative_aedp)
+
+
+class DebiasedFisherRatio(ClassMomentsMetric):
+    """Fisher ratio less the noise of the centroids: no drift with the number of points a class.
+
+    >>> metric = DebiasedFisherRatio()
+    >>> metric.update(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), torch.tensor([0, 0, 1, 1]))
+    >>> metric.compute().item()  # (25 − 2)/(4·2)
+    2.875
+    """
+
+    figure = staticmethod(debiased_separation.debiased_fisher_ratio)
 
 
 class ScaleFreeMSTW(ClassMomentsMetric):

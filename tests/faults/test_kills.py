@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from training_process import write_config, write_family
 
 from saerepgeo.report.files import read_rows
+from saerepgeo.report.results import read_results
+from saerepgeo.sae.io.build import new_sae
+from saerepgeo.sae.io.export import save_sae
 
 N_RUNS = int(os.environ.get("SAEREPGEO_KILLED_RUNS", "1"))
 ENDS = (-9, 128 + 15, 0)
 """Killed, stopped by SIGTERM, or faster than the signal."""
 TESTS = Path(__file__).parents[1]
+FEW = {"n_permutations": 7, "n_nulls": 3, "n_extreme": 2, "n_subsamples": 3, "n_contexts": 2}
 
 
 @pytest.mark.slow
@@ -73,6 +78,42 @@ def test_experiments_killed_at_random_moments_and_run_again(
     assert len(expected) > 2
     for run in runs:
         assert rows_of(run) == expected, run
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_comparisons_killed_at_random_moments_and_run_again(
+    tmp_path: Path, few_prompts: dict[str, Any]
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    saes = []
+    for name, layer in (("first", 1), ("second", 1), ("deep", 2)):
+        torch.manual_seed(layer)
+        metadata = {"hook_name": f"blocks.{layer}.hook_resid_post"}
+        sae = new_sae("topk", d_in=32, d_sae=96, k=4, seed=len(saes))
+        save_sae(sae, tmp_path / "saes" / name, metadata)
+        saes.append({"path": str(tmp_path / "saes" / name)})
+    data = {n: v for n, v in few_prompts.items() if n not in ("hook_name", "test_with_padding")}
+    about = FEW | {"saes": saes, "output": str(given / "out"), "data": data}
+    about["metrics"] = [{"class_path": f"saerepgeo.metrics.{n}"} for n in ("TwoNN", "FisherRatio")]
+    (given / "compare.yaml").write_text(yaml.safe_dump(about))
+    whole, *runs = killed("compare", tmp_path, 2)
+    expected = read_results(whole / "out" / "results.csv")
+    assert {row["sae"] for row in expected} >= {"first", "second", "deep"}
+    for run in runs:
+        got = read_results(run / "out" / "results.csv")
+        assert [words_of(row) for row in got] == [words_of(row) for row in expected]
+        for one, other in zip(got, expected, strict=True):  # kept distances move last digits
+            assert numbers_of(one) == pytest.approx(numbers_of(other), rel=1e-9, nan_ok=True), one
+
+
+def words_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not isinstance(value, float)}
+
+
+def numbers_of(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if isinstance(value, float)}
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saerepgeo.geometry import random_dictionary, two_nn
+from saerepgeo.geometry import mean_nearest_cosine, random_dictionary, two_nn
 from saerepgeo.sae.io.sae_lens import sae_lens
 
 D_IN, D_SAE = 16, 128
@@ -161,3 +161,16 @@ def test_the_default_seed_is_zero():
     sae = _sae("topk")
     zero = random_dictionary(sae, generator=torch.Generator().manual_seed(0))
     assert torch.equal(random_dictionary(sae).W_dec, zero.W_dec)
+
+
+def test_the_mean_cosine_with_the_nearest_direction():
+    rows = torch.randn(70, 12, generator=torch.Generator().manual_seed(2))
+    unit = torch.nn.functional.normalize(rows.double(), dim=1)
+    expected = (unit @ unit.T).fill_diagonal_(-2).amax(1).mean()
+    with_zero = torch.cat([rows * torch.logspace(-20, 10, 70)[:, None], torch.zeros(1, 12)])
+    found = mean_nearest_cosine(with_zero)
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    assert (found.n_used, found.n_dropped) == (70, 1)
+    opposite = torch.tensor([[1.0, 0.0], [-2.0, 0.0]])
+    assert float(mean_nearest_cosine(opposite)) == -1
+    assert mean_nearest_cosine(opposite[:1]).reason == "1 directions that are not 0, 2 needed"

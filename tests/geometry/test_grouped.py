@@ -8,9 +8,15 @@ from saerepgeo.geometry import (
     average_pairwise_distance,
     centroids,
     class_moments,
+    debiased_aedp,
+    debiased_fisher_ratio,
     fisher_ratio,
     gromov_wasserstein,
     pairwise_distances,
+)
+from saerepgeo.geometry.debiased_separation import (
+    group_debiased_aedp,
+    group_debiased_fisher_ratios,
 )
 from saerepgeo.geometry.grouped import (
     group_aedp,
@@ -42,10 +48,12 @@ def by_group(x: Tensor) -> ClassMoments:
     [
         (group_aedp, lambda moments: average_pairwise_distance(centroids(moments))),
         (group_fisher_ratios, fisher_ratio),
+        (group_debiased_aedp, debiased_aedp),
+        (group_debiased_fisher_ratios, debiased_fisher_ratio),
     ],
 )
 def test_a_group_has_the_figure_it_has_alone(of_groups, of_one):
-    x = points()
+    x = points() + 3 * LABELS[:, None]
     values, is_defined = of_groups(by_group(x))
     expected = [of_one(class_moments(x, LABELS, 12).select(group)) for group in GROUPS]
     assert is_defined.tolist() == [e.reason is None for e in expected] == [True, True, False, False]
@@ -53,13 +61,16 @@ def test_a_group_has_the_figure_it_has_alone(of_groups, of_one):
         torch.testing.assert_close(value, estimate.value, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("figure", [group_aedp, group_fisher_ratios])
+@pytest.mark.parametrize(
+    "figure",
+    [group_aedp, group_fisher_ratios, group_debiased_aedp, group_debiased_fisher_ratios],
+)
 def test_gradients_are_those_of_the_formula_and_finite_where_points_coincide(figure):
     def value(x: Tensor) -> Tensor:
         return figure(by_group(x)).values[:2]
 
-    assert torch.autograd.gradcheck(value, (points().requires_grad_(),))
-    x = points()
+    x = points() + 3 * LABELS[:, None]
+    assert torch.autograd.gradcheck(value, (x.clone().requires_grad_(),))
     x[LABELS == 1] = x[LABELS == 0]  # two items, one centroid
     x[LABELS >= 8] = 0.0
     (gradient,) = torch.autograd.grad(value(x.requires_grad_()).sum(), x)

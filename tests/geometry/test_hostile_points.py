@@ -138,6 +138,16 @@ ROWS: dict[str, Row] = {
     "centroids": Row(lambda x: g.centroids(moments(x)), 1, ANYTHING | SQUARES),
     "within_scatter": Row(lambda x: g.within_scatter(moments(x)), 2, ANYTHING | SQUARES),
     "fisher_ratio": Row(lambda x: g.fisher_ratio(moments(x)), 0, SQUARES),
+    "debiased_aedp": Row(
+        lambda x: g.debiased_aedp(moments(x)), 1, SQUARES | {"all equal": 0.0, "all 0": 0.0}
+    ),
+    "debiased_relative_aedp": Row(lambda x: g.debiased_relative_aedp(moments(x)), 0, SQUARES),
+    "debiased_fisher_ratio": Row(lambda x: g.debiased_fisher_ratio(moments(x)), 0, SQUARES),
+    "debiased_squared_distances": Row(
+        lambda x: g.debiased_squared_distances(g.ClassMoments(*(y[None] for y in moments(x)))),
+        2,
+        ANYTHING | SQUARES,
+    ),
     "relative_aedp": Row(lambda x: g.relative_aedp(moments(x)), 0, SQUARES),
     "average_pairwise_distance": Row(g.average_pairwise_distance, 1, EQUAL_0),
     "pairwise_distances": Row(g.pairwise_distances, 1, ANYTHING | TENSORS),
@@ -165,6 +175,9 @@ ROWS: dict[str, Row] = {
         lambda x: g.singular_values(g.merge_sketches(sketch(x), sketch(x)).rows),
         1,
         ANYTHING | MOVES,
+    ),
+    "mean_nearest_cosine": Row(
+        g.mean_nearest_cosine, 0, MOVES | TENSORS | {"two equal": 1.0, "all equal": 1.0}
     ),
     # of two sets of points
     "procrustes_disparity": Row(lambda x: g.procrustes_disparity(x, beside(x))),

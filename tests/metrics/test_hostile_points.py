@@ -101,6 +101,9 @@ ROWS: dict[str, Row] = {
     "AverageEuclideanDistance": Row(m.AverageEuclideanDistance, 1, HUGE | MOVES | EQUAL_0, labels),
     "RelativeAEDP": Row(m.RelativeAEDP, 0, HUGE | MOVES, labels),
     "FisherRatio": Row(m.FisherRatio, 0, HUGE | MOVES, labels),
+    "DebiasedAEDP": Row(m.DebiasedAEDP, 1, HUGE | MOVES | {"all equal": 0.0, "all 0": 0.0}, labels),
+    "DebiasedRelativeAEDP": Row(m.DebiasedRelativeAEDP, 0, HUGE | MOVES, labels),
+    "DebiasedFisherRatio": Row(m.DebiasedFisherRatio, 0, HUGE | MOVES, labels),
     "ScaleFreeMSTW": Row(m.ScaleFreeMSTW, 0, HUGE | MOVES, labels),
     # spectra
     "NumericalRank": Row(m.NumericalRank, 0, FEW | MOVES | COARSE),
@@ -118,9 +121,21 @@ ROWS: dict[str, Row] = {
     "RelativeReconstructionBias": Row(
         m.RelativeReconstructionBias, 0, FEW | MOVES | HUGE | DENSE, residuals
     ),
+    "L2Norms": Row(m.L2Norms, 1, FEW | MOVES | HUGE | DENSE, residuals),
+    "L2Ratio": Row(m.L2Ratio, 0, FEW | MOVES | HUGE | DENSE | {"all 0": UNDEFINED}, residuals),
+    "ExplainedVarianceLegacy": Row(
+        lambda: m.ExplainedVarianceLegacy(torch.zeros(())),
+        0,
+        FEW | MOVES | HUGE | DENSE | {"no columns": UNDEFINED, "all 0": UNDEFINED},
+        residuals,
+    ),
     # latents
     "L0": Row(m.L0, 0, FEW | MOVES),
     "DeadFraction": Row(lambda: m.DeadFraction(150), 0, FEW | MOVES | {"no columns": REFUSED}),
+    "L1": Row(m.L1, 1, FEW | MOVES),
+    "ActivationFrequencies": Row(
+        lambda: m.ActivationFrequencies(150), 0, FEW | MOVES | {"no columns": REFUSED}
+    ),
     # metrics around metrics
     "SubsampleInterval": Row(lambda: m.SubsampleInterval(tree(), 4, dtype=F64), 1, FEW | MOVES),
     "NullTest": Row(lambda: m.NullTest(tree(), n_draws=4, dtype=F64), 1, FEW | MOVES, rtol=1e-5),
@@ -132,6 +147,8 @@ ROWS: dict[str, Row] = {
         1e-5,
     ),
 }
+OF_150 = ("DeadFraction", "ActivationFrequencies")
+"""Made for latents of that number."""
 TOKENS = {
     "CrossEntropyRecovered": lambda x: {"clean": x, "zero": 3 * x, "sae": 2 * x},
     "KLRecovered": lambda x: {"zero": 2 * x, "sae": x},
@@ -170,7 +187,7 @@ def test_hostile_points(name: str) -> None:
         return figures(metric)
 
     found = []
-    if name != "DeadFraction":  # of so many latents
+    if name not in OF_150:
         found += faults(call, POINTS["narrow"], OF_POINTS, power, differs, rtol)
     found += faults(call, POINTS["few entries"], OF_LATENTS, power, differs, rtol)
     assert not found, "\n".join([name, *found])

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import mean_squared_error, r2_score
+from torch.utils._pytree import tree_leaves, tree_map
 
 from saerepgeo.metrics import (
     L0,
+    L1,
+    ActivationFrequencies,
     CosineSimilarity,
     CrossEntropyRecovered,
     DeadFraction,
+    ExplainedVarianceLegacy,
     FractionVarianceUnexplained,
     KLRecovered,
+    L2Norms,
+    L2Ratio,
     MeanSquaredError,
     RelativeReconstructionBias,
     RobustFVU,
@@ -28,6 +34,9 @@ PAIRED = {
     "robust fvu": RobustFVU,
     "cosine": CosineSimilarity,
     "bias": RelativeReconstructionBias,
+    "norms": L2Norms,
+    "ratio": L2Ratio,
+    "legacy": lambda: ExplainedVarianceLegacy(torch.full((6,), 2.0)),
 }
 
 
@@ -54,7 +63,9 @@ def test_contract_of_paired_figures(name, process_pair):
     check_metric(PAIRED[name], _batches(*_pairs()), process_pair)
 
 
-@pytest.mark.parametrize("make", [L0, lambda: DeadFraction(30)])
+@pytest.mark.parametrize(
+    "make", [L0, L1, lambda: DeadFraction(30), lambda: ActivationFrequencies(30)]
+)
 def test_contract_of_latent_figures(make, process_pair):
     values, indices = _latents()
     sparse = [(SparseLatents(v, i, 30),) for v, i in _batches(values, indices)]
@@ -65,7 +76,7 @@ def test_contract_of_latent_figures(make, process_pair):
         metric.update(*latents)
     whole = make()
     whole.update(*(torch.cat([latents for (latents,) in dense]),))
-    assert metric.compute() == pytest.approx(whole.compute())
+    assert tree_map(float, metric.compute()) == pytest.approx(tree_map(float, whole.compute()))
 
 
 @pytest.mark.parametrize(("make", "n"), [(CrossEntropyRecovered, 3), (KLRecovered, 2)])
@@ -83,7 +94,9 @@ def test_parity():
         metric = make()
         for batch in _batches(recons, residuals):
             metric.update(*batch)
-        results[name] = metric.compute().item()
+        value = metric.compute()
+        results |= value if isinstance(value, dict) else {name: value.item()}
+    norms_in, norms_out = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
     cosines = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
     expected = {
         "mse": 6 * mean_squared_error(x, y),
@@ -93,6 +106,10 @@ def test_parity():
         / ((x - x.mean(0)) ** 2).sum(),  # of 40 none is a hundredth
         "cosine": cosines.mean(),
         "bias": (y**2).sum() / (x * y).sum(),
+        "l2_norm_in": norms_in.mean(),
+        "l2_norm_out": norms_out.mean(),
+        "ratio": (norms_out / norms_in).mean(),
+        "legacy": 1 - (((x - y) ** 2).sum(1) / ((x - 2) ** 2).sum(1)).mean(),
     }
     assert results == pytest.approx(expected, rel=1e-12)
     metric = FractionVarianceUnexplained()
@@ -164,6 +181,37 @@ def test_dead_fraction_and_its_token_count():
     assert metric.activation_counts.sum() == values.count_nonzero()
 
 
+def test_frequencies_and_the_sum_of_latents():
+    latents = torch.zeros(200, 5)
+    latents[:2, 0], latents[:3, 1], latents[:20, 2], latents[:21, 3] = 1.0, 1.0, -2.0, 3.0
+    metric = ActivationFrequencies(5)
+    for part in latents.split(70):
+        metric.update(part)
+    found = {name: value.item() for name, value in metric.compute().items()}
+    assert found == pytest.approx(
+        {
+            "freq_over_1_percent": 3 / 5,
+            "normalized_freq_over_1_percent": 44 / 46,
+            "freq_over_10_percent": 1 / 5,
+            "normalized_freq_over_10_percent": 21 / 46,
+        }
+    )
+    metric = L1()
+    metric.update(latents)
+    assert metric.compute().item() == pytest.approx((2 + 3 + 40 + 63) / 200)
+
+
+def test_points_on_the_mean_or_the_origin_are_left_out():
+    residuals = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    for metric, expected in [
+        (L2Ratio(), (1 + 0.5) / 2),
+        (ExplainedVarianceLegacy(torch.zeros(2)), 1 - (0.0 + 5 / 4) / 2),
+    ]:
+        metric.update(residuals[[1, 1, 1]], residuals)
+        assert metric.compute().item() == pytest.approx(expected)
+        assert (metric.estimate().n_used, metric.estimate().n_dropped) == (2, 1)
+
+
 def test_recovered_and_raw_values():
     metric = CrossEntropyRecovered()
     metric.update(torch.tensor([2.0, 4.0]), torch.tensor([10.0, 12.0]), torch.tensor([3.0, 5.0]))
@@ -213,7 +261,17 @@ EMPTY = torch.zeros(0, 6)
         (CosineSimilarity(), (torch.ones(3, 2), torch.zeros(3, 2)), "off the origin"),
         (RelativeReconstructionBias(), (EMPTY, EMPTY), "no points"),
         (RelativeReconstructionBias(), (torch.zeros(3, 2), torch.ones(3, 2)), "orthogonal"),
+        (L2Norms(), (EMPTY, EMPTY), "no points"),
+        (L2Ratio(), (torch.ones(3, 2), torch.zeros(3, 2)), "off the origin"),
+        (
+            ExplainedVarianceLegacy(torch.ones(2)),
+            (torch.zeros(3, 2), torch.ones(3, 2)),
+            "off their",
+        ),
         (L0(), (EMPTY,), "no points"),
+        (L1(), (EMPTY,), "no points"),
+        (ActivationFrequencies(6), (EMPTY,), "no points"),
+        (ActivationFrequencies(6), (torch.zeros(2, 6),), "no latent is active"),
         (DeadFraction(6), (EMPTY,), "no points"),
         (CrossEntropyRecovered(), (torch.zeros(0),) * 3, "no tokens"),
         (CrossEntropyRecovered(), (torch.ones(2),) * 3, "loses nothing"),
@@ -222,11 +280,11 @@ EMPTY = torch.zeros(0, 6)
 )
 def test_undefined_figures_say_why(metric, update, reason):
     metric.update(*update)
-    assert metric.compute().isnan()
+    assert any(each.isnan() for each in tree_leaves(metric.compute()))
     assert reason in metric.reason
     metric.reset()
     assert metric.reason is None
-    assert metric.compute().isnan()
+    assert all(each.isnan() for each in tree_leaves(metric.compute()))
     assert metric.reason is not None
 
 

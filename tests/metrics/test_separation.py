@@ -10,12 +10,18 @@ from saerepgeo.geometry import (
     average_pairwise_distance,
     centroids,
     class_moments,
+    debiased_aedp,
+    debiased_fisher_ratio,
+    debiased_relative_aedp,
     fisher_ratio,
     relative_aedp,
     scale_free_mstw,
 )
 from saerepgeo.metrics import (
     AverageEuclideanDistance,
+    DebiasedAEDP,
+    DebiasedFisherRatio,
+    DebiasedRelativeAEDP,
     FisherRatio,
     RelativeAEDP,
     ScaleFreeMSTW,
@@ -29,6 +35,9 @@ FIGURES = {
     AverageEuclideanDistance: lambda moments: average_pairwise_distance(centroids(moments)),
     RelativeAEDP: relative_aedp,
     FisherRatio: fisher_ratio,
+    DebiasedAEDP: debiased_aedp,
+    DebiasedRelativeAEDP: debiased_relative_aedp,
+    DebiasedFisherRatio: debiased_fisher_ratio,
     ScaleFreeMSTW: lambda moments: scale_free_mstw(centroids(moments)),
 }
 

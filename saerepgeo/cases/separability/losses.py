@@ -11,6 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saerepgeo.geometry.debiased_separation import (
+    group_debiased_aedp,
+    group_debiased_fisher_ratios,
+)
 from saerepgeo.geometry.grouped import (
     GroupFigures,
     group_aedp,
@@ -30,7 +34,7 @@ from saerepgeo.sae.model import SAEModel
 from saerepgeo.sae.parallel.collectives import all_reduce_sum
 from saerepgeo.types import Float, Int, SparseLatents
 
-Regularizer = Literal["aedp", "fisher", "gromov_wasserstein"]
+Regularizer = Literal["aedp", "fisher", "debiased_aedp", "debiased_fisher", "gromov_wasserstein"]
 Direction = Literal["increase", "decrease"]
 TransportPlans = dict[tuple[int, ...], Tensor]
 """The last plan of each concept, by the items that were present: where the next search starts.
@@ -40,6 +44,8 @@ On the host, where the search is.
 FIGURES: dict[str, Callable[[ClassMoments], GroupFigures]] = {
     "aedp": group_aedp,
     "fisher": group_fisher_ratios,
+    "debiased_aedp": group_debiased_aedp,
+    "debiased_fisher": group_debiased_fisher_ratios,
 }
 
 
@@ -101,10 +107,11 @@ def separability_term(
 ) -> Float[Tensor, ""]:
     """Return the regularizer, the mean over concepts of what is to become small.
 
-    aedp, fisher: ∓ the logarithm of AEDP or of the Fisher ratio, free of units and without bound:
-    the reconstruction error holds it back. gromov_wasserstein: `relative_gromov_wasserstein` of the
-    items present to their block of `target_distances`, which carries the direction and must be
-    given (ValueError); the search starts from `plans`, and puts there those that it finds.
+    aedp, fisher, debiased or not: ∓ the logarithm of AEDP or of the Fisher ratio, free of units
+    and without bound: the reconstruction error holds it back. gromov_wasserstein:
+    `relative_gromov_wasserstein` of the items present to their block of `target_distances`, which
+    carries the direction and must be given (ValueError); the search starts from `plans`, and puts
+    there those that it finds.
 
     `concepts` holds the item ids of each concept. Concepts with fewer than two items in the batch,
     or without extent, take no part; 0 if none do.

@@ -35,8 +35,10 @@ class TrainingSettings:
 
     Attributes:
         regularizer: aedp (average distance between centroids of items), fisher (scatter between
-            over within items), or gromov_wasserstein (distances between centroids pulled to
-            `target_scale` times what they were; to `decrease` them, 1/`target_scale`).
+            over within items), debiased_aedp, debiased_fisher (less the noise of the centroids,
+            which falls with more points an item), or gromov_wasserstein (distances between
+            centroids pulled to `target_scale` times what they were; to `decrease` them,
+            1/`target_scale`).
         direction: which way separability is pushed.
         weight: λ.
         target_scale: see `regularizer`.

@@ -19,6 +19,8 @@ def sound_metrics() -> list[Metric]:
         metrics.AverageEuclideanDistance(),
         metrics.RelativeAEDP(),
         metrics.FisherRatio(),
+        metrics.DebiasedRelativeAEDP(),
+        metrics.DebiasedFisherRatio(),
         metrics.Silhouette(),
         metrics.ProcrustesDisparity(),
         metrics.ProcrustesDisparity("matched_clusters"),

@@ -16,6 +16,7 @@ from saerepgeo.experiment.compare.across import AGAINST, across_saes
 from saerepgeo.experiment.compare.finished import Finished
 from saerepgeo.experiment.compare.listing import Listed, contents, listed_saes
 from saerepgeo.experiment.compare.one_sae import rows_of
+from saerepgeo.experiment.compare.saebench import write_saebench
 from saerepgeo.experiment.compare.settings import Comparison, parse
 from saerepgeo.experiment.compare.shared import Work, shared
 from saerepgeo.experiment.compare.table import printed, printed_across, wide_rows
@@ -182,6 +183,7 @@ class Run:
             rows += across_saes(rows, groups, self.work.comparison.seed)
             self._write(rows)
             write_rows(f"{self.output}/{COMPARISON}", wide)
+            write_saebench(self.listed, self.rows, self.work.comparison, self.work.settings)
             for other in AGAINST:
                 save_figure(sae_panels(rows, other), f"{self.output}/metrics_by_{other}")
             print(printed(wide))

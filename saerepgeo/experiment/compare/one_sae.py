@@ -7,10 +7,10 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn, no_grad, tensor
 
 from saerepgeo.callbacks.lm_loss import recovery_figures, sae_fingerprint
-from saerepgeo.cases.separability.validation import ReconstructionFigures
 from saerepgeo.cases.spaces import RESIDUALS, Space
 from saerepgeo.cases.structure.module import StructureModule
 from saerepgeo.data.module import ActivationDataModule
+from saerepgeo.experiment.compare.core_figures import CoreFigures, weight_figures
 from saerepgeo.experiment.compare.listing import Listed
 from saerepgeo.experiment.compare.settings import Comparison
 from saerepgeo.experiment.compare.shared import Work, shared
@@ -114,24 +114,26 @@ def rows_of(
 def text_figures(
     module: OneSAE, data: ActivationDataModule, device: Any, n_contexts: int
 ) -> dict[str, Figure]:
-    """Return mse, fvu, fvu_robust, cosine, bias, l0, dead_fraction and what the model recovers.
+    """Return mse, fvu, l0, …, all that SAEBench's `core` reports, and what the model recovers.
 
-    Of the data's held-out text; `n` counts its points, of the language model's losses the contexts
-    that they were taken on, at most `n_contexts`. A temporal SAE and a transcoder have none: the
-    reason says why.
+    Of the data's held-out text (see `CoreFigures`); `n` counts its points, of the language model's
+    losses the contexts that they were taken on, at most `n_contexts`. A temporal SAE and a
+    transcoder have none: the reason says why.
     """
     (source,), saes = module.sources, module.saes
     sae: Any = saes[0].to(device).eval()
-    own: Any = ReconstructionFigures(sae.d_sae).to(device)
-    names = [*own.keys(), *(RECOVERED if n_contexts else ())]
+    text = data.val_dataloader()[0]
+    own = CoreFigures(sae, text.points.residuals.mean(0)).to(device)
+    of_weights = {name: Figure(estimate) for name, estimate in weight_figures(sae).items()}
+    names = [*own.estimates(), *(RECOVERED if n_contexts else ())]
     try:
         source.check_use("validate")
     except ValueError as error:
-        return {name: Figure(Estimate.undefined(str(error))) for name in names}
-    for batch in data.val_dataloader()[0]:
+        return {name: Figure(Estimate.undefined(str(error))) for name in names} | of_weights
+    for batch in text:
         residuals = batch.residuals.to(device)
         own.add(residuals, sae(residuals))
-    found = {name: Figure(metric.estimate()) for name, metric in own.items()}
+    found = {name: Figure(estimate) for name, estimate in own.estimates().items()} | of_weights
     if n_contexts:
         tokens = data.heldout_contexts()[:n_contexts]
         about = data.lm_settings, tokens, sae, device, None, sae_fingerprint(sae)

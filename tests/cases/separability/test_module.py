@@ -1,12 +1,13 @@
 """The fine-tuning module with the real data module and trainer, on a small random model."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from saerepgeo.cases.separability.losses import Regularizer
 from saerepgeo.cases.separability.module import SeparabilityModule
 from saerepgeo.data.module import ActivationDataModule
 from saerepgeo.sae.io.build import new_sae
@@ -71,9 +72,9 @@ def test_training_lowers_the_error(tiny_data, folder, tmp_path, precision):
     assert after["val/mse"] < 0.9 * before["val/mse"]
 
 
-@pytest.mark.parametrize("regularizer", ["aedp", "fisher", "gromov_wasserstein"])
+@pytest.mark.parametrize("regularizer", get_args(Regularizer))
 def test_the_regularizer_moves_separability_both_ways(tiny_data, folder, tmp_path, regularizer):
-    name = "fisher_ratio" if regularizer == "fisher" else "aedp"
+    name = "fisher_ratio" if "fisher" in regularizer else "aedp"
     got = {}
     for direction in ("increase", "decrease"):
         _, figures = fit(

@@ -1,13 +1,18 @@
 """`compare`: rows per SAE, tables, a broken SAE, an SAE that reconstructs another hook."""
 
+import json
 import math
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from small_comparison import ONE, TWO, changed, rows_at
+from jsonschema import Draft202012Validator
+from pydantic import TypeAdapter
+from small_comparison import ONE, TWO, Row, changed, rows_at
 
 from saerepgeo.experiment.compare import main
 from saerepgeo.report.files import read_rows
@@ -16,6 +21,38 @@ from saerepgeo.sae.io.export import save_sae
 
 # Lightning's advice and jsonargparse's remarks: the command line shows what matters
 pytestmark = pytest.mark.filterwarnings("ignore::Warning")
+
+
+def check_saebench(folder: Path, own: dict[Any, Row]) -> None:
+    """What SAEBench's own classes read, and our schemas, has the figures of the rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sae_bench.evals.core.eval_output import CoreEvalOutput
+
+    for kind in ("core", "representation_geometry"):
+        files = sorted(path.name for path in (folder / kind).iterdir())
+        ends = [f"{name}_custom_sae_eval_results.json" for name in ("deep", "few", "many")]
+        assert files == sorted([*ends, f"eval_output_schema_{kind}.json"])
+        schema = Draft202012Validator(
+            json.loads((folder / kind / f"eval_output_schema_{kind}.json").read_text())
+        )
+        for end in ends:
+            schema.validate(json.loads((folder / kind / end).read_text()))
+    path = folder / "core" / "few_custom_sae_eval_results.json"
+    found = TypeAdapter(CoreEvalOutput).validate_json(path.read_bytes())
+    of_text = {m: r["value"] for (_, sae, s, m), r in own.items() if (sae, s) == ("few", "recons")}
+    metrics = found.eval_result_metrics
+    assert metrics.sparsity.l0 == 2
+    assert metrics.reconstruction_quality.explained_variance == 1 - of_text["fvu"]
+    assert metrics.model_performance_preservation.ce_loss_score == of_text["ce_recovered"]
+    assert metrics.token_stats.total_tokens_eval_reconstruction > 0
+    assert found.sae_cfg_dict["d_sae"] == 96
+    path = folder / "representation_geometry" / path.name
+    content = json.loads(path.read_text())
+    (row,) = (r for (_, *key), r in own.items() if key == ["few", "latents", "fisher_ratio"])
+    latents = content["eval_result_metrics"][f"concept_{row['concept']}"]
+    assert latents["fisher_ratio"] == row["value"]
+    assert (latents["fisher_ratio_ci_low"], latents["fisher_ratio_p"]) == (row["low"], row["p"])
 
 
 def test_every_sae_has_its_rows_and_what_is_finished_is_not_computed_again(
@@ -44,6 +81,7 @@ def test_every_sae_has_its_rows_and_what_is_finished_is_not_computed_again(
         (name, "latents") for name in computed
     ]
     assert (config.parent / "out" / "metrics_by_fvu.png").is_file()
+    check_saebench(config.parent / "out" / "saebench", own)
     # again, under another name and path: nothing is computed
     (config.parent / "many").rename(config.parent / "moved")
     saes = yaml.safe_load(config.read_text())["saes"]
