@@ -12,7 +12,7 @@ from saerepgeo.lm.sources import model_fingerprint
 from saerepgeo.report.files import parsed_rows, rows_text
 from saerepgeo.report.results import COLUMNS, typed_rows
 
-FORMAT = "comparison/2"
+FORMAT = "comparison/3"
 """To be changed with a formula: what was finished before is then computed anew."""
 FOLDER = "finished"
 SUM = "# sum "

@@ -61,6 +61,8 @@ def _check_groups(listed: Sequence[Listed]) -> None:
     """Refuse a group whose SAEs cannot be repeats, with a ValueError."""
     hooks: dict[str, str] = {}
     for each in listed:
+        if each.source.group == "":
+            raise ValueError(f"`group` of SAE {each.name} must be a name, got none: leave it out")
         if (group := each.source.group) is None or each.broken is not None:
             continue
         if (hook := hooks.setdefault(group, each.hook_name)) != each.hook_name:

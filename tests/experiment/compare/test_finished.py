@@ -73,7 +73,8 @@ def test_results_may_lie_at_a_url(config: Path, computed: list[str]) -> None:
     store = fsspec.filesystem("memory")
     names = {path.rpartition("/")[2] for path in store.ls("/of/comparison", detail=False)}
     pictures = {f"metrics_by_{name}.{end}" for name in ("fvu", "l0") for end in ("png", "svg")}
-    assert names == {"results.csv", "compare.csv", "finished"} | pictures
+    assert names == {"results.csv", "compare.csv", "finished", "saebench"} | pictures
+    assert len(store.glob("/of/comparison/saebench/*/few_*_eval_results.json")) == 2
     rows = read_results("memory://of/comparison/results.csv")
     assert {row["space"] for row in rows} >= {"residuals", "latents", "recons"}
     computed.clear()
