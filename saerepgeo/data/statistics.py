@@ -8,6 +8,8 @@ from torch import Tensor
 
 STANDARD_ERROR = 0.02
 """Of the residuals' variance, relative to it, at most."""
+FEWEST_CONTEXTS = 16
+"""Of fewer a small standard error is luck."""
 PointsByHook = dict[str, Tensor]
 """By hook, points `[point, d_model]` of the same contexts."""
 
@@ -27,14 +29,16 @@ class ResidualStatistics(NamedTuple):
     @property
     def is_sure(self) -> bool:
         """Whether more contexts would change little."""
-        return not self.standard_error > STANDARD_ERROR * float(self.variance)
+        is_small = not self.standard_error > STANDARD_ERROR * float(self.variance)
+        return is_small and self.n_contexts >= FEWEST_CONTEXTS
 
 
 def residual_statistics(parts: Iterable[tuple[PointsByHook, int]]) -> dict[str, ResidualStatistics]:
     """Return the moments at each hook, from as many parts as it takes.
 
     A part holds points, by hook, and the number of their units. A hook is done with where the
-    standard error of its variance is at most `STANDARD_ERROR` of it, or no part is left.
+    standard error of its variance is at most `STANDARD_ERROR` of it, from `FEWEST_CONTEXTS` units
+    or more, or no part is left.
     """
     units, origins = dict[str, list[Tensor]](), dict[str, Tensor]()
     found: dict[str, ResidualStatistics] = {}
