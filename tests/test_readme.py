@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,3 +73,12 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= LIMIT
+
+
+def test_the_screen_holds_no_advertisements(capfd: pytest.CaptureFixture[str]) -> None:
+    command = "from saerepgeo.cli.logs import keep_to_the_run; keep_to_the_run()"
+    lines = [command, "from lightning.pytorch import Trainer", "Trainer(accelerator='cpu')"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120, cwd=ROOT)
+    said = "".join(capfd.readouterr())
+    assert "used: " in said or "available" in said  # Lightning does speak
+    assert "Tip" not in said

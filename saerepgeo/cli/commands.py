@@ -16,7 +16,7 @@ from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
 from saerepgeo.cli.checks import check_parsed, check_run, names_processes
 from saerepgeo.cli.errors import OneLineErrors, nearest
 from saerepgeo.cli.help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
-from saerepgeo.cli.logs import SaveSettings, logged_to
+from saerepgeo.cli.logs import SaveSettings, keep_to_the_run, logged_to
 
 
 class SettingsParser(OneLineErrors, LightningArgumentParser):
@@ -170,6 +170,7 @@ def main(args: list[str] | None = None, cli_class: type[GeometryCLI] = GeometryC
 
     Raises ValueError for bad input: one line that says what was expected and what to do.
     """
+    keep_to_the_run()
     # Lightning 2.6 with torch 2.13; nothing the user could mend
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # ours are in order

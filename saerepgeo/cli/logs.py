@@ -1,5 +1,6 @@
 """What a run writes of itself, settings and logs: when, how, and what a refusal leaves of it."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from saerepgeo.files import DiskError, is_url, write_bytes, written_to
+
+
+def keep_to_the_run() -> None:
+    """Keep Lightning's tips, which advertise other products, off the screen."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_of_the_run)
+
+
+def _is_of_the_run(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
 
 
 class SaveSettings(SaveConfigCallback):
