@@ -1,7 +1,9 @@
 """The command line: Lightning's, with our defaults."""
 
 import inspect
+import time
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
@@ -9,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from saerepgeo.callbacks.checkpoints import WholeCheckpointIO
+from saerepgeo.callbacks.checkpoints import WholeCheckpointIO, is_remote
 from saerepgeo.callbacks.interruption import exit_status
 from saerepgeo.callbacks.processes import together
 from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
@@ -170,6 +172,7 @@ def main(args: list[str] | None = None, cli_class: type[GeometryCLI] = GeometryC
 
     Raises ValueError for bad input: one line that says what was expected and what to do.
     """
+    started = time.monotonic()
     # Lightning 2.6 with torch 2.13; nothing the user could mend
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # ours are in order
@@ -186,4 +189,25 @@ def main(args: list[str] | None = None, cli_class: type[GeometryCLI] = GeometryC
         )
     except MisconfigurationException as error:  # what Lightning says of the trainer's settings
         raise ValueError(" ".join(str(error).split())) from error
-    return exit_status(cli.trainer)
+    status = exit_status(cli.trainer)
+    if cli_class is GeometryCLI and not status:  # a cell of an experiment has no page of its own
+        _show(cli.trainer, str(cli.subcommand), time.monotonic() - started)
+    return status
+
+
+def _show(trainer: Trainer, subcommand: str, seconds: float) -> None:
+    """Write the page: of `test` beside its tables, of `fit` beside the runs that it logs."""
+    from saerepgeo.cases.artifacts import CaseArtifacts
+    from saerepgeo.cases.intervention.artifacts import InterventionArtifacts
+    from saerepgeo.report.page import page_after
+
+    log_dir, writers = trainer.log_dir, (CaseArtifacts, InterventionArtifacts)
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    if subcommand == "test":
+        folders = [each.dirpath for each in callbacks if isinstance(each, writers)]
+    else:
+        is_logged = subcommand == "fit" and trainer.logger is not None
+        is_here = log_dir is not None and not is_remote(log_dir)
+        folders = [Path(str(log_dir)).parent] if is_logged and is_here else []
+    if folders and trainer.is_global_zero:
+        page_after(folders[0], seconds, log_dir)
