@@ -159,7 +159,7 @@ function addScenes(layout, own, line) {
     : [{ x: [0, 0.495], y: [0, 1] }, { x: [0.505, 1], y: [0, 1] }];
   delete layout.xaxis;
   delete layout.yaxis;
-  layout.height = isNarrow() ? 760 : 500;
+  layout.height = isNarrow() ? 760 : 450;
   layout.margin = { l: 0, r: 0, t: 30, b: 0 };
   layout.legend = { ...layout.legend, y: -0.02, itemsizing: "constant" };
   layout.annotations = [];

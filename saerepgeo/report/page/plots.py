@@ -85,7 +85,13 @@ def dots(
 ) -> dict[str, Any]:
     """Return markers of one group, with a text for each; `more` goes to plotly."""
     marker = {"color": color(index), "symbol": SYMBOLS[index % len(SYMBOLS)], "size": 8}
-    own = {"type": "scatter", "mode": "markers", "name": text(name), "x": _shown(x), "y": list(y)}
+    own: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": text(name),
+        "x": _shown(x),
+        "y": list(y),
+    }
     own |= {"marker": marker, "hovertext": [text(each) for each in hover], "hoverinfo": "text"}
     return own | more
 

@@ -121,7 +121,7 @@ def _axes() -> dict[str, Any]:
     titles = {
         k: {"text": f"PC {number}", "font": {"size": 11}} for number, k in enumerate("xyz", 1)
     }
-    camera = {"eye": {"x": 0.62, "y": 0.62, "z": 0.4}, "projection": {"type": "orthographic"}}
+    camera = {"eye": {"x": 0.56, "y": 0.56, "z": 0.36}, "projection": {"type": "orthographic"}}
     found = {f"{k}axis": {"title": title} for k, title in titles.items()}
     return found | {"aspectmode": "data", "camera": camera}
 

@@ -15,7 +15,6 @@ from saerepgeo.report.page import write_page
 from saerepgeo.sae.io.build import new_sae
 from saerepgeo.sae.io.export import save_sae
 from tests.report.page import runs
-from tests.report.page.runs import HOSTILE
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(
@@ -146,7 +145,8 @@ def test_the_table_is_searched_sorted_and_downloaded(page: Any, tmp_path: Path) 
 
 
 def test_light_and_dark_follow_the_system_and_the_button(browser: Any, folder: Path) -> None:
-    page = opened(browser, folder / "report.html", color_scheme="dark")
+    write_page([folder / "others"], folder / "others.html")
+    page = opened(browser, folder / "others.html", color_scheme="dark")
     color = "() => getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(color) == "rgb(20, 23, 26)"
     page.click("#theme")
@@ -158,7 +158,8 @@ def test_a_hostile_prompts_file_s_page_is_inert(
     browser: Any, tmp_path: Path, tiny_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole way: prompts, `test`, and the page that it leaves."""
-    items = [f"{name}<b>{HOSTILE}" for name in ("snow", "rain", "sun")]
+    items = ["snow</script><script>hacked=1</script>", "rain<img src=x onerror=hacked=1>"]
+    items.append("sun<b>&amp;<a href=javascript:hacked=1>")
     prompts = [f"{text} {item}" for item in items for text in ("old", "new", "red", "blue")]
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps({"days": {"items": items, "prompts": prompts}}))
@@ -190,11 +191,12 @@ def test_a_hostile_prompts_file_s_page_is_inert(
     monkeypatch.setattr("saerepgeo.report.tensorboard.save_figure", lambda *_: None)
     assert main(["test", "--config", str(config)]) == 0
     page = opened(browser, tmp_path / "out" / "report.html")
-    assert page.evaluate("() => window.hacked") is None
+    assert page.evaluate("() => typeof hacked") == "undefined"
     assert page.locator("main script, main img").count() == 0
     assert page.trouble == []
     page.fill("#search", "<script>")
     assert rows_of(page)
     tree = page.locator(".plot", has_text="Spanning tree")
-    assert tree.locator(".textpoint", has_text="<script>").count() == 3
+    assert tree.locator(".textpoint", has_text="<script>").count() == 1
+    assert tree.locator(".textpoint", has_text="&amp;<a href").count() == 1, "as it is written"
     assert "python -m saerepgeo test --config" in page.locator("dl").first.text_content()

@@ -4,8 +4,6 @@ import base64
 import gzip
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +215,3 @@ def test_the_command_writes_beside_what_it_is_about(
     Path("empty").mkdir()
     with pytest.raises(ValueError, match="hold results, got empty"):
         report.main(["empty"])
-
-
-def test_help_of_the_command_is_quick() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "saerepgeo", "report", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "loads nothing" in done.stdout
