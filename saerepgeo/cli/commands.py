@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from saerepgeo.callbacks.checkpoints import WholeCheckpointIO, is_remote
+from saerepgeo.callbacks.checkpoints import WholeCheckpointIO
 from saerepgeo.callbacks.interruption import exit_status
 from saerepgeo.callbacks.processes import together
 from saerepgeo.callbacks.resuming import Resumption, checkpoint_to_load
@@ -19,6 +19,7 @@ from saerepgeo.cli.checks import check_parsed, check_run, names_processes
 from saerepgeo.cli.errors import OneLineErrors, nearest
 from saerepgeo.cli.help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
 from saerepgeo.cli.logs import SaveSettings, logged_to
+from saerepgeo.files import is_url
 
 
 class SettingsParser(OneLineErrors, LightningArgumentParser):
@@ -207,7 +208,7 @@ def _show(trainer: Trainer, subcommand: str, seconds: float) -> None:
         folders = [each.dirpath for each in callbacks if isinstance(each, writers)]
     else:
         is_logged = subcommand == "fit" and trainer.logger is not None
-        is_here = log_dir is not None and not is_remote(log_dir)
+        is_here = log_dir is not None and not is_url(log_dir)
         folders = [Path(str(log_dir)).parent] if is_logged and is_here else []
     if folders and trainer.is_global_zero:
         page_after(folders[0], seconds, log_dir)

@@ -9,9 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from saerepgeo.files import DiskError, write_json
+from saerepgeo.files import DiskError, is_url, write_json
 from saerepgeo.report.page.html import PAGE, write_page
 from saerepgeo.report.page.sources import FACTS, PageError
+from saerepgeo.shipped import config_file
 
 PACKAGES = ("saerepgeo", "torch", "lightning", "torchmetrics", "transformer_lens", "sae_lens")
 
@@ -24,6 +25,9 @@ def page_after(
     The results are there already: a file of theirs that cannot be read, or a page that cannot be
     written, is said in one line.
     """
+    if is_url(folder):
+        print(f"no {PAGE}: it is made of a folder; copy the results, then run `report` on the copy")
+        return
     folder = Path(folder)
     try:
         if folder.is_dir():
@@ -62,5 +66,5 @@ def _configs(arguments: list[str]) -> str:
         for value, following in zip(arguments, [*arguments[1:], ""], strict=True)
         if value.startswith("--config=") or value == "--config"
     ]
-    texts = [Path(path).read_text(encoding="utf-8") for path in paths if Path(path).is_file()]
-    return "\n".join(texts)
+    files = [Path(config_file(path)) for path in paths]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())

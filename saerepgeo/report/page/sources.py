@@ -19,6 +19,7 @@ TABLES = (
     *("finetune_results.csv", "verdicts.csv", "contrasts.csv"),
 )
 """What cases write beside the long table."""
+EVENTS = "events.out.tfevents.*"
 N_CURVES = 8
 """Event files of the newest runs whose curves are shown."""
 Row = dict[str, Any]
@@ -115,13 +116,12 @@ def _curves(folder: Path, log_dir: str | None) -> Curves:
     """Return the scalars of `fit` in the event files of the newest runs, oldest first."""
     files = [
         path
-        for path in folder.glob("**/events.out.tfevents.*")
+        for path in folder.glob(f"**/{EVENTS}")
         if not {"cells", "tensorboard"} & set(path.relative_to(folder).parts)
     ]
-    last = [Path(log_dir)] if log_dir and Path(log_dir).is_dir() else []
-    folders = {path.parent.resolve(): path.parent for path in files}
-    folders |= {path.resolve(): path for path in last if path.resolve() not in folders}
-    newest = sorted(folders.values(), key=lambda path: path.stat().st_mtime)
+    files += Path(log_dir).glob(EVENTS) if log_dir else []
+    folders = {path.parent.resolve() for path in files}
+    newest = sorted(folders, key=lambda path: path.stat().st_mtime)
     found: Curves = {}
     for own in newest[-N_CURVES:]:
         if tags := _scalars(own):
