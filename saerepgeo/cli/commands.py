@@ -1,7 +1,9 @@
 """The command line: Lightning's, with our defaults."""
 
 import inspect
+import time
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import Trainer
@@ -17,6 +19,7 @@ from saerepgeo.cli.checks import check_parsed, check_run, names_processes
 from saerepgeo.cli.errors import OneLineErrors, nearest
 from saerepgeo.cli.help import COMMANDS, CONFIGS, PROGRAM, SUBCOMMANDS, subcommand_kwargs
 from saerepgeo.cli.logs import SaveSettings, keep_to_the_run, logged_to
+from saerepgeo.files import is_url
 
 
 class SettingsParser(OneLineErrors, LightningArgumentParser):
@@ -170,6 +173,7 @@ def main(args: list[str] | None = None, cli_class: type[GeometryCLI] = GeometryC
 
     Raises ValueError for bad input: one line that says what was expected and what to do.
     """
+    started = time.monotonic()
     keep_to_the_run()
     # Lightning 2.6 with torch 2.13; nothing the user could mend
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
@@ -187,4 +191,25 @@ def main(args: list[str] | None = None, cli_class: type[GeometryCLI] = GeometryC
         )
     except MisconfigurationException as error:  # what Lightning says of the trainer's settings
         raise ValueError(" ".join(str(error).split())) from error
-    return exit_status(cli.trainer)
+    status = exit_status(cli.trainer)
+    if cli_class is GeometryCLI and not status:  # a cell of an experiment has no page of its own
+        _show(cli.trainer, str(cli.subcommand), time.monotonic() - started)
+    return status
+
+
+def _show(trainer: Trainer, subcommand: str, seconds: float) -> None:
+    """Write the page: of `test` beside its tables, of `fit` beside the runs that it logs."""
+    from saerepgeo.cases.artifacts import CaseArtifacts
+    from saerepgeo.cases.intervention.artifacts import InterventionArtifacts
+    from saerepgeo.report.page import page_after
+
+    log_dir, writers = trainer.log_dir, (CaseArtifacts, InterventionArtifacts)
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    if subcommand == "test":
+        folders = [each.dirpath for each in callbacks if isinstance(each, writers)]
+    else:
+        is_logged = subcommand == "fit" and trainer.logger is not None
+        is_here = log_dir is not None and not is_url(log_dir)
+        folders = [Path(str(log_dir)).parent] if is_logged and is_here else []
+    if folders and trainer.is_global_zero:
+        page_after(folders[0], seconds, log_dir)

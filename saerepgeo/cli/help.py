@@ -23,6 +23,7 @@ COMMANDS = {
         "saerepgeo.experiment.compare",
         "many SAEs: reconstruction and geometry of each, and figures across them",
     ),
+    "report": ("saerepgeo.cli.report", "one page of what runs have found, report.html"),
     "cache": ("saerepgeo.cli.cache", "show or clear cached activations"),
 }
 """Those that are not Lightning's: the module whose `main` runs each, and what it is for."""

@@ -34,6 +34,7 @@ from saerepgeo.experiment.cells import Cell
 from saerepgeo.experiment.engine import SIGNALLED, ended_calls, only_run
 from saerepgeo.experiment.grid import Experiment
 from saerepgeo.experiment.summary import summarize
+from saerepgeo.report.page import page_after
 from saerepgeo.yaml_files import load_yaml
 
 
@@ -110,6 +111,7 @@ def _conclude(experiment: Experiment) -> int:
     try:
         if finished:
             print(summarize(experiment))
+            page_after(experiment.output)
     except ValueError:
         if not failed:
             raise

@@ -27,6 +27,8 @@ class PermutationTest(NamedTuple):
     null_quantiles: tuple[float, ...]
     """At `QUANTILE_LEVELS`."""
     reason: str | None = None
+    draws: tuple[float, ...] = ()
+    """What the null gave, draw by draw."""
 
 
 def permutation_test(
@@ -100,8 +102,8 @@ def null_test(
     two_sided = min(1.0, 2 * min(above, below))
     p_value = {"greater": above, "less": below, "two-sided": two_sided}[alternative]
     quantiles = tuple(_quantiles(kept, *QUANTILE_LEVELS))
-    n_dropped = len(draws) - len(kept)
-    return PermutationTest(observed, p_value, len(kept), n_dropped, float(kept.mean()), quantiles)
+    null = float(kept.mean()), quantiles, None, tuple(kept.tolist())
+    return PermutationTest(observed, p_value, len(kept), len(draws) - len(kept), *null)
 
 
 def subsample_interval(

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 from saerepgeo.cases.artifacts import PLACES, CaseArtifacts, Rows
 from saerepgeo.cases.spaces import LATENTS, RESIDUALS
 from saerepgeo.cases.structure import figures
+from saerepgeo.cases.structure.shown import write_shown
 from saerepgeo.cases.structure.table import COLUMNS, clustering_rows, summary
 from saerepgeo.geometry.clouds.labeled import LabeledCloud
 from saerepgeo.report.files import file_name, merge_rows, save_array, save_tensors
@@ -26,7 +27,7 @@ class StructureArtifacts(CaseArtifacts):
     `clusters_<model>_<concept>_{resid,latents}.npy` holds the labels of the first protocol of the
     run (the paper's, by default: one for every position, BOS and padding included), and
     `…_sound_{resid,latents}.npy` those of `sound`, one for every distinct real position. Maps and
-    labels are those of the first SAE.
+    labels are those of the first SAE. `shown_<model>_<concept>.json` is for the report page.
 
     Args:
         dirpath: the folder to write.
@@ -43,6 +44,9 @@ class StructureArtifacts(CaseArtifacts):
         merge_rows(self.dirpath / TABLE, clustering_rows(rows), COLUMNS[:3])
         tensors = {name: getattr(batch, name) for name in ("residuals", *PLACES)}
         save_tensors(self.dirpath / f"resid_{stem}.safetensors", tensors)
+        prompts = getattr(trainer.datamodule, "prompts", None)  # type: ignore[attr-defined]
+        texts = prompts[batch.concept].prompts if prompts is not None else ()
+        write_shown(self.dirpath / f"shown_{stem}.json", module.name, batch, texts, parts)
         clouds: dict[str, dict[str, LabeledCloud]] = defaultdict(dict)
         for part in parts:
             if part["space"] in (RESIDUALS, LATENTS):

@@ -101,14 +101,14 @@ def dimension_by_scale(title: str, clouds: Clouds) -> Any:
 
 
 def principal_plane(
-    points: Float[Tensor, "point dim"],
-) -> tuple[Float[Tensor, "point 2"], list[float]]:
-    """Return points on their first two principal components, and the variance share of each."""
+    points: Float[Tensor, "point dim"], n: int = 2
+) -> tuple[Float[Tensor, "point n"], list[float]]:
+    """Return points on their first `n` principal components, and the variance share of each."""
     x = rotated(points)
     squares, axes = torch.linalg.eigh(x.T @ x)
-    flat, squares = x @ axes.flip(1)[:, :2], squares.flip(0).clamp(min=0)
-    missing = 2 - flat.shape[1]
-    share = squares[:2] / squares.sum().clamp(min=1e-300)
+    flat, squares = x @ axes.flip(1)[:, :n], squares.flip(0).clamp(min=0)
+    missing = n - flat.shape[1]
+    share = squares[:n] / squares.sum().clamp(min=1e-300)
     return pad(flat, (0, missing)), pad(share, (0, missing)).tolist()
 
 

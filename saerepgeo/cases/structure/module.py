@@ -89,7 +89,7 @@ class StructureModule(AnalysisModule):
     @torch.no_grad()
     @full_precision()
     def test_step(self, batch: AnalysisBatch, batch_idx: int) -> dict[str, Any]:
-        """Return the rows of one space of one concept, and the cloud that they are about."""
+        """Return the rows of one space of one concept, the cloud they are about, their nulls."""
         protocol, space = self._spaces[batch.part]
         concept = batch.activations
         cloud = self._cloud(concept, protocol, space)
@@ -104,7 +104,9 @@ class StructureModule(AnalysisModule):
         figures["n_points"] = of_count(cloud.n_points)
         figures["n_merged"] = of_count(self._chosen(concept, protocol).n_merged)
         rows = self.rows(concept.concept, space, protocol, figures)
-        return {"rows": rows, "cloud": cloud, "space": space, "protocol": protocol}
+        nulls = {name: each.test.draws for name, each in figures.items() if each.test is not None}
+        about = {"space": space, "protocol": protocol, "sae": rows[0]["sae"]}
+        return {"rows": rows, "cloud": cloud, "nulls": nulls} | about
 
     def _evidence(self, kind: str, space: Space) -> Any:
         """Return the metrics of a protocol and kind with what surrounds them."""

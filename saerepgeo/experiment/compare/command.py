@@ -23,6 +23,7 @@ from saerepgeo.experiment.compare.table import printed, printed_across, wide_row
 from saerepgeo.experiment.engine import ended_calls, only_run
 from saerepgeo.files import DiskError, check_folder
 from saerepgeo.report.files import save_figure, write_rows
+from saerepgeo.report.page import page_after
 from saerepgeo.report.results import COLUMNS, RESULTS
 from saerepgeo.report.sae_panels import sae_panels
 
@@ -189,6 +190,7 @@ class Run:
             print(printed(wide))
             print(printed_across(rows))
             print(f"{self.output}/{RESULTS}, {self.output}/{COMPARISON}")
+            page_after(self.output, time.monotonic() - self._started)
         return int(bool(self.failed))
 
     def _tell(self, name: str, about: str, n_steps: int = 1) -> None:
