@@ -7,8 +7,13 @@ from saerepgeo.report.page import wording
 from saerepgeo.report.page.plots import Plot, Section, View, axes, lines, text
 from saerepgeo.report.page.sources import Curves, Run
 
-ERRORS = ("val/mse", "val/fvu")
-SEPARABILITY = ("val/relative_aedp", "val/heldout_items/relative_aedp")
+FIRST = {
+    "val/mse": "mse of held-out text",
+    "val/fvu": "fvu of held-out text",
+    "val/relative_aedp": "relative AEDP of held-out prompts",
+    "val/heldout_items/relative_aedp": "relative AEDP of held-out items",
+}
+"""Figures of the finding, the first of the plot: error and separability."""
 CAVEAT = (
     "One run is one seed, without a control: it shows what happened in it, not what separability "
     "does to the error. The experiment has intervals, controls and a verdict."
@@ -26,17 +31,16 @@ def section(run: Run) -> Section | None:
 
 def _sentence(tags: Mapping[str, Any]) -> str:
     parts = [
-        f"{tag.removeprefix('val/').replace('_', ' ').replace('/', ', ')} of held-out "
-        f"{'text' if tag in ERRORS else 'points'} went from {wording.number(points[0][1])} to "
-        f"{wording.number(points[-1][1])}"
-        for tag in (*ERRORS, *SEPARABILITY)
-        if len(points := tags.get(tag, [])) > 1
+        f"{name} went from {wording.number(points[0][1])} to {wording.number(points[-1][1])}"
+        f" ({points[-1][1] / points[0][1] - 1:+.2%})"
+        for tag, name in FIRST.items()
+        if len(points := tags.get(tag, [])) > 1 and points[0][1]
     ]
-    n_steps = max(points[-1][0] for points in tags.values())
+    last = max(points[-1][0] for points in tags.values())
     if not parts:
-        return f"{n_steps} steps, without two validations: nothing to compare."
+        return f"{last} steps, without two validations: nothing to compare."
     return (
-        f"In {n_steps} steps {wording.joined(parts)}; one run, so there is neither an interval nor "
+        f"By step {last} {wording.joined(parts)}; one run, so there is neither an interval nor "
         "a null, and no cause can be read from it."
     )
 
@@ -62,5 +66,5 @@ def curve_plot(curves: Curves) -> Plot:
 
 
 def _order(tag: str) -> tuple[int, str]:
-    first = (*ERRORS, *SEPARABILITY)
+    first = list(FIRST)
     return (first.index(tag) if tag in first else len(first), tag)
