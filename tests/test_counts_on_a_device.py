@@ -132,7 +132,7 @@ def test_a_step_waits_twice_at_most_however_many_concepts(
     assert of_3.n_waits == of_9.n_waits <= 2
     # to revive more dead latents than k_aux takes a few more
     assert abs(of_9.n_operations - of_3.n_operations) < 10
-    assert of_9.n_operations < 320
+    assert of_9.n_operations < (380 if regularizer == "debiased_aedp" else 320)
     assert of_9.largest <= 128 * 96  # the latents, as a dense tensor
     assert not of_9.names.keys() & {"_pdist_backward", "_cdist_backward"}
 

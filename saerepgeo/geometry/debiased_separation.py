@@ -40,13 +40,14 @@ def debiased_squared_distances(moments: ClassMoments) -> Float[Tensor, "group cl
 
 def group_debiased_aedp(moments: ClassMoments) -> GroupFigures:
     """Return the debiased AEDP of every group; undefined where it is not above 0."""
-    return positive_figures(_aedp(moments), _has_variance(moments))
+    return positive_figures(_aedp(moments, within_variance(moments)), _has_variance(moments))
 
 
 def group_debiased_fisher_ratios(moments: ClassMoments) -> GroupFigures:
     """Return the debiased Fisher ratio of every group; undefined where it is not above 0."""
-    is_known = _has_variance(moments) & (within_variance(moments).detach() > 0)
-    return positive_figures(_fisher_ratio(moments), is_known)
+    variance = within_variance(moments)
+    is_known = _has_variance(moments) & (variance.detach() > 0)
+    return positive_figures(_fisher_ratio(moments, variance), is_known)
 
 
 def debiased_aedp(moments: ClassMoments) -> Estimate:
@@ -69,7 +70,7 @@ def debiased_aedp(moments: ClassMoments) -> Estimate:
 
 def debiased_relative_aedp(moments: ClassMoments) -> Estimate:
     """Return `debiased_aedp` over s, differentiable; undefined as it, and without scatter."""
-    return _of_one(moments, lambda m: _aedp(m) / within_variance(m).sqrt(), needs_scatter=True)
+    return _of_one(moments, lambda m, s2: _aedp(m, s2) / s2.sqrt(), needs_scatter=True)
 
 
 def debiased_fisher_ratio(moments: ClassMoments) -> Estimate:
@@ -81,18 +82,20 @@ def debiased_fisher_ratio(moments: ClassMoments) -> Estimate:
     return _of_one(moments, _fisher_ratio, needs_scatter=True)
 
 
-def _aedp(moments: ClassMoments) -> Tensor:
-    distances, n = group_distances(moments), (moments.counts > 0).sum(-1)
-    raw = distances.square().sum((-2, -1))
-    share = debiased_squared_distances(moments).sum((-2, -1)) / torch.where(raw > 0, raw, 1.0)
+def _aedp(moments: ClassMoments, variance: Tensor) -> Tensor:
+    distances, present = group_distances(moments), moments.counts > 0
+    n_others = present.sum(-1) - 1
+    raw = distances.square().sum((-2, -1))  # every pair twice, as the noise
+    noise = 2 * n_others * variance * (present / moments.counts.clamp(min=1)).sum(-1)
+    share = 1 - noise / torch.where(raw > 0, raw, 1.0)
     is_zero = share.detach() == 0  # the root has no slope there
     root = share.sign() * torch.where(is_zero, 1.0, share).abs().sqrt()
-    return root * distances.sum((-2, -1)) / (n * (n - 1)).clamp(min=1)
+    return root * distances.sum((-2, -1)) / (n_others * (n_others + 1)).clamp(min=1)
 
 
-def _fisher_ratio(moments: ClassMoments) -> Tensor:
-    variance, n = within_variance(moments), moments.counts.sum(-1).clamp(min=1)
+def _fisher_ratio(moments: ClassMoments, variance: Tensor) -> Tensor:
     n_others = (moments.counts > 0).sum(-1) - 1
+    n = moments.counts.sum(-1).clamp(min=1)
     safe = torch.where(variance.detach() > 0, variance, 1.0)
     return (between_scatter(moments).double() - n_others * variance) / (n * safe)
 
@@ -103,17 +106,20 @@ def _has_variance(moments: ClassMoments) -> Tensor:
 
 
 def _of_one(
-    moments: ClassMoments, figure: Callable[[ClassMoments], Tensor], needs_scatter: bool = False
+    moments: ClassMoments,
+    figure: Callable[[ClassMoments, Tensor], Tensor],
+    needs_scatter: bool = False,
 ) -> Estimate:
     n_used = int((moments.counts > 0).sum())
     n_dropped = len(moments.counts) - n_used
     group = ClassMoments(*(moment[None] for moment in moments))
+    variance = within_variance(group)
     if n_used < 2:
         reason = f"needs two or more classes with points, got {n_used}"
     elif not bool(_has_variance(group)):
         reason = "every class is a single point: the noise of the centroids is unknown"
-    elif needs_scatter and not bool(within_variance(group).detach() > 0):
+    elif needs_scatter and not bool(variance.detach() > 0):
         reason = "no scatter within the classes (coincident points in each)"
     else:
-        return Estimate(figure(group)[0], n_used, n_dropped)
+        return Estimate(figure(group, variance)[0], n_used, n_dropped)
     return Estimate.undefined(reason, n_used, n_dropped)

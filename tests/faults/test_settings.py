@@ -78,7 +78,7 @@ def test_settings_of_one_parent_all_reach_the_cells() -> None:
     options = ["lm", "gpt2", "--settings.trainer.max_steps=5", "hook_name", "blocks.1"]
     options = [f"--settings.data.init_args.{o}" if o in ("lm", "hook_name") else o for o in options]
     options += ["--settings.model.init_args.sae.path", "null"]
-    experiment, _ = _parse(["--config", "configs/case3_experiment.yaml", *options])
+    experiment = _parse(["--config", "configs/case3_experiment.yaml", *options])
     settings = experiment.settings
     assert settings["data.init_args.lm"] == "gpt2"
     assert settings["data.init_args.hook_name"] == "blocks.1"

@@ -59,7 +59,9 @@ def _checked(comparison: Comparison, settings: dict[str, Any]) -> tuple[Work, li
     hooks = dict.fromkeys(each.hook_name for each in listed if each.broken is None)
     work = Work(comparison, settings, tuple(hooks))
     if hooks:
-        shared(work).of_all.prepare_data()
+        data = shared(work).of_all
+        data.prepare_data()
+        _ = data.heldout_contexts()  # read by every SAE: a text that cannot be had is refused here
     return work, listed
 
 

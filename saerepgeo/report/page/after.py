@@ -6,6 +6,7 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _configs(arguments: list[str]) -> str:
     """Return the configuration files of a command that leaves no resolved settings."""
     paths = [
         value.partition("=")[2] if value.startswith("--config=") else following
-        for value, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        for value, following in pairwise([*arguments, ""])
         if value.startswith("--config=") or value == "--config"
     ]
     files = [Path(config_file(path)) for path in paths]
