@@ -203,13 +203,16 @@ def _show(trainer: Trainer, subcommand: str, seconds: float) -> None:
     from saerepgeo.cases.intervention.artifacts import InterventionArtifacts
     from saerepgeo.report.page import page_after
 
-    log_dir, writers = trainer.log_dir, (CaseArtifacts, InterventionArtifacts)
+    if not trainer.is_global_zero:
+        return
+    # not `trainer.log_dir`, which waits for processes that may have ended
+    log_dir = getattr(trainer.logger, "log_dir", None) or trainer.default_root_dir
+    writers = CaseArtifacts, InterventionArtifacts
     callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
     if subcommand == "test":
         folders = [each.dirpath for each in callbacks if isinstance(each, writers)]
     else:
         is_logged = subcommand == "fit" and trainer.logger is not None
-        is_here = log_dir is not None and not is_url(log_dir)
-        folders = [Path(str(log_dir)).parent] if is_logged and is_here else []
-    if folders and trainer.is_global_zero:
+        folders = [Path(log_dir).parent] if is_logged and not is_url(log_dir) else []
+    if folders:
         page_after(folders[0], seconds, log_dir)

@@ -211,7 +211,10 @@ def test_one_pass_reads_only_the_hooks_that_are_not_on_disk(tiny_data, monkeypat
 @pytest.mark.parametrize(
     "other", ["hook", "dtype", "device", "torch", "transformers", "transformer-lens", None]
 )
-def test_activations_are_those_of_a_device_a_dtype_and_libraries(tiny_data, monkeypatch, other):
+def test_activations_are_those_of_a_device_a_dtype_and_libraries(
+    tiny_data, tmp_path, monkeypatch, other
+):
+    monkeypatch.setenv("SAEREPGEO_CACHE", str(tmp_path))  # other tests read other hooks
     expected = ActivationDataModule(**tiny_data).concept("days")
     monkeypatch.setattr("saerepgeo.data.lm_module.FrozenLM", None)  # loading it fails
     monkeypatch.setattr(

@@ -173,8 +173,9 @@ def test_a_stream_starts_at_its_first_step(contexts):
         assert torch.equal(mine.residuals, theirs.residuals)
 
 
-def test_each_hook_of_a_pass_has_the_batches_it_has_alone(contexts):
-    """Though another hook leaves out other positions."""
+def test_each_hook_of_a_pass_has_the_batches_it_has_alone(contexts, monkeypatch):
+    """Though another hook leaves out other positions, and is done with after other contexts."""
+    monkeypatch.setattr("saerepgeo.data.statistics.FEWEST_CONTEXTS", 1)
 
     def points(tokens: torch.Tensor, hook: str) -> torch.Tensor:
         found = points_of(tokens)["hook"]
