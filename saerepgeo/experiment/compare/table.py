@@ -58,8 +58,9 @@ def printed_across(rows: Sequence[Row]) -> str:
     found = [row for row in rows if row["space"] == SPACE]
     defined = [row for row in found if row["reason"] is None]
     if not defined:
-        plain = (row for row in found if row["metric"].endswith(("~fvu", "~l0")))
-        reasons = Counter(str(row["reason"]) for row in plain).most_common(1)
+        plain = [row for row in found if row["metric"].endswith(("~fvu", "~l0"))]
+        most = max((row["n"] for row in plain), default=0)  # of several hooks, all together
+        reasons = Counter(str(r["reason"]) for r in plain if r["n"] == most).most_common(1)
         return f"no figures across SAEs: {reasons[0][0] if reasons else 'none on held-out text'}"
     shares = [row for row in defined if row["metric"].endswith("~groups")]
     others = [row for row in defined if not row["metric"].endswith("~groups")]
